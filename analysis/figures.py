@@ -1,0 +1,195 @@
+"""Figures of a study: pure functions from frames to matplotlib figures.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart; markers say the same once more for print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from analysis.pareto import HYPERVOLUME, excess, front, measured
+from analysis.words import TIMES
+from trainables import names as n
+
+KINDS = {
+    # what the legend says -> colour, marker; a tint of its family's colour for what one cut reaches
+    f"{n.UNSTRUCTURED}, several cuts": ("#0072B2", "o"),
+    f"{n.UNSTRUCTURED}, one cut": ("#9CD0F0", "o"),
+    f"{n.STRUCTURED}, several cuts": ("#D55E00", "s"),
+    f"{n.STRUCTURED}, one cut": ("#F7BE94", "s"),
+}
+FRONT_COLOUR = "#222222"
+# Percent points below the dense accuracy that a figure shows; collapsed networks would squash what matters.
+VISIBLE_DROP = 15.0
+PERCENT = 100.0
+DPI = 150
+PERCENT_FORMAT = FuncFormatter(lambda value, _: f"{value:g}%")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a figure puts on x."""
+
+    label: str
+    values: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
+    """(points, dense) -> the points that have a value, with it in column X"""
+    objective: str | None = None
+    """the objective whose front belongs into the figure"""
+
+
+X, Y, KIND = "x", "y", "kind"
+
+
+def _reduction(objective: str, label: str) -> Axis:
+    def values(points: pd.DataFrame, dense: pd.DataFrame) -> pd.DataFrame:
+        known = measured(points, [objective], dense)
+        return known.assign(**{X: np.exp2(excess(known, [objective], dense)[:, 0])})
+
+    return Axis(label, values, objective)
+
+
+def _sparsity(points: pd.DataFrame, _dense: pd.DataFrame) -> pd.DataFrame:
+    return points.assign(**{X: PERCENT * points[n.SPARSITY]})
+
+
+AXES = {
+    "compression": _reduction("compression", n.OBJECTIVES["compression"].label),
+    "macs": _reduction("macs", "reduction of MACs (dense / pruned)"),
+    "params": _reduction("params", "reduction of parameters (dense / kept)"),
+    "latency": _reduction("latency", "speed-up at batch 1 (dense ms / pruned ms)"),
+    "sparsity": Axis("achieved sparsity", _sparsity),
+}
+
+
+def accuracy_figure(points: pd.DataFrame, dense: pd.DataFrame, against: Sequence[str] = ("compression",)) -> Figure:
+    """Accuracy against each of ``against`` (keys of AXES), every pruned network a marker, with the front as a line."""
+    with _style():
+        width, wide = (8.0, 5.2) if len(against) == 1 else (4.6 * len(against), 4.6)
+        figure = Figure(figsize=(width, wide), layout="constrained")
+        panels = figure.subplots(1, len(against), sharey=True, squeeze=False)[0]
+        for panel, name in zip(panels, against, strict=True):
+            _draw_panel(panel, points, dense, AXES[name])
+        _limit_accuracy(panels[0], points, dense)
+        panels[0].set_ylabel("validation accuracy")
+        handles, labels = panels[0].get_legend_handles_labels()
+        columns = 3 if len(handles) > 4 else len(handles)
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    return figure
+
+
+def hypervolume_figure(history: pd.DataFrame) -> Figure:
+    """Hypervolume against the epochs computed, from ``pareto.hypervolume_history``."""
+    with _style():
+        figure = Figure(figsize=(8.0, 3.8), layout="constrained")
+        axes = figure.subplots()
+        sns.lineplot(
+            data=history, x=n.EPOCHS, y=HYPERVOLUME, ax=axes, estimator=None, sort=False,
+            drawstyle="steps-post", color=FRONT_COLOUR, linewidth=1.8,
+        )  # fmt: skip
+        axes.set(xlabel="epochs computed, all pruned networks together", ylabel="hypervolume")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        _despine(axes)
+    return figure
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The figure as a file of this kind ("png" or "svg"), the same bytes for the same figure."""
+    buffer = BytesIO()
+    # Neither the date nor random ids: a report made again from the same points must not differ.
+    with matplotlib.rc_context({"svg.hashsalt": "pruning"}):
+        undated = {"Date": None} if kind == "svg" else None
+        figure.savefig(buffer, format=kind, dpi=DPI, bbox_inches="tight", pad_inches=0.08, metadata=undated)
+    return buffer.getvalue()
+
+
+def _draw_panel(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> None:
+    shown = axis.values(points, dense)
+    _draw_points(axes, shown)
+    if axis.objective:
+        _draw_front(axes, front(points, ("accuracy", axis.objective), dense), dense, axis)
+        _log2_ticks(axes)
+    else:
+        axes.xaxis.set_major_formatter(PERCENT_FORMAT)
+    _draw_dense(axes, axis.values(dense, dense), dense[n.ACCURACY].mean())
+    axes.set_xlabel(axis.label)
+    _despine(axes)
+
+
+def _draw_points(axes: Axes, shown: pd.DataFrame) -> None:
+    kind = shown[n.FAMILY] + shown[n.STEP].eq(1).map({True: ", one cut", False: ", several cuts"})
+    if shown.empty:
+        return
+    present = [name for name in KINDS if kind.eq(name).any()]
+    sns.scatterplot(
+        data=shown.assign(**{KIND: kind, Y: PERCENT * shown[n.ACCURACY]}), x=X, y=Y, ax=axes, zorder=3,
+        hue=KIND, hue_order=present, palette={name: colour for name, (colour, _) in KINDS.items()},
+        style=KIND, style_order=present, markers={name: marker for name, (_, marker) in KINDS.items()},
+        s=34, alpha=0.85, edgecolor="0.25", linewidth=0.5, legend="full",
+    )  # fmt: skip
+    if legend := axes.get_legend():
+        legend.remove()
+
+
+def _draw_front(axes: Axes, best: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> None:
+    corners = axis.values(pd.concat([dense, best], ignore_index=True), dense).sort_values([X, n.ACCURACY])
+    # Each network is the best choice for every compression up to its own, so the line falls behind it.
+    heights = PERCENT * corners[n.ACCURACY]
+    axes.step(corners[X], heights, where="pre", color=FRONT_COLOUR, linewidth=1.4, zorder=2, label="front")
+
+
+def _draw_dense(axes: Axes, roots: pd.DataFrame, accuracy: float) -> None:
+    axes.axhline(PERCENT * accuracy, color="0.45", linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+    axes.plot(
+        roots[X], PERCENT * roots[n.ACCURACY], "*", markersize=15, color="#F0C419", markeredgecolor=FRONT_COLOUR,
+        markeredgewidth=0.9, zorder=5, label="dense", clip_on=False,
+    )  # fmt: skip
+
+
+def _limit_accuracy(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame) -> None:
+    accuracy = PERCENT * pd.concat([points[n.ACCURACY], dense[n.ACCURACY]])
+    floor = max(accuracy.min(), PERCENT * dense[n.ACCURACY].min() - VISIBLE_DROP)
+    margin = 0.04 * (accuracy.max() - floor) + 0.1
+    axes.set_ylim(floor - margin, accuracy.max() + margin)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(PERCENT_FORMAT)
+    hidden = int((accuracy < floor - margin).sum())
+    if hidden:
+        note = f"{hidden} of {len(points)} networks lie below {floor - margin:.0f}%, not shown"
+        axes.set_title(note, loc="left", fontsize="small", color="0.35")
+
+
+def _log2_ticks(axes: Axes) -> None:
+    axes.set_xscale("log", base=2)
+    low, high = axes.get_xlim()
+    # At least one doubling, or an axis on which nothing differs would have no scale.
+    axes.set_xlim(min(low, 0.93), max(high, 2.1))
+    few = high / low < 6
+    axes.xaxis.set_major_locator(LogLocator(base=2, subs=(1.0, 1.5) if few else (1.0,), numticks=20))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{TIMES}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _despine(axes: Axes) -> None:
+    sns.despine(ax=axes)
+    axes.set_axisbelow(True)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    # Set for the figure at hand only: a notebook's own style stays as it is.
+    look = {"grid.color": "0.9", "axes.edgecolor": "0.4"}
+    with sns.axes_style("whitegrid", look), sns.plotting_context("notebook"):
+        yield

@@ -1,0 +1,28 @@
+"""Lines of JSON that a crash may have cut short."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trainables.names import InputError
+
+
+def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each line's number and object; a cut last line is left out, any other broken one is an InputError."""
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            # Every whole line ends with a newline, so one without was cut while it was written.
+            if number == len(lines):
+                return
+            raise InputError(f"{path}, line {number}: no valid JSON ({error}); repair or remove the line") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{path}, line {number}: no JSON object; repair or remove the line")
+        yield number, record

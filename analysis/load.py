@@ -1,0 +1,144 @@
+"""A study's folder read into frames. It may come from anyone, so everything is checked on the way in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from analysis.columns import checked, frame
+from analysis.jsonl import read_records
+from trainables import names as n
+
+# Columns of trials.jsonl.
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What a study wrote: its settings, where it ran, and one row for every step of every trial."""
+
+    folder: Path
+    text: str
+    """study.yaml as it stands on disk"""
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    points: pd.DataFrame
+    trials: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """The study's name, or its folder's."""
+        return str(self.settings.get("name") or self.folder.resolve().name)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the objectives, in the study's order."""
+        return tuple(self.settings["objectives"])
+
+    @property
+    def accuracy_drop(self) -> float:
+        """How far below the dense accuracy the hypervolume's reference lies, as a share (0.1 = 10 points)."""
+        return float(_accuracy_drop(self.settings))
+
+    @property
+    def dense(self) -> pd.DataFrame:
+        """The dense networks, one row for each seed."""
+        return dense_rows(self.points)
+
+    @property
+    def pruned(self) -> pd.DataFrame:
+        """Every pruned network once, in the order in which the trials met them."""
+        return pruned_rows(self.points)
+
+
+def load_study(folder: str | Path) -> Study:
+    """Read results/<study>/; an InputError says in one line what is missing or broken."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise n.InputError(f"{folder}: no such folder; give the folder of a study, results/<study>")
+    text = _read_text(folder / n.STUDY_FILE)
+    settings = _settings(text, folder / n.STUDY_FILE)
+    return Study(folder, text, settings, _provenance(folder), load_points(folder), _trials(folder))
+
+
+def load_points(folder: str | Path) -> pd.DataFrame:
+    """All lines of a study's points.jsonl, found again or not, typed, in file order."""
+    path = Path(folder) / n.POINTS_FILE
+    if not path.is_file():
+        raise n.InputError(f"{path}: no such file; run the study first")
+    points = frame([checked(record, f"{path}, line {number}") for number, record in read_records(path)])
+    if pruned_rows(points).empty:
+        raise n.InputError(f"{path}: no pruned network yet; run the study, or let it go on")
+    lacking = set(points[n.SEED]) - set(dense_rows(points)[n.SEED])
+    if lacking:
+        raise n.InputError(f"{path}: no dense network of seed {min(lacking)} to compare with; run the study again")
+    return points
+
+
+def dense_rows(points: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the dense networks, the last of each seed."""
+    return points[points[n.FAMILY] == n.DENSE].drop_duplicates(n.SEED, keep="last").reset_index(drop=True)
+
+
+def pruned_rows(points: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the pruned networks, each step once: its first row, unless a later one was timed."""
+    pruned = points[points[n.FAMILY] != n.DENSE]
+    timed = pruned.groupby(n.STEP_ID)[[n.LATENCY, n.LATENCY_LARGE]].first()
+    once = pruned.drop_duplicates(n.STEP_ID).reset_index(drop=True)
+    times = timed.reindex(once[n.STEP_ID]).reset_index(drop=True)
+    return once.assign(**{str(column): times[column] for column in times})
+
+
+def _settings(text: str, path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise n.InputError(f"{path}: no valid YAML ({' '.join(str(error).split())}); repair it") from None
+    settings = settings if isinstance(settings, dict) else {}
+    objectives = settings.get("objectives")
+    known = ", ".join(n.OBJECTIVES)
+    if not isinstance(objectives, list) or len(objectives) < 2 or not all(str(o) in n.OBJECTIVES for o in objectives):
+        raise n.InputError(f"{path}: objectives: {objectives!r} cannot be used; list at least two of {known}")
+    drop = _accuracy_drop(settings)
+    if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 < drop <= 1:
+        raise n.InputError(f"{path}: reference.accuracy_drop: {drop!r} cannot be used; give a share above 0, up to 1")
+    return settings
+
+
+def _accuracy_drop(settings: Mapping[str, Any]) -> Any:
+    section = settings.get("reference")
+    section = section if isinstance(section, dict) else {}
+    return section.get("accuracy_drop", n.REFERENCE_ACCURACY_DROP)
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    path = folder / n.PROVENANCE_FILE
+    if not path.is_file():
+        return {}
+    try:
+        provenance = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise n.InputError(f"{path}: no valid JSON ({error}); repair or remove the file") from None
+    return provenance if isinstance(provenance, dict) else {"value": provenance}
+
+
+def _trials(folder: Path) -> pd.DataFrame:
+    path = folder / n.TRIALS_FILE
+    records = [record for _, record in read_records(path)] if path.is_file() else []
+    trials = pd.DataFrame([{column: r.get(column) for column in n.TRIAL_COLUMNS} for r in records], columns=n.TRIAL_COLUMNS)
+    # A trial that was taken up again has a line for each attempt; the last one tells how it ended.
+    return trials.astype({n.TRIAL: "object"}).drop_duplicates(n.TRIAL, keep="last").reset_index(drop=True)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise n.InputError(f"{path}: no such file; give the folder of a study that has been run") from None
+    except UnicodeDecodeError:
+        raise n.InputError(f"{path}: no UTF-8 text; restore the file that the study wrote") from None

@@ -1,0 +1,129 @@
+"""The front and its hypervolume; the mathematics is moocore's.
+
+A point's position is its excess: its gains over the reference of the dense network of its own seed (see
+``trainables.names``). So every objective is maximised, the reference is the origin, and seeds can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import moocore
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trainables import names as n
+
+Floats = npt.NDArray[np.float64]
+
+# Columns of the tables made here; the other columns are those of the points.
+HYPERVOLUME = "hypervolume"
+ACCURACY_DROP = "accuracy_drop"
+
+ROUNDING = 1e-9
+
+
+def measured(points: pd.DataFrame, objectives: Sequence[str], dense: pd.DataFrame) -> pd.DataFrame:
+    """The points that, like the dense network of their seed, have a value on every objective."""
+    columns = [n.OBJECTIVES[name].column for name in objectives]
+    anchors = dense[dense[columns].gt(0).all(axis=1)]
+    usable = points[columns].gt(0).all(axis=1) & points[n.SEED].isin(anchors[n.SEED])
+    return points[usable]
+
+
+def excess(
+    points: pd.DataFrame,
+    objectives: Sequence[str],
+    dense: pd.DataFrame,
+    accuracy_drop: float = n.REFERENCE_ACCURACY_DROP,
+) -> Floats:
+    """Gains over the reference, one row a point and one column an objective; the points must be measured."""
+    anchors = {record[n.SEED]: record for record in _records(dense)}
+    rows = []
+    for point in _records(points):
+        anchor = anchors[point[n.SEED]]
+        origin = n.reference(anchor, objectives, accuracy_drop)
+        rows.append(np.subtract(n.gains(point, anchor, objectives), origin))
+    return np.array(rows, dtype=np.float64).reshape(-1, len(objectives))
+
+
+def front(points: pd.DataFrame, objectives: Sequence[str], dense: pd.DataFrame) -> pd.DataFrame:
+    """The pruned networks that no other and no dense network beats, by rising gain on the second objective.
+
+    Of points equal on every objective the first is kept; points not measured on every objective are left out.
+    """
+    rivals = measured(pd.concat([dense, points], ignore_index=True), objectives, dense)
+    if rivals.empty:
+        return rivals
+    values = excess(rivals, objectives, dense)
+    best = moocore.is_nondominated(values, maximise=True, keep_weakly=False)
+    # A stable order, so that the table is the same on every run.
+    order = np.argsort(values[:, 1], kind="stable")
+    members: pd.DataFrame = rivals.iloc[order[best[order]]]
+    return members[members[n.FAMILY] != n.DENSE].reset_index(drop=True)
+
+
+def hypervolume(
+    points: pd.DataFrame,
+    objectives: Sequence[str],
+    dense: pd.DataFrame,
+    accuracy_drop: float = n.REFERENCE_ACCURACY_DROP,
+) -> float:
+    """What the points dominate beyond the fixed reference; points beyond the reference add nothing."""
+    return _volume(excess(measured(points, objectives, dense), objectives, dense, accuracy_drop))
+
+
+def hypervolume_history(
+    points: pd.DataFrame,
+    objectives: Sequence[str],
+    dense: pd.DataFrame,
+    accuracy_drop: float = n.REFERENCE_ACCURACY_DROP,
+) -> pd.DataFrame:
+    """Hypervolume after each new step against the epochs computed until then, in file order, from (0, 0).
+
+    ``points`` are all lines of the study. Training the dense network is not counted: every search pays it alike.
+    """
+    pruned = points[points[n.FAMILY] != n.DENSE]
+    # Summed before anything is left out: a step that was not measured, or is not new, has still been paid for.
+    paid = pruned.assign(**{n.EPOCHS: pruned[n.EPOCHS].fillna(0).cumsum()})
+    steps = measured(paid.drop_duplicates(n.STEP_ID), objectives, dense)
+    volumes = _running_volumes(excess(steps, objectives, dense, accuracy_drop))
+    return pd.DataFrame({n.EPOCHS: [0.0, *steps[n.EPOCHS]], HYPERVOLUME: [0.0, *volumes]})
+
+
+def best_at_drops(points: pd.DataFrame, dense: pd.DataFrame, drops: Sequence[float]) -> pd.DataFrame:
+    """For each family and allowed drop of accuracy (0.01 = one point), the point of largest compression.
+
+    Families without a point that keeps the accuracy have no row; of equal compressions the more accurate one wins.
+    """
+    lost = points[n.SEED].map(dense.set_index(n.SEED)[n.ACCURACY]) - points[n.ACCURACY]
+    # Differences of floats are off in the last digits; a network at the limit keeps it.
+    kept = pd.concat([points[lost <= drop + ROUNDING].assign(**{ACCURACY_DROP: drop}) for drop in drops])
+    ranked = kept.sort_values([n.COMPRESSION, n.ACCURACY], ascending=False, kind="stable")
+    best = ranked.drop_duplicates([ACCURACY_DROP, n.FAMILY])
+    return best.sort_values([ACCURACY_DROP, n.FAMILY], ascending=[True, False]).reset_index(drop=True)
+
+
+def _records(points: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(column): value for column, value in row.items()} for row in points.to_dict("records")]
+
+
+def _volume(values: Floats) -> float:
+    if not len(values):
+        return 0.0
+    return float(moocore.hypervolume(values, ref=np.zeros(values.shape[1]), maximise=True))
+
+
+def _running_volumes(values: Floats) -> list[float]:
+    volumes, volume = [], 0.0
+    # Only the front so far is carried along, so that long studies stay fast.
+    best = values[:0]
+    for value in values:
+        if (value > 0).all():
+            best = np.vstack([best, value])
+            best = best[moocore.is_nondominated(best, maximise=True, keep_weakly=False)]
+            volume = _volume(best)
+        volumes.append(volume)
+    return volumes

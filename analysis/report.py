@@ -1,0 +1,98 @@
+"""The report of a study: one page, its figures and its tables, in results/<study>/report/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import files, tables, words
+from analysis.figures import AXES, accuracy_figure, hypervolume_figure, render
+from analysis.load import Study
+from analysis.pareto import front, hypervolume_history
+from analysis.summary import summarise
+from trainables import names as n
+
+INDEX = "index.html"
+FRONT, HYPERVOLUME, OTHER_AXES = "front", "hypervolume", "other_axes"
+FRONT_TABLE, POINTS_TABLE = "front.csv", "points.csv"
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(study: Study) -> Path:
+    """Write the whole report, the page last, and return the page's path."""
+    folder = study.folder / n.REPORT_FOLDER
+    folder.mkdir(exist_ok=True)
+    best = front(study.pruned, study.objectives, study.dense)
+    for name, figure in figures(study).items():
+        for kind in ("png", "svg"):
+            files.write(folder / f"{name}.{kind}", render(figure, kind))
+    files.write(folder / FRONT_TABLE, _csv(best))
+    files.write(folder / POINTS_TABLE, _csv(pd.concat([study.dense, study.pruned])))
+    files.write(folder / INDEX, page(study, best))
+    return folder / INDEX
+
+
+def figures(study: Study) -> dict[str, Figure]:
+    """The report's figures by the name of their file."""
+    main = main_axis(study)
+    history = hypervolume_history(study.points, study.objectives, study.dense, study.accuracy_drop)
+    return {
+        FRONT: accuracy_figure(study.pruned, study.dense, [main]),
+        HYPERVOLUME: hypervolume_figure(history),
+        OTHER_AXES: accuracy_figure(study.pruned, study.dense, _other_axes(study, main)),
+    }
+
+
+def main_axis(study: Study) -> str:
+    """What accuracy is shown against first: the study's first other objective."""
+    return next(name for name in study.objectives if name != "accuracy")
+
+
+def page(study: Study, best: pd.DataFrame) -> str:
+    """The report's page; everything that comes from the study is escaped."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.get_template("report.html.j2").render(_content(study, best))
+
+
+def _content(study: Study, best: pd.DataFrame) -> Mapping[str, Any]:
+    summary = summarise(study)
+    return {
+        "study": study,
+        "subject": _subject(study),
+        "objectives": [n.OBJECTIVES[name].label for name in study.objectives],
+        "drop": words.points_of_accuracy(study.accuracy_drop),
+        "dense_accuracy": words.percent(study.dense[n.ACCURACY].mean(), 2),
+        "seeds": len(study.dense),
+        "headline": tables.headline(summary),
+        "states": summary.states,
+        "axis": AXES[main_axis(study)].label,
+        "front": tables.front_table(best),
+        "best": tables.best_table(study),
+        "importances": tables.importance_table(study),
+        "failures": tables.failure_table(study),
+        "provenance": tables.provenance_table(study.provenance),
+        "timed": bool(study.pruned[n.LATENCY].notna().any()),
+        "files": {"front": FRONT, "hypervolume": HYPERVOLUME, "other_axes": OTHER_AXES},
+        "csv": {"front": FRONT_TABLE, "points": POINTS_TABLE},
+    }
+
+
+def _subject(study: Study) -> str:
+    sections = ((study.settings.get(section), key) for section, key in (("data", "dataset"), ("model", "name")))
+    values = [str(section[key]) for section, key in sections if isinstance(section, dict) and section.get(key)]
+    return ", ".join(values)
+
+
+def _other_axes(study: Study, main: str) -> list[str]:
+    wanted = [name for name in ("compression", "macs", "latency", "sparsity") if name != main]
+    return [name for name in wanted if len(AXES[name].values(study.pruned, study.dense))]
+
+
+def _csv(points: pd.DataFrame) -> str:
+    return points.to_csv(index=False, float_format="%.10g", lineterminator="\n")

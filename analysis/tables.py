@@ -1,0 +1,107 @@
+"""Tables for readers: frames of text whose columns are their headings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis import words
+from analysis.load import Study
+from analysis.pareto import ACCURACY_DROP, HYPERVOLUME, best_at_drops
+from analysis.summary import POINTS, Summary, by_importance, failures
+from trainables import names as n
+
+# Drops of accuracy, as shares, that a reader may be ready to pay.
+DROPS = (0.0, 0.005, 0.01, 0.02)
+
+
+def front_table(best: pd.DataFrame) -> pd.DataFrame:
+    """The front in words and rounded numbers, a row a network."""
+    table = pd.DataFrame(
+        {
+            "compression": best[n.COMPRESSION].map(words.times),
+            "accuracy": best[n.ACCURACY].map(words.percent),
+            "before retraining": best[n.ACCURACY_BEFORE].map(words.percent),
+            "family": best[n.FAMILY],
+            "recipe": _recipes(best),
+            "sparsity": best[n.SPARSITY].map(words.percent),
+            "requested": best[n.REQUESTED_SPARSITY].map(words.percent),
+            "MACs": best[n.MACS].map(words.amount),
+            "latency (ms)": best[n.LATENCY].map(words.number),
+            "epochs": best[n.TOTAL_EPOCHS].map(words.number),
+            "seed": best[n.SEED],
+            "step id": best[n.STEP_ID],
+        }
+    )
+    # A column that says the same in every row only takes room.
+    idle = {"seed": best[n.SEED].nunique() < 2, "latency (ms)": best[n.LATENCY].isna().all()}
+    return table.drop(columns=[heading for heading, says_nothing in idle.items() if says_nothing])
+
+
+def best_table(study: Study) -> pd.DataFrame:
+    """For each drop of accuracy and family, the largest compression and what reached it, or that nothing did."""
+    best = best_at_drops(study.pruned, study.dense, DROPS).to_dict("records")
+    found = {(row[ACCURACY_DROP], row[n.FAMILY]): row for row in best}
+    families = [family for family in n.FAMILIES if study.pruned[n.FAMILY].eq(family).any()]
+    rows = [_best_row(drop, family, found.get((drop, family))) for drop in DROPS for family in families]
+    return pd.DataFrame(rows)
+
+
+def headline(summary: Summary) -> dict[str, str]:
+    """What the study did, as label -> number."""
+    return {
+        "trials": f"{summary.trials:,}",
+        "networks computed": f"{summary.computed:,}",
+        "found, not computed again": f"{summary.found:,}",
+        "hypervolume": words.number(summary.hypervolume, 4),
+        "epochs computed": words.number(summary.epochs, 4),
+        "epochs saved by reuse": words.number(summary.saved, 4),
+        "hours of computing": words.number(summary.hours),
+    }
+
+
+def importance_table(study: Study) -> pd.DataFrame:
+    """What each importance reaches alone."""
+    table = by_importance(study)
+    table[POINTS] = table[POINTS].map(str)
+    return table.assign(**{HYPERVOLUME: table[HYPERVOLUME].map(words.number)})
+
+
+def failure_table(study: Study) -> pd.DataFrame:
+    """The trials that failed and why."""
+    failed = failures(study)
+    schedules = failed[n.SCHEDULE].map(lambda schedule: json.dumps(schedule, ensure_ascii=False))
+    return failed.assign(**{n.REASON: failed[n.REASON].fillna("not recorded"), n.SCHEDULE: schedules}).astype(str)
+
+
+def provenance_table(provenance: Mapping[str, Any]) -> pd.DataFrame:
+    """Nested settings as one row a value, keys joined with dots."""
+    return pd.DataFrame(list(_flat(provenance)), columns=["what", "value"])
+
+
+def _best_row(drop: float, family: str, point: Mapping[Any, Any] | None) -> dict[str, str]:
+    row = {"accuracy given up": words.points_of_accuracy(drop) if drop else "none", "family": family}
+    if point is None:
+        return row | {"compression": words.MISSING, "accuracy": words.MISSING, "recipe": "none keeps it", "step id": ""}
+    return row | {
+        "compression": words.times(point[n.COMPRESSION]),
+        "accuracy": words.percent(point[n.ACCURACY]),
+        "recipe": words.recipe(point),
+        "step id": str(point[n.STEP_ID]),
+    }
+
+
+def _recipes(points: pd.DataFrame) -> list[str]:
+    return [words.recipe(row) for row in points.to_dict("records")]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""What to try, and running it: study files, Optuna under Ray Tune, and the command line."""

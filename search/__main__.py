@@ -1,0 +1,121 @@
+"""The command line: ``python -m search run STUDY.yaml`` and ``python -m search export FOLDER --point ID --to FILE``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from search.ledger import Ledger, Row
+from search.study import describe, load_study
+from trainables import names as n
+from trainables.names import InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 if it went well, 2 for input that can't be used, 130 if interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted. Finished steps are kept; run the same command to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m search", description="Find the Pareto front of accuracy against compression of a network."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run", help="run a study, or go on with it", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run a study file. The same command goes on with a study that was interrupted.", epilog=_fields(),
+    )  # fmt: skip
+    run.add_argument("study", help="a study file, for example search/studies/quickstart.yaml")
+    _common(run)
+    run.set_defaults(command=_run)
+    export = commands.add_parser("export", help="write one point's network to a file of its own")
+    export.add_argument("folder", type=Path, help="a study's folder, results/<study>")
+    export.add_argument("--point", required=True, metavar="ID", help="the point's step_id, or the beginning of it")
+    export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
+    _common(export)
+    export.set_defaults(command=_export)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. --set search.trials=20"
+    )
+    parser.add_argument(
+        "--allow-code", action="store_true", help="let model.name import a factory of your own (package.module:factory)"
+    )
+
+
+def _fields() -> str:
+    """Every key of a study file, explained."""
+    lines = ["keys of a study file:"]
+    for key, text in describe():
+        lines.append(f"  {key}")
+        lines += textwrap.wrap(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def _run(options: argparse.Namespace) -> None:
+    study = load_study(options.study, options.set)
+    # Ray, torch and the rest take seconds to import; a mistake in the study file is told before that.
+    from search.runner import run  # noqa: PLC0415
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    ledger = run(study, console, trusted=options.allow_code)
+    console.print(front_table(ledger.front_rows()))
+    console.print(
+        f"{len(ledger.trials)} trials ({ledger.failed} failed), {ledger.steps_computed} steps computed and "
+        f"{ledger.steps_found} found, {ledger.epochs_computed} epochs computed and {ledger.epochs_saved} saved by sharing, "
+        f"hypervolume {ledger.hypervolume:.4f}"
+    )
+    console.print(f"Points: {study.folder}/points.jsonl. Report: python -m analysis report {study.folder}")
+
+
+def front_table(rows: list[Row]) -> Table:
+    """The front, one row a point, as it is shown at the end of a run."""
+    table = Table(title="Pareto front (validation)", title_justify="left")
+    for column in ("accuracy", "compression", "sparsity", "recipe", "point"):
+        table.add_column(column, no_wrap=column == "point", justify="left" if column in ("recipe", "point") else "right")
+    for row in rows:
+        table.add_row(
+            f"{row[n.ACCURACY]:.2%}",
+            f"{row[n.COMPRESSION]:.2f}×",
+            f"{row[n.SPARSITY]:.1%}",
+            recipe(row),
+            row[n.STEP_ID],
+        )
+    return table
+
+
+def recipe(row: Row) -> str:
+    """How a point was made, in words."""
+    words = [row[n.FAMILY], row[n.IMPORTANCE], row[n.PRUNER], row[n.SCOPE], row[n.RETRAIN]]
+    ratio = f"{row[n.STEP]} × {row[n.STEP_RATIO]:g}" if row[n.STEP_RATIO] else f"step {row[n.STEP]}"
+    return " ".join([*(word for word in words if word), ratio, f"{row[n.FINE_TUNE_EPOCHS]} epochs"])
+
+
+def _export(options: argparse.Namespace) -> None:
+    from search.exporting import export_point  # noqa: PLC0415
+
+    step_id, size = export_point(options.folder, options.point, options.to, options.set, trusted=options.allow_code)
+    print(f"Wrote point {step_id} to {options.to} ({size:,} bytes)")
+
+
+__all__ = ["Ledger", "main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""From a point of a study to a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.runner import problem_of
+from search.study import load_study
+from trainables import names as n
+from trainables.export import export
+from trainables.names import InputError
+from trainables.store import Store
+from trainables.walk import Tree
+
+
+def export_point(
+    folder: Path, point: str, target: Path, overrides: Sequence[str] = (), *, trusted: bool = False
+) -> tuple[str, int]:
+    """Write the network of a point, computed again if its weights weren't kept; returns (step id, bytes).
+
+    ``folder`` is a study's results; ``overrides`` are for what differs here, such as ``data.root``.
+    """
+    if not (folder / n.STUDY_FILE).exists():
+        raise InputError(f"folder: {folder} holds no study; give results/<study>")
+    if not target.parent.exists():
+        raise InputError(f"--to: the folder {target.parent} doesn't exist; make it first")
+    study = load_study(folder / n.STUDY_FILE, overrides)
+    store = Store(folder / n.STEPS_FOLDER)
+    step_id = find_point(store, point, folder)
+    tree = Tree(problem_of(study, trusted=trusted), store)
+    return step_id, export(tree.network(tree.node(step_id)), tree.problem, target)
+
+
+def find_point(store: Store, point: str, folder: Path) -> str:
+    """The one step id that begins with ``point``."""
+    matching = [step_id for step_id in store.ids() if step_id.startswith(point)]
+    if len(matching) != 1:
+        found = "no point" if not matching else f"{len(matching)} points"
+        raise InputError(f"--point: {point!r} names {found} in {folder}; give a step_id of points.jsonl")
+    return matching[0]

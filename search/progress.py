@@ -1,0 +1,126 @@
+"""What a person sees while a study runs; and the driver's files, written as results come in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from search.ledger import Ledger
+from search.study import SearchSettings
+from trainables import names as n
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between two lines where there is no terminal to draw on."""
+
+
+class Progress(tune.Callback):
+    """Writes each result to the ledger and draws the state of the study."""
+
+    def __init__(self, ledger: Ledger, settings: SearchSettings, console: Console) -> None:
+        self._ledger, self._settings, self._console = ledger, settings, console
+        self._live: Live | None = None
+        self._began = self._printed = time.monotonic()
+        self._before = (len(ledger.trials), ledger.epochs_computed)
+        self._running: dict[str, str] = {}
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Progress:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_live": None, "_console": None}  # a Live holds locks, and Tune pickles callbacks
+
+    def setup(self, *_args: Any, **_info: Any) -> None:
+        """Begin to draw; not before, because Tune pickles its callbacks first."""
+        self._began = self._printed = time.monotonic()
+        if self._console.is_terminal:
+            self._live = Live(self._table(), console=self._console, refresh_per_second=4)
+            self._live.start()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
+        """A trial begins."""
+        self._running[trial.trial_id] = f"{trial.config.get(n.TRIAL)}"
+        self._draw()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_i: Any) -> None:
+        """A step is done."""
+        if n.STEP in result:
+            self._ledger.add(result)
+        self._draw()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
+        """A trial has ended well."""
+        self._end(trial, n.COMPLETE)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
+        """A trial has failed: the reason is kept, and the study goes on."""
+        self._end(trial, n.FAILED, reason_of(trial))
+
+    def _end(self, trial: Any, state: str, reason: str | None = None) -> None:
+        self._running.pop(trial.trial_id, None)
+        schedule = {key: value for key, value in trial.config.items() if key != n.TRIAL}
+        self._ledger.add_trial(trial.config[n.TRIAL], state, schedule, reason)
+        self._draw()
+
+    def stop(self) -> None:
+        """Draw the last state and leave it on the screen."""
+        if self._live is not None:
+            self._live.update(self._table())
+            self._live.stop()
+            self._live = None
+
+    def _draw(self) -> None:
+        if self._live is not None:
+            self._live.update(self._table())
+        elif time.monotonic() - self._printed > PLAIN_INTERVAL and self._console is not None:
+            self._printed = time.monotonic()
+            self._console.print(" · ".join(f"{name} {value}" for name, value in self._facts().items()), style="dim")
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for name, value in self._facts().items():
+            table.add_row(f"[dim]{name}[/dim]", value)
+        return table
+
+    def _facts(self) -> dict[str, str]:
+        ledger = self._ledger
+        failed = f", {ledger.failed} failed" if ledger.failed else ""
+        return {
+            "trials": f"{len(ledger.trials)} of {self._settings.trials or '∞'}{failed}, {len(self._running)} running",
+            "points": f"{ledger.steps_computed} computed, {ledger.steps_found} found",
+            "front": f"{len(ledger.front)} points, hypervolume {ledger.hypervolume:.4f}",
+            "epochs": f"{ledger.epochs_computed} computed, {ledger.epochs_saved} saved by sharing",
+            "time": f"{_clock(time.monotonic() - self._began)}, {self._left()}",
+        }
+
+    def _left(self) -> str:
+        """When the first of the budgets will be spent, at the pace so far."""
+        elapsed = time.monotonic() - self._began
+        ledger, settings = self._ledger, self._settings
+        left = [settings.minutes * 60 - elapsed] if settings.minutes else []
+        trials, epochs = self._before
+        for budget, before, now in (
+            (settings.trials, trials, len(ledger.trials)), (settings.epochs, epochs, ledger.epochs_computed),
+        ):  # fmt: skip
+            if budget and now > before:
+                left.append(elapsed / (now - before) * max(0, budget - now))
+        return f"about {_clock(min(left))} left" if left else "time left unknown yet"
+
+
+def reason_of(trial: Any) -> str:
+    """Why a trial failed, in one line: the last line of the worker's own error."""
+    file = trial.error_file  # Tune's own accessor reads from storage, where the file isn't yet
+    text = Path(file).read_text(errors="replace") if file and Path(file).exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "the worker gave no reason"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(max(0.0, seconds))))

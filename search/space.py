@@ -1,0 +1,226 @@
+"""What can be asked for: the space of a search, and the list of a sweep, as Optuna sees them.
+
+Both turn an Optuna trial into a schedule (define by run), and name the parameters of every prefix of a schedule, so that
+each step of a trial can be told to Optuna as the point that it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Protocol, Self
+
+from optuna.trial import BaseTrial
+from pydantic import AfterValidator, Field, model_validator
+
+from trainables import names as n
+from trainables import structured, unstructured
+from trainables.names import InputError
+from trainables.schedule import RETRAINING, Schedule, Sparsity, StructuredSchedule, UnstructuredSchedule
+from trainables.settings import Settings, one_of
+
+Params = dict[str, Any]
+
+STEP_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+STRUCTURED_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7)
+STARTING_RATIOS = {n.UNSTRUCTURED: (0.5, 0.8, 0.9, 0.95), n.STRUCTURED: (0.2, 0.3, 0.5)}
+
+
+class FamilySpace(Settings):
+    """What both families choose from; every list is a choice."""
+
+    step_ratio: tuple[Sparsity, ...] = Field(STEP_RATIOS, min_length=1, description="share of what remains, each step")
+    max_steps: int = Field(12, ge=1, description="most steps of a schedule")
+    max_sparsity: Sparsity = Field(0.99, description="no schedule goes beyond this sparsity (structured: of channels)")
+    fine_tune_epochs: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (1, 2, 4), min_length=1, description="epochs of retraining after each cut"
+    )
+
+    def most_steps(self, step_ratio: float) -> int:
+        """How many steps of this ratio stay within ``max_sparsity``; one at least."""
+        within = math.log(1 - self.max_sparsity) / math.log(1 - step_ratio)
+        return max(1, min(self.max_steps, math.floor(within + 1e-9)))
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if min(self.step_ratio) > self.max_sparsity:
+            raise ValueError(f"no step_ratio is within max_sparsity {self.max_sparsity}; raise it, or give a smaller ratio")
+        return self
+
+
+class UnstructuredSpace(FamilySpace):
+    """Choices of unstructured pruning."""
+
+    importance: tuple[Annotated[str, AfterValidator(one_of(unstructured.IMPORTANCES))], ...] = Field(
+        tuple(unstructured.IMPORTANCES), min_length=1, description="of " + ", ".join(unstructured.IMPORTANCES)
+    )
+    scope: tuple[Annotated[str, AfterValidator(one_of(unstructured.SCOPES))], ...] = Field(
+        tuple(unstructured.SCOPES), min_length=1, description="of " + ", ".join(unstructured.SCOPES)
+    )
+    retrain: tuple[Annotated[str, AfterValidator(one_of(RETRAINING))], ...] = Field(
+        ("fine_tune", "lr_rewind"), min_length=1, description="of " + ", ".join(RETRAINING)
+    )
+
+
+class StructuredSpace(FamilySpace):
+    """Choices of structured pruning."""
+
+    step_ratio: tuple[Sparsity, ...] = Field(
+        STRUCTURED_RATIOS, min_length=1, description="share of the remaining channels, each step"
+    )
+    max_sparsity: Sparsity = Field(0.9, description="no schedule removes more than this share of the channels")
+    importance: tuple[Annotated[str, AfterValidator(one_of(structured.IMPORTANCES))], ...] = Field(
+        ("magnitude_l1", "magnitude_l2", "lamp", "fpgm", "bn_scale", "taylor", "hessian", "random"),
+        min_length=1,
+        description="of " + ", ".join(structured.IMPORTANCES),
+    )
+    pruner: tuple[Annotated[str, AfterValidator(one_of(structured.PRUNERS))], ...] = Field(
+        structured.PRUNERS, min_length=1, description="of " + ", ".join(structured.PRUNERS)
+    )
+    scope: tuple[Annotated[str, AfterValidator(one_of(structured.SCOPES))], ...] = Field(
+        structured.SCOPES, min_length=1, description="of " + ", ".join(structured.SCOPES)
+    )
+    round_to: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1, description="multiples of channels")
+    sparse_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 2), min_length=1, description="epochs of regularised training before each cut (not for base)"
+    )
+    retrain: tuple[Annotated[str, AfterValidator(one_of(RETRAINING[:2]))], ...] = Field(
+        ("fine_tune", "lr_rewind"), min_length=1, description="of " + ", ".join(RETRAINING[:2])
+    )
+
+
+class SpaceSettings(Settings):
+    """The families that a search chooses from."""
+
+    unstructured: UnstructuredSpace | None = None
+    structured: StructuredSpace | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.unstructured is None and self.structured is None:
+            raise ValueError("space: name unstructured, structured or both; `unstructured: {}` takes the defaults")
+        return self
+
+
+class Space(Protocol):
+    """What the searcher needs to know of a space or a sweep."""
+
+    size: int | None
+    """How many schedules there are, if they are a fixed list."""
+
+    def schedule(self, trial: BaseTrial) -> Schedule:
+        """The schedule that the trial's parameters stand for, asking the trial for them."""
+
+    def starting_points(self) -> Sequence[Params]:
+        """Parameters to begin with."""
+
+    def prefix(self, params: Params, steps: int) -> Params:
+        """The parameters of the schedule cut off after ``steps`` steps."""
+
+
+class SearchSpace:
+    """Geometric schedules of one or both families."""
+
+    size: int | None = None
+
+    def __init__(self, settings: SpaceSettings) -> None:
+        self._families = {
+            name: family
+            for name, family in ((n.UNSTRUCTURED, settings.unstructured), (n.STRUCTURED, settings.structured))
+            if family is not None
+        }
+
+    def schedule(self, trial: BaseTrial) -> Schedule:
+        """Ask the trial for a family and, below it, for what that family takes."""
+        family = trial.suggest_categorical("family", list(self._families))
+        space = self._families[family]
+
+        def choose(field: str) -> Any:
+            return trial.suggest_categorical(f"{family}.{field}", list(getattr(space, field)))
+
+        fields: dict[str, Any] = {name: choose(name) for name in ("importance", "scope", "step_ratio", "retrain")}
+        if fields["retrain"] != "weight_rewind":
+            fields["fine_tune_epochs"] = choose("fine_tune_epochs")
+        fields["steps"] = trial.suggest_int(f"{family}.steps", 1, space.most_steps(fields["step_ratio"]))
+        if family == n.UNSTRUCTURED:
+            return UnstructuredSchedule(**fields)
+        fields["round_to"] = choose("round_to")
+        fields["pruner"] = choose("pruner")
+        if fields["pruner"] != "base":
+            fields["sparse_epochs"] = choose("sparse_epochs")
+        return StructuredSchedule(**fields)
+
+    def starting_points(self) -> Sequence[Params]:
+        """One-shot magnitude pruning, fine-tuned longest, at a few ratios of each family."""
+        return [
+            self._starting_point(family, space, ratio)
+            for family, space in self._families.items()
+            for ratio in STARTING_RATIOS[family]
+            if ratio in space.step_ratio and ratio <= space.max_sparsity
+        ]
+
+    @staticmethod
+    def _starting_point(family: str, space: FamilySpace, ratio: float) -> Params:
+        def preferred(field: str, *names: Any) -> Any:
+            choices = getattr(space, field)
+            return next((name for name in names if name in choices), choices[0])
+
+        fields = {
+            "importance": preferred("importance", "magnitude", "magnitude_l2"),
+            "scope": preferred("scope", "global" if family == n.UNSTRUCTURED else "local"),
+            "step_ratio": ratio,
+            "retrain": preferred("retrain", "fine_tune"),
+            "fine_tune_epochs": max(space.fine_tune_epochs),
+            "steps": 1,
+        }
+        if family == n.STRUCTURED:
+            fields |= {"round_to": preferred("round_to", 1), "pruner": preferred("pruner", "base")}
+            fields |= {} if fields["pruner"] == "base" else {"sparse_epochs": preferred("sparse_epochs")}
+        return {"family": family, **{f"{family}.{name}": value for name, value in fields.items()}}
+
+    def prefix(self, params: Params, steps: int) -> Params:
+        """The same schedule with fewer steps, which is a schedule of the space itself."""
+        return {**params, f"{params['family']}.steps": steps}
+
+
+class Sweep:
+    """A fixed list of schedules, run in its order."""
+
+    def __init__(self, schedules: Sequence[Schedule]) -> None:
+        self._schedules = {f"{i:04d} {_label(schedule)}": schedule for i, schedule in enumerate(schedules)}
+        self.size: int | None = len(self._schedules)
+
+    def schedule(self, trial: BaseTrial) -> Schedule:
+        """The schedule that the trial's label names."""
+        schedule = self._schedules[trial.suggest_categorical("schedule", list(self._schedules))]
+        trial.suggest_int("steps", 1, schedule.steps)
+        return schedule
+
+    def starting_points(self) -> Sequence[Params]:
+        """All of them."""
+        return [{"schedule": label, "steps": schedule.steps} for label, schedule in self._schedules.items()]
+
+    def prefix(self, params: Params, steps: int) -> Params:
+        """The same schedule, broken off after ``steps`` steps."""
+        return {**params, "steps": steps}
+
+
+def _label(schedule: Schedule) -> str:
+    levels = [f"{target / 10_000:g}" for target in schedule.targets()]
+    shown = levels if len(levels) < 4 else [levels[0], "…", levels[-1]]
+    pruner = [schedule.pruner] if isinstance(schedule, StructuredSchedule) else []
+    words = [schedule.family, schedule.importance, *pruner, schedule.scope, schedule.retrain]
+    return " ".join([*words, ",".join(shown), f"seed {schedule.seed}"])
+
+
+def without(settings: SpaceSettings, refused: Mapping[str, Mapping[str, str]]) -> SpaceSettings:
+    """The space less the importances and pruners that can't work for the network (field -> name -> reason)."""
+    if settings.structured is None:
+        return settings
+    left = {}
+    for field, reasons in refused.items():
+        choices = getattr(settings.structured, field)
+        left[field] = tuple(name for name in choices if name not in reasons)
+        if not left[field]:
+            raise InputError(f"space.structured.{field}: none can work for this network: {reasons[choices[0]]}")
+    return settings.model_copy(update={"structured": settings.structured.model_copy(update=left)})

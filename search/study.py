@@ -1,0 +1,224 @@
+"""The study file: one search or sweep, typed, validated, and written out with every default."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from search.samplers import SAMPLERS
+from search.space import SpaceSettings
+from trainables import names as n
+from trainables.data import DataSettings
+from trainables.models import ModelSettings
+from trainables.names import InputError
+from trainables.schedule import RetrainSettings, Schedule
+from trainables.settings import Settings, nearest, one_of, parse
+from trainables.structured import RegularisationSettings
+from trainables.trainable import FAMILIES
+from trainables.training import DenseSettings
+
+OBJECTIVE = Annotated[str, AfterValidator(one_of(n.OBJECTIVES))]
+
+
+class ReferenceSettings(Settings):
+    """The fixed reference point of the hypervolume."""
+
+    accuracy_drop: float = Field(
+        n.REFERENCE_ACCURACY_DROP, gt=0, le=1, description="the reference lies this far below the dense accuracy"
+    )
+
+
+class SearchSettings(Settings):
+    """How the search chooses and when it ends: at whichever budget is reached first."""
+
+    sampler: Annotated[str, AfterValidator(one_of(SAMPLERS))] = Field("tpe", description=" | ".join(SAMPLERS))
+    trials: int | None = Field(
+        100, ge=1, description="trials to run; a schedule known already costs none; a sweep runs all of its schedules"
+    )
+    epochs: int | None = Field(None, ge=1, description="no new trial once this many epochs were computed")
+    minutes: float | None = Field(None, gt=0, description="no new trial after this time")
+    seed: int = Field(0, ge=0, description="seed of the sampler")
+    starting_points: bool = Field(True, description="begin with one-shot magnitude pruning at a few ratios")
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.trials is None and self.epochs is None and self.minutes is None:
+            raise ValueError("the search would never end; give trials, epochs or minutes")
+        return self
+
+
+class ResourceSettings(Settings):
+    """What one trial takes; as many trials run at once as fit."""
+
+    cpu: float = Field(1, gt=0, description="processor cores a trial; also its threads")
+    gpu: float = Field(0, ge=0, description="GPUs a trial, fractions allowed; 0 trains on the CPU")
+
+
+class Study(Settings):
+    """One search (``space``) or one fixed list of schedules (``sweep``) over one network and one data set."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the folder of results")
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    dense: DenseSettings = DenseSettings()
+    retraining: RetrainSettings = RetrainSettings()
+    regularisation: RegularisationSettings = RegularisationSettings()
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of training; auto is bf16 where it is fast")
+    objectives: tuple[OBJECTIVE, ...] = Field(
+        ("accuracy", "compression"),
+        min_length=2,
+        max_length=3,
+        description="two or three of " + ", ".join(n.OBJECTIVES),
+    )
+    reference: ReferenceSettings = ReferenceSettings()
+    space: SpaceSettings | None = Field(None, description="what the sampler chooses from")
+    sweep: tuple[dict[str, Any], ...] | None = Field(
+        None,
+        description="schedules to run, instead of a space; a list in any field but levels stands for each of its values",
+    )
+    search: SearchSettings = SearchSettings()
+    resources: ResourceSettings = ResourceSettings()
+    keep: Literal["all", "front", "none"] = Field("all", description="whose weights stay on disk")
+    storage: str = Field("results", description="folder that holds the folders of results")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.space is None) == (self.sweep is None):
+            raise ValueError("a study needs either 'space' or 'sweep', and not both")
+        if len(set(self.objectives)) != len(self.objectives):
+            raise ValueError("objectives: each can be named once")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where this study's results go."""
+        return Path(self.storage) / self.name
+
+    def schedules(self) -> list[Schedule]:
+        """The schedules of a sweep, in order and each once; InputError if one of them is wrong."""
+        found = itertools.chain.from_iterable(_expand(entry, f"sweep.{i}") for i, entry in enumerate(self.sweep or ()))
+        return list(dict.fromkeys(found))
+
+
+def _expand(entry: Mapping[str, Any], where: str) -> Iterator[Schedule]:
+    family = entry.get("family", n.UNSTRUCTURED)
+    choices = {key: _choices(key, value) for key, value in entry.items()}
+    for values in itertools.product(*choices.values()):
+        fields = dict(zip(choices, values, strict=True))
+        family = fields.get("family", n.UNSTRUCTURED)
+        if family not in FAMILIES:
+            raise InputError(f"{where}.family: {family!r} is no family; {nearest(str(family), FAMILIES)}")
+        yield parse(FAMILIES[family], {**fields, "family": family}, where)
+
+
+def _choices(key: str, value: Any) -> Sequence[Any]:
+    """A list is a choice; the levels of one schedule are a list themselves."""
+    if key == "levels":
+        nested = isinstance(value, list) and value and isinstance(value[0], list)
+        return [tuple(v) for v in value] if nested else [tuple(value) if isinstance(value, list) else value]
+    return value if isinstance(value, list) else [value]
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """The study in a YAML file, with ``key=value`` overrides; InputError if anything is wrong with it."""
+    raw = read_yaml(Path(path))
+    for override in overrides:
+        _override(raw, override)
+    study = parse(Study, raw, str(path))
+    study.schedules()
+    return study
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; tags that would build objects are refused by the safe loader."""
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such study file; presets are in search/studies/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read ({error}); give a YAML file") from None
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise InputError(f"{path}{line}: is not valid YAML ({getattr(error, 'problem', 'syntax')}); correct it") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: holds {type(raw).__name__}, not keys and values; see search/studies/ for examples")
+    return raw
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise InputError(f"--set {override!r}: is not key=value, for example --set search.trials=20")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+    *sections, key = path.split(".")
+    for section in sections:
+        if not isinstance(raw.get(section), dict):
+            raw[section] = {}
+        raw = raw[section]
+    raw[key] = value
+
+
+def to_yaml(study: Study) -> str:
+    """The study with every default written out."""
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def check_folder(study: Study) -> None:
+    """InputError if the study's folder holds other settings, or can't be written."""
+    written = study.folder / n.STUDY_FILE
+    if written.exists():
+        before = parse(Study, read_yaml(written), str(written))
+        for key, (old, new) in _differences(before.model_dump(mode="json"), study.model_dump(mode="json")):
+            raise InputError(
+                f"{key}: {new!r}, but {study.folder} holds a study with {old!r}; choose another `name`, or remove it"
+            )
+    elif study.folder.exists() and any(study.folder.iterdir()):
+        raise InputError(f"storage: {study.folder} is not empty and holds no study; choose another `name` or `storage`")
+    parent = next(folder for folder in (study.folder, *study.folder.absolute().parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"storage: {parent} can't be written; choose another `storage`")
+
+
+MAY_CHANGE = ("search.trials", "search.epochs", "search.minutes", "resources", "keep", "storage")
+"""What a study may be continued with: it doesn't change what a schedule or the sampler's next choice is."""
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    if path in MAY_CHANGE or old == new:
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+    else:
+        yield path, (old, new)
+
+
+def describe(kind: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key, explanation and default) of every field that a study file can hold, for ``--help``."""
+    for name, field in kind.model_fields.items():
+        nested = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_section(a)]
+        if nested:
+            yield from describe(nested[0], f"{prefix}{name}.")
+        else:
+            default = "required" if field.is_required() else f"default {yaml_inline(field.get_default())}"
+            yield f"{prefix}{name}", f"{field.description or ''} [{default}]"
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def yaml_inline(value: Any) -> str:
+    """A default as it would be written in a study file."""
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()

@@ -1,0 +1,371 @@
+"""Data sets, on the digits and on tiny folders of images; nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torchvision
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from trainables import data
+from trainables.data import DATASETS, Data, DataSettings, digits_development, load
+from trainables.names import InputError
+from trainables.settings import parse
+
+CLASSES = ("cat", "dog")
+
+
+def write_images(
+    root: Path, classes: Sequence[str] = CLASSES, each: int = 10, size: tuple[int, int] = (12, 16), mode: str = "RGB"
+) -> Path:
+    random = np.random.default_rng(0)
+    for name in classes:
+        folder = root / "train" / name
+        folder.mkdir(parents=True)
+        for i in range(each):
+            pixels = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).convert(mode).save(folder / f"{i:03}.png")
+    return root
+
+
+def folder(root: Path, **changes: Any) -> DataSettings:
+    return DataSettings(dataset="folder", root=str(root), **{"validation_fraction": 0.2, **changes})
+
+
+def refusal(settings: DataSettings) -> str:
+    with pytest.raises(InputError) as error:
+        load(settings)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith("data.")
+    return message
+
+
+class FakeCifar10:
+    """Stands in for torchvision's; 40 images of two classes."""
+
+    def __init__(self, root: Path, *, train: bool, download: bool) -> None:
+        assert train
+        assert download
+        self.root = root
+        self.data = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+        self.targets = [i % 2 for i in range(40)]
+        self.classes = ["airplane", "automobile"]
+
+
+@pytest.fixture(params=sorted(DATASETS))
+def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSettings:
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", FakeCifar10)
+    if request.param == "folder":
+        return folder(write_images(tmp_path))
+    return DataSettings(dataset=request.param, root=str(tmp_path))
+
+
+def contents(found: Data) -> tuple[bytes, ...]:
+    arrays = (found.train_images, found.train_labels, found.validation_images, found.validation_labels)
+    return tuple(array.tobytes() for array in arrays)
+
+
+def test_every_dataset_keeps_the_contract(settings: DataSettings) -> None:
+    found = load(settings)
+    for images, labels in (
+        (found.train_images, found.train_labels),
+        (found.validation_images, found.validation_labels),
+    ):
+        assert {type(images), type(labels)} == {np.ndarray}
+        assert (images.dtype.name, labels.dtype.name) == ("uint8", "int64")
+        assert images.flags.c_contiguous
+        assert images.shape == (len(labels), *found.shape)
+        assert set(labels.tolist()) == set(range(len(found.classes)))
+    scaled = found.train_images / 255
+    np.testing.assert_allclose(found.mean, scaled.mean((0, 2, 3)), rtol=1e-9)
+    np.testing.assert_allclose(found.std, scaled.std((0, 2, 3)), rtol=1e-9)
+
+
+def test_every_dataset_loads_the_same_twice_and_its_fingerprint_tells_the_split(settings: DataSettings) -> None:
+    first, again = load(settings), load(settings)
+    assert contents(first) == contents(again)
+    assert first.fingerprint == again.fingerprint
+    assert load(settings.model_copy(update={"split_seed": 1})).fingerprint != first.fingerprint
+
+
+def test_digits_are_eight_pixels_grey_and_never_mirrored() -> None:
+    found = load(DataSettings())
+    assert (found.shape, found.crop, found.flip) == ((1, 8, 8), 1, False)
+    assert (found.train_images.min(), found.train_images.max()) == (0, 255)
+
+
+def test_held_out_digits_are_not_loaded() -> None:
+    kept = digits_development(0)
+    found = load(DataSettings())
+    assert len(kept) == 1437
+    seen = np.concatenate([found.train_images, found.validation_images])
+    pixels = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
+    held_out = {image.tobytes() for image in np.delete(pixels, kept, axis=0)}
+    assert len(seen) == len(kept)
+    assert not held_out & {image.tobytes() for image in seen}
+
+
+def test_cifar_photographs_are_cropped_by_four_pixels_and_mirrored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", FakeCifar10)
+    found = load(DataSettings(dataset="cifar10", root=str(tmp_path)))
+    assert (found.shape, found.crop, found.flip) == ((3, 32, 32), 4, True)
+    first = FakeCifar10(tmp_path, train=True, download=True).data[0].transpose(2, 0, 1)
+    assert any((image == first).all() for image in (*found.train_images, *found.validation_images))
+
+
+@pytest.mark.parametrize("error", [OSError("Read-only\nfile system"), RuntimeError("Dataset not found"), EOFError()])
+def test_a_failed_download_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception) -> None:
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
+    assert "data.dataset=folder" in refusal(DataSettings(dataset="cifar10", root=str(tmp_path)))
+
+
+def test_the_split_is_stratified_and_loses_no_image(tmp_path: Path) -> None:
+    found = load(folder(write_images(tmp_path, each=20)))
+    assert np.bincount(found.train_labels).tolist() == [16, 16]
+    assert np.bincount(found.validation_labels).tolist() == [4, 4]
+    everything = np.concatenate([found.train_images, found.validation_images])
+    assert len(np.unique(everything, axis=0)) == 40
+
+
+def test_a_larger_limit_only_adds_images_and_every_class_stays() -> None:
+    small, large = (load(DataSettings(limit=limit)) for limit in (12, 200))
+    assert (len(small.train_labels), len(large.train_labels)) == (12, 200)
+    assert np.bincount(large.train_labels).min() >= 18
+    assert set(small.train_labels.tolist()) == set(range(10))
+    assert {i.tobytes() for i in small.train_images} <= {i.tobytes() for i in large.train_images}
+    assert small.validation_labels.tolist() == large.validation_labels.tolist()
+
+
+def test_a_limit_beyond_the_data_changes_nothing() -> None:
+    assert load(DataSettings(limit=10**6)).fingerprint == load(DataSettings()).fingerprint
+
+
+def test_a_limit_below_the_classes_is_refused() -> None:
+    assert "data.limit: 9 " in refusal(DataSettings(limit=9))
+
+
+def test_a_constant_channel_has_a_standard_deviation_to_divide_by(tmp_path: Path) -> None:
+    for name in CLASSES:
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (8, 8), (i * 20, 0, 77)).save(tmp_path / "train" / name / f"{i}.png")
+    std = load(folder(tmp_path)).std
+    assert std[1] == std[2] == data.SMALLEST_STD
+    assert std[0] > 0.1
+
+
+def test_a_folder_keeps_pixels_and_sorted_class_names(tmp_path: Path) -> None:
+    write_images(tmp_path, ("zebra", "ant"), size=(12, 16))
+    found = load(folder(tmp_path))
+    assert found.classes == ("ant", "zebra")
+    assert (found.shape, found.crop, found.flip) == ((3, 16, 12), 1, True)
+    first = np.asarray(Image.open(tmp_path / "train" / "zebra" / "000.png")).transpose(2, 0, 1)
+    labels = [
+        label
+        for images, some in (
+            (found.train_images, found.train_labels),
+            (found.validation_images, found.validation_labels),
+        )
+        for image, label in zip(images, some, strict=True)
+        if (image == first).all()
+    ]
+    assert labels == [1]
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("RGB", 3), ("P", 3), ("RGBA", 3)])
+def test_only_grey_images_have_one_channel(tmp_path: Path, mode: str, channels: int) -> None:
+    assert load(folder(write_images(tmp_path, mode=mode))).shape == (channels, 16, 12)
+
+
+def test_one_image_of_colour_makes_grey_ones_rgb(tmp_path: Path) -> None:
+    write_images(tmp_path, mode="L")
+    Image.new("RGB", (12, 16), (255, 0, 0)).save(tmp_path / "train" / "cat" / "red.png")
+    assert load(folder(tmp_path)).shape == (3, 16, 12)
+
+
+def test_hidden_and_other_files_are_passed_over_and_nested_images_found(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    cat = tmp_path / "train" / "cat"
+    for name in (".hidden.png", "._000.png", "Thumbs.db", "notes.txt"):
+        (cat / name).write_text("no image")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "train" / "labels.csv").write_text("a,b")
+    (cat / "more").mkdir()
+    (cat / "000.png").rename(cat / "more" / "000.PNG")
+    found = load(folder(tmp_path))
+    assert len(found.train_labels) + len(found.validation_labels) == 20
+
+
+def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    decode = data._decode
+
+    def counted(files: Sequence[Path]) -> data.Pixels:
+        calls.append(len(files))
+        return decode(files)
+
+    monkeypatch.setattr(data, "_decode", counted)
+    return calls
+
+
+def test_images_are_decoded_once_until_one_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count_decodes(monkeypatch)
+    settings = folder(write_images(tmp_path))
+    before = load(settings).fingerprint
+    assert load(settings).fingerprint == before
+    assert calls == [20]
+    Image.new("RGB", (12, 16)).save(tmp_path / "train" / "cat" / "000.png")
+    assert load(settings).fingerprint != before
+    (tmp_path / "train" / "cat" / "001.png").unlink()
+    load(settings)
+    assert calls == [20, 20, 19]
+    assert not list((tmp_path / ".cache").glob("*.tmp"))
+
+
+def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = folder(write_images(tmp_path))
+    before = load(settings).fingerprint
+    (cache,) = (tmp_path / ".cache").iterdir()
+    calls = count_decodes(monkeypatch)
+    for damaged in (b"", cache.read_bytes()[:-100], b"not numpy"):
+        cache.write_bytes(damaged)
+        assert load(settings).fingerprint == before
+    assert calls == [20] * 3
+
+
+def test_a_read_only_root_is_cached_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_images(tmp_path / "images")
+    (root / ".cache").write_text("a file here is as good as a read-only folder, also for the superuser")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    calls = count_decodes(monkeypatch)
+    assert load(folder(root)).fingerprint == load(folder(root)).fingerprint
+    assert calls == [20]
+    assert len(list((tmp_path / "user" / "pruning-front").glob("*/*.npy"))) == 1
+
+
+def test_without_any_cache_the_images_are_still_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_images(tmp_path / "images")
+    (root / ".cache").write_text("")
+    (tmp_path / "user").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    assert load(folder(root)).shape == (3, 16, 12)
+    assert "decoded again" in caplog.text
+
+
+def test_test_images_are_never_opened(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    for name in CLASSES:
+        (tmp_path / "test" / name).mkdir(parents=True)
+        (tmp_path / "test" / name / "0.png").write_text("would be an error if it were read")
+    assert load(folder(tmp_path)).classes == CLASSES
+
+
+def test_test_classes_must_be_those_of_train(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    (tmp_path / "test" / "cat").mkdir(parents=True)
+    (tmp_path / "test" / "horse").mkdir()
+    assert "dog, horse" in refusal(folder(tmp_path))
+
+
+def test_a_folder_without_train_is_refused(tmp_path: Path) -> None:
+    assert "no folder 'train'" in refusal(folder(tmp_path / "nowhere"))
+
+
+def test_a_single_class_is_refused(tmp_path: Path) -> None:
+    assert "1 class folders" in refusal(folder(write_images(tmp_path, ("cat",))))
+
+
+def test_an_empty_class_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    (tmp_path / "train" / "empty").mkdir()
+    assert "train/empty" in refusal(folder(tmp_path))
+
+
+def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    Image.new("RGB", (13, 16)).save(tmp_path / "train" / "cat" / "004.png")
+    Image.new("RGB", (14, 16)).save(tmp_path / "train" / "dog" / "000.png")
+    message = refusal(folder(tmp_path))
+    assert "cat/004.png' is 13x16" in message
+    assert "12x16" in message
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "text"])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_broken_image_is_named(tmp_path: Path, damage: str, kind: str) -> None:
+    write_images(tmp_path)
+    broken = tmp_path / "train" / "dog" / f"003b.{kind}"
+    Image.effect_noise((12, 16), 50).convert("RGB").save(broken)
+    whole = broken.read_bytes()
+    broken.write_bytes({"empty": b"", "truncated": whole[: len(whole) * 3 // 4], "text": b"hello\n\nworld"}[damage])
+    assert f"dog/003b.{kind}" in refusal(folder(tmp_path))
+    assert not (tmp_path / ".cache").exists()
+
+
+def test_a_dangling_link_is_an_input_error(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    (tmp_path / "train" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert "gone.png" in refusal(folder(tmp_path))
+
+
+def test_images_of_sixteen_bits_are_refused_and_not_clipped(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    Image.fromarray(np.full((16, 12), 40_000, np.uint16)).save(tmp_path / "train" / "cat" / "deep.png")
+    assert "more than 8 bits" in refusal(folder(tmp_path))
+
+
+@pytest.mark.parametrize(("each", "fraction"), [(1, 0.5), (10, 0.01), (10, 0.99), (2, 0.1)])
+def test_too_few_images_to_split_are_refused(tmp_path: Path, each: int, fraction: float) -> None:
+    message = refusal(folder(write_images(tmp_path, each=each), validation_fraction=fraction))
+    assert message.startswith("data.validation_fraction")
+
+
+def test_a_rare_class_without_validation_images_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path, each=30)
+    shutil.copytree(tmp_path / "train" / "cat", tmp_path / "train" / "rare")
+    for image in sorted((tmp_path / "train" / "rare").iterdir())[2:]:
+        image.unlink()
+    assert "'rare'" in refusal(folder(tmp_path, validation_fraction=0.1))
+
+
+def test_the_fingerprint_tells_labels_and_class_names_apart(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    before = load(folder(tmp_path)).fingerprint
+    assert len(before) == len(hashlib.sha256().hexdigest())
+    (tmp_path / "train" / "dog").rename(tmp_path / "train" / "wolf")
+    assert load(folder(tmp_path)).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"dataset": "digts"}, "did you mean 'digits'"),
+        ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"validation_fraction": 0}, "validation_fraction"),
+        ({"limit": 0}, "limit"),
+        ({"split_seed": -1}, "split_seed"),
+        ({"rot": "x"}, "'root'"),
+    ],
+)
+def test_bad_settings_are_one_line(raw: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse(DataSettings, raw, "study.yaml")
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_setting_has_a_description() -> None:
+    assert all(field.description for field in DataSettings.model_fields.values())

@@ -1,0 +1,1 @@
+"""Prune, retrain, measure: plain PyTorch, and the Ray Tune trainables around it."""

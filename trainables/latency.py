@@ -1,0 +1,108 @@
+"""Milliseconds of inference, measured with nothing else of ours running on the host, once for each host and shape.
+
+Networks of one shape run equally fast in a dense runtime, masked or not; so an unstructured step has the latency of the
+network that it was pruned from, and only structured steps need a measurement of their own.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import ReadWriteLock
+from torch import nn
+
+from trainables import names as n
+from trainables.network import decode
+from trainables.store import to_json, write_atomically
+from trainables.training import threads
+from trainables.walk import Tree
+
+LARGE_BATCH = 64
+MIN_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one forward pass of a batch: median and interquartile range over blocks of runs."""
+
+    batch: int
+    median_ms: float
+    iqr_ms: float
+    threads: int
+
+
+def measure(model: nn.Module, shape: tuple[int, int, int], batch: int, thread_count: int) -> Latency:
+    """Time fp32 inference of ``batch`` inputs of ``shape`` [C, H, W] with ``torch.utils.benchmark``."""
+    from torch.utils import benchmark  # noqa: PLC0415 - its import looks for a CUDA compiler, and warns
+
+    device = next(model.parameters()).device
+    inputs = torch.zeros(batch, *shape, device=device).to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last).eval()
+    names = {"model": model, "inputs": inputs}
+    timer = benchmark.Timer("model(inputs)", globals=names, num_threads=thread_count)
+    with torch.inference_mode(), threads(thread_count):
+        measured = timer.blocked_autorange(min_run_time=MIN_SECONDS)
+    return Latency(batch, measured.median * 1e3, measured.iqr * 1e3, thread_count)
+
+
+class LatencyTable:
+    """The latencies of this host in a study's folder, and the lock that keeps the host quiet while one is measured."""
+
+    def __init__(self, study: Path, thread_count: int) -> None:
+        self._folder = study / n.LATENCY_FOLDER
+        self._threads = thread_count
+        # A lock for the whole host, not for the study: another study's training disturbs just as much.
+        own = Path(tempfile.gettempdir()) / f"pruning-front-{getpass.getuser()}"
+        own.mkdir(mode=0o700, exist_ok=True)
+        self._lock = ReadWriteLock(own / "quiet.db")
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Hold this while computing; a measurement waits for it to end, and it for a measurement."""
+        return self._lock.read_lock()
+
+    def of(self, point: Mapping[str, Any], tree: Tree) -> dict[str, float]:
+        """The latency columns of a point, measured now if this host hasn't measured its shape yet."""
+        found = self.find(point)
+        if found is not None:
+            return found
+        with self._lock.write_lock():
+            return self.find(point) or self._measure(point, tree)
+
+    def find(self, point: Mapping[str, Any]) -> dict[str, float] | None:
+        """The latency columns of a point, if this host has measured its shape."""
+        try:
+            record = json.loads(self._file(point).read_bytes())
+            return {column: float(record[column]["median_ms"]) for column in (n.LATENCY, n.LATENCY_LARGE)}
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def _measure(self, point: Mapping[str, Any], tree: Tree) -> dict[str, float]:
+        content = tree.store.weights(tree.store.record(point[n.STEP_ID]) or {})
+        assert content is not None, "a step is measured as soon as it is stored"
+        model = decode(content, tree.problem.build, tree.problem.anatomy).model.to(tree.problem.device)
+        shape = tree.problem.data.shape
+        measured = {
+            n.LATENCY: measure(model, shape, 1, self._threads),
+            n.LATENCY_LARGE: measure(model, shape, LARGE_BATCH, self._threads),
+        }
+        record = {"host": platform.node(), "processor": processor(), n.SHAPE_ID: point[n.SHAPE_ID]}
+        columns = {name: asdict(latency) for name, latency in measured.items()}
+        write_atomically(self._file(point), to_json({**record, **columns}, indent=1))
+        return {name: latency.median_ms for name, latency in measured.items()}
+
+    def _file(self, point: Mapping[str, Any]) -> Path:
+        return self._folder / f"{platform.node()}-{point[n.SHAPE_ID]}.json"
+
+
+def processor() -> str:
+    """The processor's name, as torch reads it."""
+    return str(torch.cpu.get_capabilities().get("cpu_name", platform.processor()))

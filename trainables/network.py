@@ -1,0 +1,131 @@
+"""A network as it stands between two steps, and the file that holds it.
+
+One byte axis for both families: each tensor is stored in the cheapest of three encodings, dense, bitmask with values, or
+indices with values. The file is plain safetensors; what it takes to rebuild the network (which tensors are masked, which
+channels were removed) is JSON in its metadata, so loading it runs no stored code.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from trainables.names import InputError
+from trainables.structured import Anatomy, Removed, replay
+from trainables.unstructured import Masks
+
+BITMASK, INDICES, VALUES = ".bitmask", ".indices", ".values"
+INDEX_TYPES = ((1 << 8, torch.uint8), (1 << 16, torch.uint16), (1 << 32, torch.uint32))
+
+
+@dataclass
+class Network:
+    """A model with the masks of its removed weights and the record of its removed channels."""
+
+    model: nn.Module
+    masks: Masks = field(default_factory=dict)
+    removed: Removed = field(default_factory=list)
+
+
+def encode(network: Network, extra: dict[str, Any] | None = None) -> bytes:
+    """The bytes of the network's file; ``extra`` is JSON-able and goes into its metadata."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in network.model.state_dict().items():
+        plain = tensor.detach().cpu().contiguous()
+        mask = network.masks.get(name)
+        tensors |= {name: plain} if mask is None else _encode_masked(name, plain, mask)
+    record = {"removed": network.removed, **(extra or {})}
+    return safetensors.torch.save(tensors, {"pruning": json.dumps(record, separators=(",", ":"), sort_keys=True)})
+
+
+def _encode_masked(name: str, tensor: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    flat = mask.flatten()
+    index_type = next(kind for limit, kind in INDEX_TYPES if flat.numel() <= limit)
+    kept = int(flat.sum())
+    values = {name + VALUES: tensor.flatten()[flat]}
+    costs = {
+        "": flat.numel() * tensor.element_size(),
+        BITMASK: (flat.numel() + 7) // 8 + kept * tensor.element_size(),
+        INDICES: kept * (index_type.itemsize + tensor.element_size()),
+    }
+    cheapest = min(costs, key=lambda encoding: costs[encoding])
+    if cheapest == BITMASK:
+        return values | {name + BITMASK: torch.from_numpy(np.packbits(flat.numpy()))}
+    if cheapest == INDICES:
+        return values | {name + INDICES: flat.nonzero().flatten().to(index_type)}
+    # Dense wins only when next to nothing is masked; the mask must still be told from zeros that training made.
+    return {name: tensor, name + BITMASK: torch.from_numpy(np.packbits(flat.numpy()))}
+
+
+def metadata(content: bytes) -> dict[str, Any]:
+    """The JSON that :func:`encode` put into the file's header; InputError if there is none."""
+    try:
+        (length,) = struct.unpack("<Q", content[:8])
+        record = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["pruning"])
+    except (struct.error, ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise InputError("the file holds no network written by this program; give it a file of `export`") from None
+    if not isinstance(record, dict):
+        raise InputError("the file's metadata is damaged; export it again")
+    return record
+
+
+def decode(content: bytes, build: Callable[[], nn.Module], anatomy: Anatomy) -> Network:
+    """The network that :func:`encode` wrote. ``build`` makes the dense architecture, with any weights.
+
+    Shapes come from the rebuilt architecture and never from the file, so that a hostile file cannot ask for memory.
+    Raises InputError if the content doesn't fit the architecture.
+    """
+    removed: Removed = [
+        (str(name), bool(out), list(map(int, indices))) for name, out, indices in metadata(content)["removed"]
+    ]
+    model = build()
+    replay(model, removed, anatomy)
+    try:
+        stored = safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"the file is damaged ({error}); make it again") from None
+    state, masks = {}, {}
+    for name, like in model.state_dict().items():
+        state[name], mask = _decode_tensor(name, like, stored)
+        if mask is not None:
+            masks[name] = mask
+    model.load_state_dict(state)
+    return Network(model, masks, removed)
+
+
+def _decode_tensor(name: str, like: Tensor, stored: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    mask = _decode_mask(name, like, stored)
+    if name in stored:
+        tensor = stored[name]
+    elif mask is not None and name + VALUES in stored and len(stored[name + VALUES]) == int(mask.sum()):
+        tensor = torch.zeros(like.shape, dtype=like.dtype)
+        tensor[mask] = stored[name + VALUES].to(like.dtype)
+    else:
+        raise InputError(f"tensor {name!r} is missing or damaged in the file; make it again")
+    if tensor.shape != like.shape:
+        raise InputError(f"tensor {name!r} has shape {list(tensor.shape)} in the file and {list(like.shape)} in the model")
+    return tensor, mask
+
+
+def _decode_mask(name: str, like: Tensor, stored: dict[str, Tensor]) -> Tensor | None:
+    count = like.numel()
+    if name + BITMASK in stored:
+        bits = np.unpackbits(stored[name + BITMASK].numpy(), count=count).astype(bool)
+        return torch.from_numpy(bits).view(like.shape)
+    if name + INDICES in stored:
+        indices = stored[name + INDICES].to(torch.int64)
+        if len(indices) and int(indices.max()) >= count:
+            raise InputError(f"tensor {name!r}: an index lies outside its {count} weights; the file is damaged")
+        mask = torch.zeros(count, dtype=torch.bool)
+        mask[indices] = True
+        return mask.view(like.shape)
+    return None

@@ -1,0 +1,92 @@
+"""What happens at a node of the tree, as functions from network to network: train, regularise, cut, retrain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainables import names as n
+from trainables import scores, structured, unstructured
+from trainables.models import load_checkpoint
+from trainables.network import Network
+from trainables.problem import Problem
+from trainables.schedule import Node
+from trainables.training import fit, threads
+
+
+class NothingRemovedError(RuntimeError):
+    """A step that should prune removed nothing."""
+
+
+def train_dense(problem: Problem, node: Node) -> tuple[Network, Network | None]:
+    """The dense network, and its early weights for rewinding (None for a checkpoint, which brings none)."""
+    with threads(problem.dense.threads):
+        torch.manual_seed(node.seed)
+        model = problem.build()
+        if problem.model.checkpoint is not None:
+            load_checkpoint(model, problem.model.checkpoint)
+            return Network(model), None
+        early = problem.build()
+
+        def remember(epoch: int, trained: nn.Module) -> None:
+            if epoch == problem.dense.rewind_epoch:
+                early.load_state_dict(trained.state_dict())
+
+        remember(0, model)
+        fit(model, problem.data, problem.recipe(dict(node.settings)), node.seed, after_epoch=remember)
+    return Network(model), Network(early)
+
+
+def train_sparse(network: Network, node: Node, problem: Problem) -> Network:
+    """Train with a structured pruner's regulariser, so that the channels to be cut grow small first."""
+    settings: dict[str, Any] = dict(node.settings)
+    penalty = structured.regulariser(network.model, problem.anatomy, settings[n.PRUNER], settings)
+    fit(network.model, problem.data, problem.recipe(settings), node.seed, before_update=penalty)
+    return network
+
+
+def cut(network: Network, node: Node, problem: Problem) -> Network:
+    """Remove what the node's settings say, down to its target sparsity."""
+    settings = node.settings
+    if settings["family"] == n.STRUCTURED:
+        return _cut_channels(network, node, problem)
+    if settings[n.IMPORTANCE] in unstructured.NEEDS_GRADIENTS:
+        scores.gradients(network.model, *_score_data(node, problem))
+    masks = unstructured.cut(
+        network.model, network.masks, settings[n.IMPORTANCE], settings[n.SCOPE], settings["removed_ppm"], node.seed
+    )
+    unstructured.masking(network.model, masks)(network.model)
+    return Network(network.model, masks)
+
+
+def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
+    settings, model = node.settings, network.model
+    images, labels = _score_data(node, problem) if settings[n.IMPORTANCE] in structured.NEEDS_DATA else (None, None)
+    importance = scores.structured_importance(settings[n.IMPORTANCE], model, images, labels)
+    removed = structured.cut(
+        model, problem.anatomy, importance, settings[n.SCOPE], settings["removed_ppm"], settings[n.ROUND_TO], node.seed
+    )
+    if not removed:
+        raise NothingRemovedError(
+            f"no channel could be removed at {settings['removed_ppm'] / 1e4:g} % ({settings[n.SCOPE]}, round_to "
+            f"{settings[n.ROUND_TO]}); ask for more, or for a smaller round_to"
+        )
+    model.zero_grad()
+    return Network(model, {}, [*network.removed, *removed])
+
+
+def _score_data(node: Node, problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    # Scores are computed on the CPU wherever training runs: torch-pruning mixes devices badly, and the set is small.
+    return scores.draw(problem.data, node.settings["score_images"], node.seed, "cpu")
+
+
+def retrain(network: Network, node: Node, problem: Problem, early: Network | None) -> Network:
+    """Train what is left: fine-tune it, or rewind its learning rate, or rewind its weights to ``early``."""
+    if early is not None:
+        network.model.load_state_dict(early.model.state_dict())
+    hold = unstructured.masking(network.model, network.masks)
+    hold(network.model)
+    fit(network.model, problem.data, problem.recipe(dict(node.settings)), node.seed, after_update=hold)
+    return network

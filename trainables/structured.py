@@ -1,0 +1,227 @@
+"""Structured pruning: whole channels are removed with torch-pruning (Fang et al. 2023, arXiv:2301.12900).
+
+torch-pruning finds which layers must lose the same channel together (a group), scores the channels of each group, and
+rewrites the layers. How many channels remain is computed here from the dense widths, because its own ratios are
+truncated and drift from step to step. Its pruners other than Base differ from Base only by a regulariser that must run
+in training before the cut (:func:`regulariser`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from pydantic import Field
+from torch import Tensor, nn
+
+from trainables.models import prunable
+from trainables.settings import Settings
+from trainables.unstructured import PARTS_PER_MILLION
+
+Group = Any
+"""torch-pruning's Group: the layers that lose a channel together, and which channels."""
+
+ActivationImportance = tp.importance.ActivationImportance
+
+Removed = list[tuple[str, bool, list[int]]]
+"""torch-pruning's history: (module name, output channels?, channel indices) of each cut, in order."""
+
+
+class HessianImportance(tp.importance.HessianImportance):  # type: ignore[misc]
+    """Diagonal Fisher, mean of w² · g² over samples (LeCun et al. 1989, Optimal Brain Damage).
+
+    torch-pruning 1.6.1 compares parameter *names* with a dictionary keyed by *parameters*, so that its own accumulation
+    keeps only the last sample; the accumulation here keeps all.
+    """
+
+    def accumulate_grad(self, model: nn.Module) -> None:
+        """Add the squared gradients of one sample."""
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                self._accu_grad[parameter] = self._accu_grad.get(parameter, 0) + parameter.grad.detach().pow(2)
+                self._counter[parameter] = self._counter.get(parameter, 0) + 1
+
+
+IMPORTANCES: Mapping[str, Callable[[], Any]] = {
+    "magnitude_l1": lambda: tp.importance.MagnitudeImportance(p=1),
+    "magnitude_l2": lambda: tp.importance.MagnitudeImportance(p=2),
+    "lamp": tp.importance.LAMPImportance,
+    "fpgm": tp.importance.FPGMImportance,
+    "bn_scale": tp.importance.BNScaleImportance,
+    "taylor": tp.importance.TaylorImportance,
+    "hessian": HessianImportance,
+    "activation": ActivationImportance,
+    "random": tp.importance.RandomImportance,
+}
+NEEDS_DATA = frozenset({"taylor", "hessian", "activation"})
+SCOPES = ("local", "global")
+PRUNERS = ("base", "bn_scale", "group_norm", "growing_reg")
+
+
+class RegularisationSettings(Settings):
+    """The regularised training before a cut; torch-pruning's own strengths (1e-5) do nothing in a few epochs."""
+
+    learning_rate: float = Field(0.02, gt=0, description="constant learning rate of the regularised training")
+    bn_scale: float = Field(5e-3, ge=0, description="strength of BNScale's L1 on BatchNorm scales (Liu et al. 2017)")
+    group_norm: float = Field(1e-2, ge=0, description="strength of GroupNorm's group penalty (Fang et al. 2023)")
+    growing_reg: float = Field(1e-2, ge=0, description="initial strength of GrowingReg's penalty (Wang et al. 2021)")
+    growing_reg_delta: float = Field(1e-2, ge=0, description="what GrowingReg's penalty grows by at each growth")
+    growing_reg_interval: int = Field(10, ge=1, description="updates between two growths of GrowingReg's penalty")
+
+    def of(self, pruner: str) -> dict[str, float]:
+        """The settings that have an effect with this pruner."""
+        names = ["learning_rate", pruner] + (
+            ["growing_reg_delta", "growing_reg_interval"] if pruner == "growing_reg" else []
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What torch-pruning must know of a dense network: an input, the layers that keep their outputs, the widths."""
+
+    example: Tensor
+    keep: tuple[str, ...]
+    widths: Mapping[str, int]
+
+    @classmethod
+    def of(cls, model: nn.Module, shape: tuple[int, int, int], keep: tuple[str, ...]) -> Anatomy:
+        """The anatomy of the dense ``model`` for inputs of ``shape`` [C, H, W]; ``keep`` names the classifier."""
+        return cls(torch.zeros(1, *shape), keep, widths(model))
+
+    def ignored(self, model: nn.Module) -> list[nn.Module]:
+        """The modules of ``model`` whose output channels stay."""
+        return [model.get_submodule(name) for name in self.keep]
+
+    def channel_sparsity(self, model: nn.Module) -> float:
+        """Fraction of the prunable layers' output channels that is gone, the classifier's left out."""
+        now = widths(model)
+        names = [name for name in self.widths if name not in self.keep]
+        return 1 - sum(now[name] for name in names) / max(1, sum(self.widths[name] for name in names))
+
+
+def widths(model: nn.Module) -> dict[str, int]:
+    """Output channels of every prunable layer."""
+    return {name: int(module.weight.shape[0]) for name, module in prunable(model).items()}  # type: ignore[index]
+
+
+def replay(model: nn.Module, removed: Removed, anatomy: Anatomy) -> None:
+    """Give a dense ``model`` the shapes that it has after the cuts in ``removed``."""
+    if removed:
+        graph = tp.DependencyGraph().build_dependency(model, anatomy.example)
+        graph.load_pruning_history(copy.deepcopy(removed))
+
+
+def kept_width(dense: int, removed_ppm: int, round_to: int) -> int:
+    """Channels that remain of ``dense``, at least one multiple of ``round_to`` and never more than there were."""
+    exact = dense * (PARTS_PER_MILLION - removed_ppm) / PARTS_PER_MILLION
+    return min(dense, max(round_to, round(exact / round_to) * round_to))
+
+
+def cut(
+    model: nn.Module, anatomy: Anatomy, importance: Any, scope: str, removed_ppm: int, round_to: int, seed: int
+) -> Removed:
+    """Remove channels of ``model`` in place until ``removed_ppm`` millionths of the *dense* channels are gone.
+
+    Scope ``local`` leaves ``kept_width`` channels in every group; ``global`` ranks all groups' channels together. Returns
+    the record of what was removed. ``importance`` is ready to score (see ``trainables.scores``).
+    """
+    model.eval()
+    pruner = _pruner(model, anatomy, importance, scope, removed_ppm, round_to)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # RandomImportance draws from torch's global generator
+        pruner.step()
+    return [(name, bool(out), [int(i) for i in indices]) for name, out, indices in pruner.pruning_history()]
+
+
+def _pruner(
+    model: nn.Module, anatomy: Anatomy, importance: Any, scope: str, removed_ppm: int, round_to: int
+) -> tp.pruner.BasePruner:
+    common: dict[str, Any] = {
+        "example_inputs": anatomy.example,
+        "importance": importance,
+        "ignored_layers": anatomy.ignored(model),
+        "in_channel_groups": {},  # the default dictionaries are shared between instances
+        "out_channel_groups": {},
+        "num_heads": {},
+    }
+    if scope == "local":
+        now = widths(model)
+        ratios = {
+            module: _ratio(kept_width(anatomy.widths[name], removed_ppm, round_to), now[name])
+            for name, module in prunable(model).items()
+            if name not in anatomy.keep
+        }
+        return tp.pruner.BasePruner(model, pruning_ratio=0.0, pruning_ratio_dict=ratios, **common)
+    roots = list(_root_widths(model, anatomy))
+    dense, current = sum(d for d, _ in roots), sum(c for _, c in roots)
+    ratio = _ratio(kept_width(dense, removed_ppm, 1), current)
+    return tp.pruner.BasePruner(
+        model, global_pruning=True, pruning_ratio=ratio, round_to=round_to if round_to > 1 else None, **common
+    )
+
+
+def _ratio(kept: int, current: int) -> float:
+    """The ratio that makes torch-pruning, which truncates ``current * (1 - ratio)``, keep exactly ``kept``."""
+    return max(0.0, 1 - (kept + 0.5) / current)
+
+
+def _root_widths(model: nn.Module, anatomy: Anatomy) -> Iterator[tuple[int, int]]:
+    """(dense, current) channels of each group, told by the layer that leads it."""
+    names = {module: name for name, module in prunable(model).items()}
+    for group in groups(model, anatomy):
+        name = names[group[0].dep.target.module]
+        yield anatomy.widths[name], len(group[0].idxs)
+
+
+def flattens(group: Group) -> bool:
+    """Whether the group's channels become several inputs each of a linear layer."""
+    return any(len(item.idxs) > len(group[0].idxs) for item in group)
+
+
+def groups(model: nn.Module, anatomy: Anatomy) -> list[Group]:
+    """torch-pruning's groups: the layers that lose a channel together, with all their channels."""
+    graph = tp.DependencyGraph().build_dependency(model, anatomy.example)
+    return list(graph.get_all_groups(ignored_layers=anatomy.ignored(model), root_module_types=[nn.Conv2d, nn.Linear]))
+
+
+def regulariser(
+    model: nn.Module, anatomy: Anatomy, pruner: str, settings: Mapping[str, float]
+) -> Callable[[nn.Module], None]:
+    """The hook that adds the pruner's penalty to the gradients, to run between backward and the optimizer's step.
+
+    The penalties weigh channels by their group L2 norm whatever importance cuts later, so one regularised training
+    serves them all.
+    """
+    common: dict[str, Any] = {
+        "importance": tp.importance.MagnitudeImportance(p=2),
+        "ignored_layers": anatomy.ignored(model),
+        "in_channel_groups": {},
+        "out_channel_groups": {},
+        "num_heads": {},
+    }
+    if pruner == "growing_reg":
+        strength, delta = settings["growing_reg"], settings["growing_reg_delta"]
+        growing = tp.pruner.GrowingRegPruner(model, anatomy.example, reg=strength, delta_reg=delta, **common)
+        return _growing(growing, int(settings["growing_reg_interval"]))
+    kind = {"bn_scale": tp.pruner.BNScalePruner, "group_norm": tp.pruner.GroupNormPruner}[pruner]
+    penalty = kind(model, anatomy.example, reg=settings[pruner], **common)
+    hook: Callable[[nn.Module], None] = penalty.regularize
+    return hook
+
+
+def _growing(pruner: Any, interval: int) -> Callable[[nn.Module], None]:
+    updates = 0
+
+    def regularise(model: nn.Module) -> None:
+        nonlocal updates
+        updates += 1
+        if updates % interval == 0:
+            pruner.update_reg()
+        pruner.regularize(model)
+
+    return regularise

@@ -1,0 +1,101 @@
+"""The Ray Tune trainables; all that they wrap is plain PyTorch (``trainables.walk``).
+
+Each ``step()`` is one pruning step. A trial's config is a schedule's fields, flat, so the classes work in anybody's Tuner::
+
+    trainable = tune.with_parameters(UnstructuredTrainable, problem=problem, folder="results/mine/steps")
+    tune.Tuner(trainable, param_space={"step_ratio": tune.grid_search([0.3, 0.5]), "steps": 3}).fit()
+
+Nothing lasting lives in Ray's state: a trial that starts again finds its finished steps in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ray import tune
+
+from trainables import names as n
+from trainables.latency import LatencyTable
+from trainables.names import gains
+from trainables.problem import Problem
+from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
+from trainables.settings import parse
+from trainables.store import Store
+from trainables.walk import Tree
+
+FAMILIES: Mapping[str, type[Schedule]] = {
+    "unstructured": UnstructuredSchedule,
+    "structured": StructuredSchedule,
+}
+
+
+def gain_metric(objective: str) -> str:
+    """The metric in a trial's results that holds its gain on an objective; all gains are maximised."""
+    return f"gain_{objective}"
+
+
+class PruningTrainable(tune.Trainable):
+    """One trial: a schedule of the family that its config names."""
+
+    family: ClassVar[str | None] = None
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        problem: Problem | None = None,
+        folder: str = "",
+        dense: Mapping[str, bytes] | None = None,
+        objectives: Sequence[str] = (n.ACCURACY, n.COMPRESSION),
+    ) -> None:
+        """``problem``, the store's ``folder`` and the dense weights come once, through ``tune.with_parameters``."""
+        assert problem is not None, "give the problem with tune.with_parameters(..., problem=...)"
+        self._tree = Tree(problem, Store(Path(folder), dense or {}))
+        self._objectives = tuple(objectives)
+        self._latencies = LatencyTable(Path(folder).parent, problem.threads)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Serve another trial with the same data in memory."""
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        fields = dict(config)
+        self._trial = fields.pop(n.TRIAL, None)
+        family = self.family or fields.get("family", n.UNSTRUCTURED)
+        schedule = parse(FAMILIES[family], {**fields, "family": family}, "the trial's config")
+        self._tree.problem.check(schedule)
+        self._schedule, self._nodes, self._done = schedule, self._tree.chain(schedule), 0
+
+    def step(self) -> dict[str, Any]:
+        """Take one pruning step; the result is its point, its gains on the objectives, and ``done`` at the last."""
+        node = self._nodes[self._done]
+        self._done += 1
+        with self._latencies.computing():
+            point = self._tree.point(node, self._schedule, self._done)
+        dense = self._tree.dense_point(self._schedule.seed)
+        if "latency" in self._objectives:
+            point, dense = ({**some, **self._latencies.of(some, self._tree)} for some in (point, dense))
+        values = gains(point, dense, self._objectives)
+        metrics = {gain_metric(name): value for name, value in zip(self._objectives, values, strict=True)}
+        return {**point, **metrics, n.TRIAL: self._trial, "done": self._done == len(self._nodes)}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: every finished step is in the store already."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing, for the same reason."""
+
+
+class UnstructuredTrainable(PruningTrainable):
+    """Iterative unstructured pruning as a trainable of its own."""
+
+    family = "unstructured"
+
+
+class StructuredTrainable(PruningTrainable):
+    """Iterative structured pruning as a trainable of its own."""
+
+    family = "structured"

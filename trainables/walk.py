@@ -1,0 +1,179 @@
+"""Walking a schedule through the tree of steps: each step is found in the store, or computed once and put there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainables import names as n
+from trainables import steps
+from trainables.footprint import Footprint, footprint
+from trainables.network import Network, decode, encode
+from trainables.problem import Problem
+from trainables.schedule import Node, Schedule, chain
+from trainables.store import Record, Store
+from trainables.training import evaluate, threads
+
+Point = dict[str, Any]
+
+MEASURED = (
+    n.REQUESTED_SPARSITY, n.SPARSITY, n.CHANNEL_SPARSITY, n.ACCURACY_BEFORE, n.ACCURACY, n.PARAMS, n.MACS, n.EFFECTIVE_MACS,
+    n.STORED_BYTES, n.COMPRESSION, n.SHAPE_ID, n.EMPTY_LAYERS, n.TOTAL_EPOCHS,
+)  # fmt: skip
+
+
+def walk(schedule: Schedule, tree: Tree) -> Iterator[Point]:
+    """The points of a schedule, one a step, each computed when it is asked for and not known yet."""
+    tree.problem.check(schedule)
+    for number, node in enumerate(tree.chain(schedule), start=1):
+        yield tree.point(node, schedule, number)
+
+
+@dataclass
+class Tree:
+    """The steps of one problem, in one store. ``epochs`` counts what this process has trained."""
+
+    problem: Problem
+    store: Store
+    epochs: int = field(default=0, init=False)
+
+    def chain(self, schedule: Schedule) -> list[Node]:
+        """The nodes of the schedule's steps."""
+        return chain(self.problem.root(schedule.seed), schedule, self.problem.retrain, self.problem.regularisation)
+
+    def point(self, node: Node, schedule: Schedule, number: int) -> Point:
+        """What step ``number`` of the schedule, at ``node``, measures; with what it cost here, which is 0 if found."""
+        epochs, started = self.epochs, time.perf_counter()
+        reused = self.store.record(node.id) is not None
+        record = self.record(node)
+        spent = 0.0 if reused else round(time.perf_counter() - started, 3)
+        return point_of(record) | schedule.columns() | {
+            n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
+            n.EPOCHS: self.epochs - epochs, n.SECONDS: spent, n.REUSED: reused,
+        }  # fmt: skip
+
+    def dense_point(self, seed: int) -> Point:
+        """The dense network as the point that every schedule of this seed starts from."""
+        return dense_point(self.record(self.problem.root(seed)))
+
+    def record(self, node: Node) -> Record:
+        """What is on record of the node; it is computed first if it isn't there."""
+        found = self.store.record(node.id)
+        if found is not None:
+            return found
+        with self.store.claim(node.id):
+            return self.store.record(node.id) or self._compute(node)
+
+    def network(self, node: Node) -> Network:
+        """The node's network as stored; it is computed again if its weights are missing or damaged."""
+        return decode(self._weights(node, n.WEIGHTS_FILE), self.problem.build, self.problem.anatomy)
+
+    def content(self, node: Node) -> bytes:
+        """The node's weights file; it is computed again if it is missing or damaged."""
+        return self._weights(node, n.WEIGHTS_FILE)
+
+    def _weights(self, node: Node, file: str) -> bytes:
+        content = self.store.weights(self.record(node), file)
+        if content is not None:
+            return content
+        with self.store.claim(node.id):
+            content = self.store.weights(self.record_of(node), file)
+            if content is None:
+                content = self.store.weights(self._compute(node), file)
+        assert content is not None, "a step that was just computed has its weights"
+        return content
+
+    def node(self, step_id: str) -> Node:
+        """The node of a step in the store, with its ancestors; KeyError if one of them isn't there."""
+        record = self.store.record(step_id)
+        if record is None:
+            raise KeyError(step_id)
+        return Node(self.node(record["parent"]) if record["parent"] else None, record["settings"])
+
+    def record_of(self, node: Node) -> Record:
+        """The record of a node that is known to be complete."""
+        record = self.store.record(node.id)
+        assert record is not None
+        return record
+
+    def _compute(self, node: Node) -> Record:
+        """Make the node's network from its parent's, measure what was stored, and complete it in the store."""
+        with threads(self.problem.threads):
+            started = time.perf_counter()
+            network, early, before = self._make(node)
+            epochs = self._epochs_of(node)
+            self.epochs += epochs
+            files = {n.WEIGHTS_FILE: encode(network)}
+            if early is not None:
+                files[n.REWIND_FILE] = encode(early)
+            measured = self._measure(node, files[n.WEIGHTS_FILE], before)
+            record = {
+                "id": node.id, "parent": node.parent.id if node.parent else None, "settings": dict(node.settings),
+                n.EPOCHS: epochs, n.SECONDS: round(time.perf_counter() - started, 3), **measured,
+                n.TOTAL_EPOCHS: epochs + (self.record(node.parent)[n.TOTAL_EPOCHS] if node.parent else -epochs),
+            }  # fmt: skip
+            return self.store.write(record, files)
+
+    def _make(self, node: Node) -> tuple[Network, Network | None, float | None]:
+        """(network, early weights of a dense one, accuracy between cut and retraining)."""
+        problem = self.problem
+        if node.parent is None:
+            network, early = steps.train_dense(problem, node)
+            return network, early, None
+        parent = self.network(node.parent)
+        if node.settings["kind"] == "sparse":
+            return steps.train_sparse(parent, node, problem), None, None
+        network = steps.cut(parent, node, problem)
+        before = evaluate(network.model, problem.data, problem.device)
+        early = self._early(node) if node.settings.get(n.RETRAIN) == "weight_rewind" else None
+        return steps.retrain(network, node, problem, early), None, before
+
+    def _early(self, node: Node) -> Network:
+        return decode(self._weights(node.root, n.REWIND_FILE), self.problem.build, self.problem.anatomy)
+
+    def _epochs_of(self, node: Node) -> int:
+        given = node.parent is None and self.problem.model.checkpoint is not None
+        return 0 if given else self.problem.recipe(dict(node.settings)).epochs
+
+    def _measure(self, node: Node, content: bytes, before: float | None) -> dict[str, Any]:
+        """Measure the network as stored: read back, and in fp32."""
+        problem = self.problem
+        network = decode(content, problem.build, problem.anatomy)
+        counts = footprint(network, problem.data.shape)
+        if node.settings["kind"] == "prune":
+            _check_removed(counts, self.record_of(node.parent) if node.parent else None)
+        dense = self.record_of(node.root) if node.parent else None
+        total = sum(dense["layers"][name][0] for name in dense["layers"]) if dense else counts.prunable_params
+        return {
+            n.REQUESTED_SPARSITY: node.settings.get("removed_ppm", 0) / 1e6,
+            n.SPARSITY: 1 - counts.prunable_params / total,
+            n.CHANNEL_SPARSITY: problem.anatomy.channel_sparsity(network.model),
+            n.ACCURACY_BEFORE: before,
+            n.ACCURACY: evaluate(network.model, problem.data, problem.device),
+            n.PARAMS: counts.params, n.MACS: counts.macs, n.EFFECTIVE_MACS: counts.effective_macs,
+            n.STORED_BYTES: len(content),
+            n.COMPRESSION: dense[n.STORED_BYTES] / len(content) if dense else 1.0,
+            n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
+            "layers": {name: list(kept) for name, kept in counts.layers.items()},
+        }  # fmt: skip
+
+
+def _check_removed(counts: Footprint, parent: Record | None) -> None:
+    if parent is not None and counts.prunable_params >= sum(kept for kept, _ in parent["layers"].values()):
+        raise steps.NothingRemovedError("the step removed nothing; ask for more sparsity or for fewer steps")
+
+
+def point_of(record: Record) -> Point:
+    """The columns of a point that its record knows; the rest is None."""
+    return dict.fromkeys(n.POINT_COLUMNS) | {name: record[name] for name in MEASURED}
+
+
+def dense_point(record: Record) -> Point:
+    """A dense network's record as a point: step 0, of no trial."""
+    settings: Mapping[str, Any] = record["settings"]
+    return point_of(record) | {
+        n.STEP: 0, n.STEP_ID: record["id"], n.FAMILY: n.DENSE, n.SEED: settings["seed"], n.SCHEDULE: None, n.STEPS: 0,
+        n.EPOCHS: record[n.EPOCHS], n.SECONDS: record[n.SECONDS], n.REUSED: False, n.ACCURACY_BEFORE: record[n.ACCURACY],
+    }  # fmt: skip
