@@ -14,7 +14,7 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from trainables import data
+from trainables import data, image_folder
 from trainables.data import DATASETS, Data, DataSettings, digits_development, load
 from trainables.names import InputError
 from trainables.settings import parse
@@ -209,13 +209,13 @@ def test_hidden_and_other_files_are_passed_over_and_nested_images_found(tmp_path
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
-    decode = data._decode
+    decode = image_folder._decode
 
     def counted(files: Sequence[Path]) -> data.Pixels:
         calls.append(len(files))
         return decode(files)
 
-    monkeypatch.setattr(data, "_decode", counted)
+    monkeypatch.setattr(image_folder, "_decode", counted)
     return calls
 
 

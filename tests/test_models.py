@@ -16,15 +16,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from trainables.models import (
-    MODELS,
-    ModelSettings,
-    build,
-    checkpoint_hash,
-    classifier,
-    load_checkpoint,
-    prunable,
-)
+from trainables.architectures import MODELS
+from trainables.checkpoint import checkpoint_hash, load_checkpoint
+from trainables.models import ModelSettings, build, classifier, prunable
 from trainables.names import InputError
 from trainables.settings import parse
 

@@ -6,13 +6,9 @@ that is what Ray's object store shares between processes without a copy.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import logging
-import os
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -20,21 +16,17 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torchvision
-from PIL import Image
 from pydantic import AfterValidator, Field
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from trainables.image_folder import Pixels, cache_key, class_names, image_files, read_images
 from trainables.names import InputError
-from trainables.settings import Settings, one_of
+from trainables.settings import Settings, one_line, one_of
 
-Pixels = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
 
 DIGITS_TEST_FRACTION = 0.2
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-CACHE_FOLDER = ".cache"
-USER_CACHE_FOLDER = "pruning-front"
 
 # A standard deviation below one grey level is no scale to divide by: a constant channel would become infinite.
 SMALLEST_STD = 1 / 255
@@ -126,7 +118,7 @@ def _cifar10(settings: DataSettings) -> Labelled:
         cifar = torchvision.datasets.CIFAR10(Path(settings.root).expanduser(), train=True, download=True)
     except Exception as error:  # a download fails in many ways, and the remedy is the same
         raise InputError(
-            f"data.root: CIFAR-10 cannot be downloaded to {settings.root!r} ({_one_line(error)}); "
+            f"data.root: CIFAR-10 cannot be downloaded to {settings.root!r} ({one_line(error)}); "
             "use data.dataset=folder with a copy as <root>/train/<class>/*"
         ) from error
     images = np.ascontiguousarray(cifar.data.transpose(0, 3, 1, 2))
@@ -137,13 +129,13 @@ def _folder(settings: DataSettings) -> Labelled:
     """Images in root/train/<class>/; of root/test only the names of its class folders are looked at."""
     root = Path(settings.root).expanduser()
     try:
-        classes = _class_names(root)
-        files = [_image_files(root / "train" / name) for name in classes]
-        key = _cache_key(root, [file for some in files for file in some])
+        classes = class_names(root)
+        files = [image_files(root / "train" / name) for name in classes]
+        key = cache_key(root, [file for some in files for file in some])
     except OSError as error:
-        raise InputError(f"data.root: {settings.root!r} cannot be read ({_one_line(error)}); check the folder") from error
+        raise InputError(f"data.root: {settings.root!r} cannot be read ({one_line(error)}); check the folder") from error
     labels = np.repeat(np.arange(len(classes)), [len(some) for some in files])
-    return Labelled(_images(root, key, [file for some in files for file in some]), labels, classes, flip=True)
+    return Labelled(read_images(root, key, [file for some in files for file in some]), labels, classes, flip=True)
 
 
 DATASETS: Mapping[str, Callable[[DataSettings], Labelled]] = {"digits": _digits, "cifar10": _cifar10, "folder": _folder}
@@ -212,126 +204,3 @@ def _fingerprint(arrays: Sequence[npt.NDArray[Any]], rest: Mapping[str, Any]) ->
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _class_names(root: Path) -> tuple[str, ...]:
-    """The class folders of root/train, sorted; those of root/test, if there is one, must be the same."""
-    if not (root / "train").is_dir():
-        raise InputError(f"data.root: {str(root)!r} has no folder 'train'; put images at {root / 'train'}/<class>/*")
-    classes = _folders(root / "train")
-    if len(classes) < 2:
-        raise InputError(f"data.root: '{root / 'train'}' has {len(classes)} class folders; put images of at least 2 there")
-    if (root / "test").is_dir() and (differing := set(classes) ^ set(_folders(root / "test"))):
-        raise InputError(
-            f"data.root: the classes of '{root / 'train'}' and '{root / 'test'}' differ in "
-            f"{', '.join(sorted(differing))}; give both the same class folders"
-        )
-    return tuple(classes)
-
-
-def _folders(parent: Path) -> list[str]:
-    return sorted(entry.name for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    """The images anywhere below a class folder, sorted; hidden files and those of other kinds are passed over."""
-    files = sorted(_walk(folder))
-    if not files:
-        known = ", ".join(IMAGE_SUFFIXES)
-        raise InputError(f"data.root: '{folder}' holds no image ({known}); put images there or remove the folder")
-    return files
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    with os.scandir(folder) as entries:  # three times faster than Path.rglob on 50,000 files
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path))
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                yield Path(entry.path)
-
-
-def _cache_key(root: Path, files: Sequence[Path]) -> str:
-    """Changes when an image is added, removed, renamed or written."""
-    described = [(str(file.relative_to(root)), (s := file.stat()).st_size, s.st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
-
-
-def _images(root: Path, key: str, files: Sequence[Path]) -> Pixels:
-    """All images as uint8 [N, C, H, W], decoded on first use and from then on read from one file."""
-    places = [folder / f"{key}.npy" for folder in _cache_folders(root)]
-    for place in places:
-        if (images := _cached(place, len(files))) is not None:
-            return images
-    images = _decode(files)
-    if not any(_store(images, place) for place in places):
-        logging.getLogger(__name__).warning("no cache folder can be written: %s is decoded again each time", root)
-    return images
-
-
-def _cache_folders(root: Path) -> tuple[Path, Path]:
-    """Beside the images, or for a read-only root below the user's own cache, in a folder of this root's alone."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / CACHE_FOLDER, user / USER_CACHE_FOLDER / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-
-
-def _cached(place: Path, count: int) -> Pixels | None:
-    """The images of a cache file, or None when it is not there or not whole."""
-    try:
-        images = np.load(place, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return images if images.dtype == np.uint8 and images.ndim == 4 and len(images) == count else None
-
-
-def _store(images: Pixels, place: Path) -> bool:
-    """Write a cache file whole or not at all; False where nothing can be written."""
-    temporary = place.with_name(f"{place.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.save(file, images, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(place)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        return False
-    return True
-
-
-def _decode(files: Sequence[Path]) -> Pixels:
-    """Decode images of one size, one by one: at 32x32 pixels, four threads sharing the GIL are three times slower."""
-    shape = _rgb(files[0])[0].shape
-    images = np.empty((len(files), *shape), np.uint8)
-    any_colour = False
-    for i, file in enumerate(files):
-        pixels, colour = _rgb(file)
-        if pixels.shape != shape:
-            raise InputError(
-                f"data.root: '{file}' is {pixels.shape[2]}x{pixels.shape[1]} pixels, and '{files[0]}' is "
-                f"{shape[2]}x{shape[1]}; resize all images to one size"
-            )
-        images[i] = pixels
-        any_colour |= colour
-    return images if any_colour else np.ascontiguousarray(images[:, :1])
-
-
-def _rgb(file: Path) -> tuple[Pixels, bool]:
-    """The image as uint8 [3, H, W], and whether it is one of colour."""
-    try:
-        with Image.open(file) as image:
-            mode = image.mode
-            pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    except Exception as error:  # what a plugin of PIL raises on a broken file can be almost anything
-        raise InputError(f"data.root: '{file}' is no readable image ({_one_line(error)}); replace or remove it") from error
-    if mode == "F" or mode.startswith("I"):
-        raise InputError(f"data.root: '{file}' has more than 8 bits a pixel ({mode}); convert it to 8 bits")
-    return pixels, mode not in ("1", "L", "LA")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,43 +1,29 @@
-"""Networks: the small ones of the CIFAR literature, torchvision's, and the user's own; and checkpoints read into them.
-
-A factory of ``MODELS`` is ``(classes, channels, **arguments) -> nn.Module``. Its networks take images of 8x8 pixels and
-more, and every channel count in them follows from one ``width``.
-"""
+"""Networks by name: the small ones of the CIFAR literature, torchvision's, and the user's own."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
-import pickle
 import re
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import safetensors.torch
 import torch
-import torch.nn.functional as F
 import torchvision
 from pydantic import AfterValidator, Field, FiniteFloat
 from torch import Tensor, nn
 
+from trainables.architectures import MODELS, Factory
 from trainables.names import InputError
-from trainables.settings import Settings, nearest
+from trainables.settings import Settings, nearest, one_line
 
 TORCHVISION = "torchvision:"
 PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-WRAPPERS = ("state_dict", "model")
-"""Keys under which training scripts keep the state dict beside other things."""
-PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
 
 Argument = int | FiniteFloat | bool | str
-Factory = Callable[..., nn.Module]
 
 
 def _known_name(name: str) -> str:
@@ -79,96 +65,6 @@ class ModelSettings(Settings):
     def __hash__(self) -> int:
         """Pydantic's own would fail on the dictionary."""
         return hash(self.model_dump_json())
-
-
-def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-
-
-def _conv_bn_relu(inputs: int, outputs: int) -> list[nn.Module]:
-    return [_conv(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-
-def _plain(stages: list[list[int]], classes: int, channels: int) -> nn.Module:
-    """Stages of 3x3 convolutions with pooling between them. Pooling rounds up, so that one pixel stays one pixel."""
-    features: list[nn.Module] = []
-    for i, stage in enumerate(stages):
-        features += [nn.MaxPool2d(2, ceil_mode=True)] if i else []
-        for width in stage:
-            features += _conv_bn_relu(channels, width)
-            channels = width
-    return _classify(OrderedDict(features=nn.Sequential(*features)), channels, classes)
-
-
-def _classify(body: OrderedDict[str, nn.Module], width: int, classes: int) -> nn.Module:
-    """``body``, global average pooling and a linear classifier, with He et al.'s (2015) initial convolutions."""
-    head = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "classifier": nn.Linear(width, classes)}
-    model = nn.Sequential(OrderedDict({**body, **head}))
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return model
-
-
-def cnn(classes: int, channels: int, width: int = 32) -> nn.Module:
-    """Six 3x3 convolutions of widths w w 2w 2w 4w 4w, each with BatchNorm and ReLU."""
-    w = _positive(width)
-    return _plain([[w, w], [2 * w, 2 * w], [4 * w, 4 * w]], classes, channels)
-
-
-def vgg16_bn(classes: int, channels: int, width: int = 64) -> nn.Module:
-    """VGG-16 (Simonyan and Zisserman 2014) with BatchNorm, in its CIFAR form: one linear layer after global pooling."""
-    w = _positive(width)
-    return _plain([[w] * 2, [2 * w] * 2, [4 * w] * 3, [8 * w] * 3, [8 * w] * 3], classes, channels)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes (option B)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = _conv(inputs, outputs, stride=stride), nn.BatchNorm2d(outputs)
-        self.conv2, self.bn2 = _conv(outputs, outputs), nn.BatchNorm2d(outputs)
-        # Option A (zero padding of channels) has no weights to cut, so that its channels could not be pruned apart.
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(_conv(inputs, outputs, kernel=1, stride=stride), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] to [B, outputs, H / stride, W / stride]."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
-
-
-def _resnet(blocks: int, classes: int, channels: int, width: int) -> nn.Module:
-    """6n+2 layers (He et al. 2015, section 4.2): three stages of n blocks, of widths w, 2w and 4w."""
-    w = _positive(width)
-    stages = OrderedDict[str, nn.Module](stem=nn.Sequential(*_conv_bn_relu(channels, w)))
-    inputs = w
-    for stage, (outputs, stride) in enumerate([(w, 1), (2 * w, 2), (4 * w, 2)], start=1):
-        first = BasicBlock(inputs, outputs, stride)
-        stages[f"stage{stage}"] = nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
-        inputs = outputs
-    return _classify(stages, inputs, classes)
-
-
-def resnet20(classes: int, channels: int, width: int = 16) -> nn.Module:
-    """The CIFAR ResNet of 20 layers."""
-    return _resnet(3, classes, channels, width)
-
-
-def resnet56(classes: int, channels: int, width: int = 16) -> nn.Module:
-    """The CIFAR ResNet of 56 layers."""
-    return _resnet(9, classes, channels, width)
-
-
-def _positive(width: int) -> int:
-    if not isinstance(width, int) or width < 1:
-        raise ValueError(f"width must be a whole number of at least 1, not {width!r}")
-    return width
-
-
-MODELS: Mapping[str, Factory] = {"cnn": cnn, "resnet20": resnet20, "resnet56": resnet56, "vgg16_bn": vgg16_bn}
 
 
 def build(
@@ -220,7 +116,7 @@ def _imported(name: str) -> Factory:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # importing runs the module, and a script may even exit
         raise InputError(
-            f"model.name: {name!r} cannot be imported ({_one_line(error)}); check the name and the module"
+            f"model.name: {name!r} cannot be imported ({one_line(error)}); check the name and the module"
         ) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -242,7 +138,7 @@ def _parameters(factory: Factory) -> list[str]:
 def _cannot_build(settings: ModelSettings, factory: Factory, error: Exception) -> InputError:
     valid = [name for name in _parameters(factory) if name not in ("classes", "channels")]
     return InputError(
-        f"model.arguments: {settings.arguments} cannot be used: {settings.name!r} fails with {_one_line(error)}; "
+        f"model.arguments: {settings.arguments} cannot be used: {settings.name!r} fails with {one_line(error)}; "
         + (f"its arguments: {', '.join(valid)}" if valid else "change or remove an argument")
     )
 
@@ -265,7 +161,7 @@ def _check_logits(model: nn.Module, name: str, classes: int, shape: tuple[int, i
         output = model(batch)
     except Exception as error:  # a user's network may raise anything
         raise InputError(
-            f"model.name: {name!r} fails in {mode} on images {list(batch.shape)} ({_one_line(error)}); "
+            f"model.name: {name!r} fails in {mode} on images {list(batch.shape)} ({one_line(error)}); "
             "use another model, or images of the size that it needs"
         ) from error
     if not isinstance(output, Tensor) or output.shape != (2, classes):
@@ -297,86 +193,3 @@ def classifier(model: nn.Module, classes: int) -> dict[str, nn.Module]:
     raise InputError(
         f"model.name: {type(model).__name__} has no layer of {classes} outputs, one a class; let it end in such a layer"
     )
-
-
-def load_checkpoint(model: nn.Module, path: str) -> None:
-    """Read trained weights into ``model``, every tensor of it and nothing else; no code of the file is run.
-
-    Raises InputError naming the first tensor, in the model's order, that is missing, of another shape or not finite.
-    """
-    expected = model.state_dict()
-    found = _without_prefix(_state(path), expected)
-    if difference := _difference(expected, found):
-        raise InputError(
-            f"model.checkpoint: {path!r} doesn't fit the network: {difference}; "
-            "check model.name, model.arguments and the data's classes"
-        )
-    for name in expected:
-        if not bool(found[name].isfinite().all()):
-            raise InputError(f"model.checkpoint: {path!r} has infinite or NaN values in {name!r}; train it again")
-    model.load_state_dict(found)
-
-
-def checkpoint_hash(path: str) -> str:
-    """SHA-256 of the file, in hexadecimal."""
-    try:
-        with Path(path).expanduser().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _state(path: str) -> dict[str, Tensor]:
-    """The named tensors of a checkpoint, taken out of what training scripts wrap around them."""
-    content = _content(Path(path).expanduser(), path)
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise InputError(f"model.checkpoint: {path!r} holds no named tensors; save model.state_dict()")
-    for name, value in content.items():
-        if not isinstance(value, Tensor):
-            raise InputError(
-                f"model.checkpoint: {path!r} holds {name!r} of type {type(value).__name__}; save model.state_dict()"
-            )
-    return {str(name): value for name, value in content.items()}
-
-
-def _content(file: Path, path: str) -> Any:
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"model.checkpoint: {path!r} is no checkpoint, or would run code when read; save model.state_dict() instead"
-        ) from error
-    except Exception as error:  # a damaged archive raises almost anything
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: str, error: Exception) -> InputError:
-    if isinstance(error, FileNotFoundError):
-        return InputError(f"model.checkpoint: there is no file {path!r}; check the path")
-    return InputError(f"model.checkpoint: {path!r} cannot be read ({_one_line(error)}); save it again")
-
-
-def _without_prefix(found: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in found) and not any(name.startswith(prefix) for name in expected):
-            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-    return found
-
-
-def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    for name, tensor in expected.items():
-        if name not in found:
-            return f"{name!r} {list(tensor.shape)} is missing in the file"
-        if found[name].shape != tensor.shape:
-            return f"{name!r} is {list(found[name].shape)} in the file and {list(tensor.shape)} in the network"
-    unexpected = next((name for name in found if name not in expected), None)
-    return unexpected and f"{unexpected!r} {list(found[unexpected].shape)} is in the file and not in the network"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from trainables.checkpoint import checkpoint_hash, load_checkpoint
 from trainables.data import Data
-from trainables.models import ModelSettings, build, checkpoint_hash, classifier, load_checkpoint
+from trainables.models import ModelSettings, build, classifier
 from trainables.names import InputError
 from trainables.schedule import BaseSchedule, Node, RetrainSettings
 from trainables.structured import Anatomy, RegularisationSettings

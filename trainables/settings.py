@@ -79,3 +79,8 @@ def _model_in(annotation: Any) -> Any:
         if (found := _model_in(argument)) is not None:
             return found
     return None
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of some library says, short enough for a message of one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -9,7 +9,7 @@ from torch import nn
 
 from trainables import names as n
 from trainables import scores, structured, unstructured
-from trainables.models import load_checkpoint
+from trainables.checkpoint import load_checkpoint
 from trainables.network import Network
 from trainables.problem import Problem
 from trainables.schedule import Node

@@ -1,7 +1,8 @@
 """Training and evaluation: one loop for the dense network, fine-tuning, rewinding and regularised training.
 
-The data set is one uint8 tensor in memory and a batch is augmented by a single gather. That, channels-last memory and
-bf16 autocast are what make a step fast on a processor without an accelerator (``benchmarks/throughput.py``).
+bf16 autocast on channels-last memory makes a step fast on a processor without an accelerator. The data set is one uint8
+tensor in memory, which all workers of a machine share, and a batch is augmented by a single gather; that keeps what is left
+of a step small (``benchmarks/throughput.py`` shows what each part gives).
 """
 
 from __future__ import annotations
