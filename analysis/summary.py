@@ -46,13 +46,9 @@ def summarise(study: Study) -> Summary:
 
 
 def epochs_saved(walked: pd.DataFrame) -> float:
-    """The epochs that the found steps would have cost: what their first computation took.
-
-    A step computed before this study has no such row; it counts its fine-tuning only, so the sum is a lower bound.
-    """
-    cost = walked[~walked[n.REUSED]].groupby(n.STEP_ID)[n.EPOCHS].max()
-    found = walked[walked[n.REUSED]]
-    return float(found[n.STEP_ID].map(cost).astype("float64").fillna(found[n.FINE_TUNE_EPOCHS]).sum())
+    """What the trials' schedules would have cost one by one, less what was trained."""
+    alone = walked.groupby(n.TRIAL)[n.TOTAL_EPOCHS].max().sum()
+    return max(0.0, float(alone - walked[n.EPOCHS].sum()))
 
 
 def failures(study: Study) -> pd.DataFrame:

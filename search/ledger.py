@@ -28,7 +28,6 @@ class Ledger:
         self.points: list[Row] = []
         self.dense: dict[int, Row] = {}
         self.epochs_computed = 0
-        self.epochs_saved = 0
         self.steps_computed = 0
         self.steps_found = 0
         self._seen: set[tuple[int | None, str]] = set()
@@ -72,8 +71,6 @@ class Ledger:
         self.epochs_computed += row[n.EPOCHS]
         self.steps_found += bool(row[n.REUSED])
         self.steps_computed += not row[n.REUSED]
-        alone = row[n.TOTAL_EPOCHS] - self._totals.get(row[n.TRIAL], 0)
-        self.epochs_saved += max(0, alone - row[n.EPOCHS])
         self._totals[row[n.TRIAL]] = row[n.TOTAL_EPOCHS]
         self._update_front(row)
 
@@ -100,6 +97,11 @@ class Ledger:
         if not len(values):
             return 0.0
         return float(moocore.hypervolume(values, ref=[0.0] * len(self._objectives), maximise=True))
+
+    @property
+    def epochs_saved(self) -> int:
+        """What the trials' schedules would have cost one by one, less what was trained."""
+        return max(0, sum(self._totals.values()) - self.epochs_computed)
 
     @property
     def failed(self) -> int:

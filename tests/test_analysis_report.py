@@ -117,13 +117,13 @@ def test_collapsed_networks_are_counted_not_drawn() -> None:
 def test_summary_counts_what_reuse_saved(tmp_path: Path) -> None:
     rows = [
         dense(),
-        point(step_id="a", epochs=3),
-        point(step_id="a", trial=1, epochs=0, reused=True),
-        point(step_id="old", trial=1, epochs=0, reused=True, fine_tune_epochs=2),
+        point(step_id="a", epochs=3) | {n.TOTAL_EPOCHS: 3},
+        point(step_id="a", trial=1, epochs=0, reused=True) | {n.TOTAL_EPOCHS: 3},
+        point(step_id="b", trial=1, step=2, epochs=2) | {n.TOTAL_EPOCHS: 5},
     ]
     summary = summarise(load_study(write_study(tmp_path, rows)))
-    assert (summary.trials, summary.computed, summary.found) == (2, 1, 2)
-    assert (summary.epochs, summary.saved) == (3, 5)
+    assert (summary.trials, summary.computed, summary.found) == (2, 2, 1)
+    assert (summary.epochs, summary.saved) == (5, 3)
 
 
 RECIPES = {
