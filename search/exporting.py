@@ -25,6 +25,8 @@ def export_point(
         raise InputError(f"folder: {folder} holds no study; give results/<study>")
     if not target.parent.exists():
         raise InputError(f"--to: the folder {target.parent} doesn't exist; make it first")
+    if target.is_dir():
+        raise InputError(f"--to: {target} is a folder; name a file in it")
     study = load_study(folder / n.STUDY_FILE, overrides)
     store = Store(folder / n.STEPS_FOLDER)
     step_id = find_point(store, point, folder)
@@ -34,7 +36,7 @@ def export_point(
 
 def find_point(store: Store, point: str, folder: Path) -> str:
     """The one step id that begins with ``point``."""
-    matching = [step_id for step_id in store.ids() if step_id.startswith(point)]
+    matching = [step_id for step_id in store.ids() if point and step_id.startswith(point)]
     if len(matching) != 1:
         found = "no point" if not matching else f"{len(matching)} points"
         raise InputError(f"--point: {point!r} names {found} in {folder}; give a step_id of points.jsonl")

@@ -24,8 +24,8 @@ PLAIN_INTERVAL = 10.0
 class Progress(tune.Callback):
     """Writes each result to the ledger and draws the state of the study."""
 
-    def __init__(self, ledger: Ledger, settings: SearchSettings, console: Console) -> None:
-        self._ledger, self._settings, self._console = ledger, settings, console
+    def __init__(self, ledger: Ledger, settings: SearchSettings, trials: int | None, console: Console) -> None:
+        self._ledger, self._settings, self._trials, self._console = ledger, settings, trials, console
         self._live: Live | None = None
         self._began = self._printed = time.monotonic()
         self._before = (len(ledger.trials), ledger.epochs_computed)
@@ -93,7 +93,7 @@ class Progress(tune.Callback):
         ledger = self._ledger
         failed = f", {ledger.failed} failed" if ledger.failed else ""
         return {
-            "trials": f"{len(ledger.trials)} of {self._settings.trials or '∞'}{failed}, {len(self._running)} running",
+            "trials": f"{len(ledger.trials)} of {self._trials or '∞'}{failed}, {len(self._running)} running",
             "points": f"{ledger.steps_computed} computed, {ledger.steps_found} found",
             "front": f"{len(ledger.front)} points, hypervolume {ledger.hypervolume:.4f}",
             "epochs": f"{ledger.epochs_computed} computed, {ledger.epochs_saved} saved by sharing",
@@ -107,7 +107,7 @@ class Progress(tune.Callback):
         left = [settings.minutes * 60 - elapsed] if settings.minutes else []
         trials, epochs = self._before
         for budget, before, now in (
-            (settings.trials, trials, len(ledger.trials)), (settings.epochs, epochs, ledger.epochs_computed),
+            (self._trials, trials, len(ledger.trials)), (settings.epochs, epochs, ledger.epochs_computed),
         ):  # fmt: skip
             if budget and now > before:
                 left.append(elapsed / (now - before) * max(0, budget - now))

@@ -10,8 +10,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -23,12 +23,13 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from ray import tune
 from rich.console import Console
 
+from search.finalists import choose
 from search.ledger import Ledger
 from search.progress import Progress
 from search.provenance import provenance
 from search.searcher import FrontSearch
 from search.space import SearchSpace, Space, Sweep, without
-from search.study import Study, check_folder, to_yaml
+from search.study import FinalistSettings, Study, check_folder, to_yaml
 from trainables import data
 from trainables import names as n
 from trainables.compatibility import refusals
@@ -105,19 +106,37 @@ def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
     session = prepare(study, trusted=trusted)
     with only_driver(study.folder):
         begin(session)
-        ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         _tell_refusals(session, console)
+        ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         started = time.monotonic()
-        searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study))
-        if _missing_roots(session) or not searcher.finished:
-            with _ray(study):
-                _train_dense(session, ledger, console)
-                _check_disk(session, ledger)
-                _search(session, searcher, ledger, console)
+        with ExitStack() as stack:
+            ended = _stage(session, ledger, console, stack)
+            if study.finalists is not None:
+                ended = _stage(_with_finalists(session, study.finalists), ledger, console, stack)
         _finish(session, ledger, console, time.monotonic() - started)
-    if searcher.finished_because:
-        console.print(f"[dim]Ended after {searcher.finished_because}.[/dim]")
+    console.print(f"[dim]Ended after {ended}.[/dim]")
     return ledger
+
+
+def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack) -> str:
+    """Run what is left of a space or a sweep; Ray is started only if something is, once, and stays in ``stack``."""
+    study = session.study
+    searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study))
+    if _missing_roots(session) or not searcher.finished:
+        if not ray.is_initialized():
+            stack.enter_context(_ray(study))
+        _train_dense(session, ledger, console)
+        _check_disk(session, ledger)
+        _search(session, searcher, ledger, console)
+    return searcher.finished_because or "an interruption"
+
+
+def _with_finalists(session: Session, settings: FinalistSettings) -> Session:
+    """The sweep with the finalists at its end."""
+    schedules = session.study.schedules()
+    chosen = choose(settings, schedules, session.tree)
+    seeds = tuple(sorted({*session.seeds, *settings.seeds}))
+    return replace(session, space=Sweep([*schedules, *chosen]), seeds=seeds)
 
 
 @contextmanager
@@ -190,6 +209,8 @@ def _train_dense(session: Session, ledger: Ledger, console: Console) -> None:
         with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
             ray.get([task.remote(shared, str(tree.store.folder), seed) for seed in missing])
     for seed in session.seeds:
+        if seed in ledger.dense:
+            continue
         point = tree.dense_point(seed)
         ledger.add_dense(point)
         console.print(
@@ -224,7 +245,7 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
         objectives=study.objectives,
     )  # fmt: skip
     resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
-    progress = Progress(ledger, study.search, console)
+    progress = Progress(ledger, study.search, session.space.size or study.search.trials, console)
     with tempfile.TemporaryDirectory(prefix="pruning-front-") as scratch:  # nothing lasting lives in Tune's own files
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),

@@ -79,11 +79,12 @@ class FrontSearch(OptunaSearch):
         self._under_way: dict[str, Asked] = {}
         self.finished_because: str | None = None
         rows = self._ot_study.get_trials(deepcopy=False)
-        if not rows:
-            for params in space.starting_points() if settings.starting_points or space.size else ():
+        asked = [row for row in rows if ADDED not in row.user_attrs]
+        if space.size is not None or (settings.starting_points and not asked):
+            for params in space.starting_points()[len(asked) :]:  # a sweep may have grown
                 self._ot_study.enqueue_trial(params)
         self._told = {row.user_attrs[n.STEP_ID] for row in rows if row.state == TrialState.COMPLETE}
-        self._asks = sum(ADDED not in row.user_attrs and row.state != TrialState.WAITING for row in rows)
+        self._asks = sum(row.state != TrialState.WAITING for row in asked)
         self._started = sum(n.TRIAL in row.user_attrs for row in rows)
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING]
 

@@ -184,33 +184,25 @@ class SearchSpace:
 
 
 class Sweep:
-    """A fixed list of schedules, run in its order."""
+    """A fixed list of schedules, run in its order. The list may grow at its end, never change before it."""
 
     def __init__(self, schedules: Sequence[Schedule]) -> None:
-        self._schedules = {f"{i:04d} {_label(schedule)}": schedule for i, schedule in enumerate(schedules)}
+        self._schedules = list(schedules)
         self.size: int | None = len(self._schedules)
 
     def schedule(self, trial: BaseTrial) -> Schedule:
-        """The schedule that the trial's label names."""
-        schedule = self._schedules[trial.suggest_categorical("schedule", list(self._schedules))]
+        """The schedule of the number that the trial has."""
+        schedule = self._schedules[trial.suggest_int("schedule", 0, len(self._schedules) - 1)]
         trial.suggest_int("steps", 1, schedule.steps)
         return schedule
 
     def starting_points(self) -> Sequence[Params]:
         """All of them."""
-        return [{"schedule": label, "steps": schedule.steps} for label, schedule in self._schedules.items()]
+        return [{"schedule": number, "steps": schedule.steps} for number, schedule in enumerate(self._schedules)]
 
     def prefix(self, params: Params, steps: int) -> Params:
         """The same schedule, broken off after ``steps`` steps."""
         return {**params, "steps": steps}
-
-
-def _label(schedule: Schedule) -> str:
-    levels = [f"{target / 10_000:g}" for target in schedule.targets()]
-    shown = levels if len(levels) < 4 else [levels[0], "…", levels[-1]]
-    pruner = [schedule.pruner] if isinstance(schedule, StructuredSchedule) else []
-    words = [schedule.family, schedule.importance, *pruner, schedule.scope, schedule.retrain]
-    return " ".join([*words, ",".join(shown), f"seed {schedule.seed}"])
 
 
 def without(settings: SpaceSettings, refused: Mapping[str, Mapping[str, str]]) -> SpaceSettings:

@@ -53,6 +53,14 @@ class SearchSettings(Settings):
         return self
 
 
+class FinalistSettings(Settings):
+    """The best recipes of a sweep, run again on fresh seeds; those used for choosing are left out of what is concluded."""
+
+    family: Annotated[str, AfterValidator(one_of(n.FAMILIES))] = Field(n.STRUCTURED, description="whose recipes compete")
+    top: int = Field(3, ge=1, description="how many of the best run again, beside random importance as the control")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, description="the fresh seeds")
+
+
 class ResourceSettings(Settings):
     """What one trial takes; as many trials run at once as fit."""
 
@@ -80,8 +88,10 @@ class Study(Settings):
     space: SpaceSettings | None = Field(None, description="what the sampler chooses from")
     sweep: tuple[dict[str, Any], ...] | None = Field(
         None,
+        min_length=1,
         description="schedules to run, instead of a space; a list in any field but levels stands for each of its values",
     )
+    finalists: FinalistSettings | None = Field(None, description="of a sweep: the best run again on fresh seeds")
     search: SearchSettings = SearchSettings()
     resources: ResourceSettings = ResourceSettings()
     keep: Literal["all", "front", "none"] = Field("all", description="whose weights stay on disk")
@@ -93,6 +103,8 @@ class Study(Settings):
             raise ValueError("a study needs either 'space' or 'sweep', and not both")
         if len(set(self.objectives)) != len(self.objectives):
             raise ValueError("objectives: each can be named once")
+        if self.finalists is not None and self.sweep is None:
+            raise ValueError("finalists are chosen among the schedules of a sweep; give a sweep")
         return self
 
     @property
@@ -107,22 +119,25 @@ class Study(Settings):
 
 
 def _expand(entry: Mapping[str, Any], where: str) -> Iterator[Schedule]:
-    family = entry.get("family", n.UNSTRUCTURED)
-    choices = {key: _choices(key, value) for key, value in entry.items()}
+    choices = {key: _choices(key, value, where) for key, value in entry.items()}
     for values in itertools.product(*choices.values()):
         fields = dict(zip(choices, values, strict=True))
         family = fields.get("family", n.UNSTRUCTURED)
-        if family not in FAMILIES:
+        if not isinstance(family, str) or family not in FAMILIES:
             raise InputError(f"{where}.family: {family!r} is no family; {nearest(str(family), FAMILIES)}")
         yield parse(FAMILIES[family], {**fields, "family": family}, where)
 
 
-def _choices(key: str, value: Any) -> Sequence[Any]:
+def _choices(key: str, value: Any, where: str) -> Sequence[Any]:
     """A list is a choice; the levels of one schedule are a list themselves."""
-    if key == "levels":
-        nested = isinstance(value, list) and value and isinstance(value[0], list)
-        return [tuple(v) for v in value] if nested else [tuple(value) if isinstance(value, list) else value]
-    return value if isinstance(value, list) else [value]
+    if value == []:
+        raise InputError(f"{where}.{key}: [] leaves nothing to choose; give a value, or leave the key out")
+    if key != "levels":
+        return value if isinstance(value, list) else [value]
+    choices = value if isinstance(value, list) and isinstance(value[0], list) else [value]
+    if not all(isinstance(levels, list) and levels for levels in choices):
+        raise InputError(f"{where}.levels: {value!r} cannot be used: give a list of sparsities, or a list of such lists")
+    return [tuple(levels) for levels in choices]
 
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -147,6 +162,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""
         raise InputError(f"{path}{line}: is not valid YAML ({getattr(error, 'problem', 'syntax')}); correct it") from None
+    except (ValueError, RecursionError) as error:  # a date that is none, brackets without end
+        raise InputError(f"{path}: is not valid YAML ({error}); correct it") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: holds {type(raw).__name__}, not keys and values; see search/studies/ for examples")
     return raw
@@ -158,7 +175,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override!r}: is not key=value, for example --set search.trials=20")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
     *sections, key = path.split(".")
     for section in sections:
@@ -182,7 +199,7 @@ def check_folder(study: Study) -> None:
             raise InputError(
                 f"{key}: {new!r}, but {study.folder} holds a study with {old!r}; choose another `name`, or remove it"
             )
-    elif study.folder.exists() and any(study.folder.iterdir()):
+    elif study.folder.is_file() or (study.folder.is_dir() and any(study.folder.iterdir())):
         raise InputError(f"storage: {study.folder} is not empty and holds no study; choose another `name` or `storage`")
     parent = next(folder for folder in (study.folder, *study.folder.absolute().parents) if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):

@@ -21,6 +21,7 @@ STUDY_FILE = "study.yaml"
 PROVENANCE_FILE = "provenance.json"
 POINTS_FILE = "points.jsonl"
 TRIALS_FILE = "trials.jsonl"
+CONFIRMED_FILE = "confirmed.jsonl"
 LATENCY_FOLDER = "latency"
 OPTUNA_FILE = "optuna.journal"
 STEPS_FOLDER = "steps"
@@ -72,6 +73,9 @@ SHAPE_ID = "shape_id"
 EMPTY_LAYERS = "empty_layers"
 LATENCY = "latency_ms"
 LATENCY_LARGE = "latency_large_batch_ms"
+
+# The column that confirmed.jsonl has beside those of points.jsonl.
+TEST_ACCURACY = "test_accuracy"
 
 # Columns of trials.jsonl (with TRIAL and SCHEDULE), and how a trial can end.
 STATE = "state"

@@ -76,7 +76,7 @@ class Problem:
             return
         if self.model.checkpoint is not None:
             raise InputError(
-                f"retrain: {schedule.retrain!r} needs the dense training's schedule and early weights, which "
+                f"retrain: {schedule.retrain!r} needs the dense training's recipe and early weights, which "
                 f"model.checkpoint {self.model.checkpoint!r} doesn't bring; use fine_tune, or train the dense network here"
             )
         if schedule.retrain == "lr_rewind" and schedule.fine_tune_epochs > self.dense.epochs:
@@ -103,6 +103,8 @@ class Problem:
         if settings.get("retrain") == "weight_rewind":
             return dense_schedule(self.dense), self.dense.rewind_epoch, total
         epochs = settings["epochs"]
+        if settings.get("retrain") == "scratch":
+            return dense_schedule(self.dense.model_copy(update={"epochs": epochs})), 0, epochs
         if settings.get("retrain") == "lr_rewind":
             return dense_schedule(self.dense), total - epochs, total
         rate = settings.get("learning_rate", 0.0)

@@ -22,7 +22,7 @@ from trainables import structured, unstructured
 from trainables.settings import Settings, one_of
 from trainables.unstructured import PARTS_PER_MILLION
 
-RETRAINING = ("fine_tune", "lr_rewind", "weight_rewind")
+RETRAINING = ("fine_tune", "lr_rewind", "weight_rewind", "scratch")
 SCHEDULES = ("geometric", "linear", "cubic", "explicit")
 
 
@@ -77,19 +77,24 @@ class BaseSchedule(Settings):
     step_ratio: Sparsity | None = Field(None, description="geometric: share of what remains that one step removes")
     steps: int = Field(1, ge=1, description="number of steps; 1 is one-shot")
     sparsity: Sparsity | None = Field(None, description="linear and cubic: the sparsity of the last step")
-    levels: tuple[Sparsity, ...] | None = Field(None, description="explicit: the sparsity of each step, rising")
-    retrain: Annotated[str, AfterValidator(one_of(RETRAINING))] = Field(
-        "fine_tune", description="fine_tune | lr_rewind (Renda et al. 2020) | weight_rewind (lottery ticket)"
+    levels: tuple[Sparsity, ...] | None = Field(
+        None, min_length=1, description="explicit: the sparsity of each step, rising"
     )
-    fine_tune_epochs: int = Field(1, ge=0, description="epochs of fine-tuning or of rewound schedule, each step")
+    retrain: Annotated[str, AfterValidator(one_of(RETRAINING))] = Field(
+        "fine_tune",
+        description="fine_tune | lr_rewind (Renda et al. 2020) | weight_rewind (lottery ticket) | "
+        "scratch (new weights: a control)",
+    )
+    fine_tune_epochs: int = Field(1, ge=0, description="epochs of retraining after each cut")
     seed: int = Field(0, ge=0, description="which dense network: each seed trains its own")
 
     @model_validator(mode="before")
     @classmethod
     def _levels_are_explicit(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping) and raw.get("levels") is not None and "schedule" not in raw:
-            return {**raw, "schedule": "explicit", "steps": len(raw["levels"])}
-        return raw
+        if not isinstance(raw, Mapping) or raw.get("schedule", "explicit") != "explicit":
+            return raw
+        levels = raw.get("levels")
+        return {"schedule": "explicit", "steps": len(levels), **raw} if isinstance(levels, list | tuple) and levels else raw
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -17,7 +17,7 @@ S = TypeVar("S", bound="Settings")
 class Settings(BaseModel):
     """A frozen, hashable section of a study; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 def nearest(word: str, known: Collection[str]) -> str:

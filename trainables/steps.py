@@ -83,10 +83,21 @@ def _score_data(node: Node, problem: Problem) -> tuple[torch.Tensor, torch.Tenso
 
 
 def retrain(network: Network, node: Node, problem: Problem, early: Network | None) -> Network:
-    """Train what is left: fine-tune it, or rewind its learning rate, or rewind its weights to ``early``."""
+    """Train what is left: fine-tune it, rewind its learning rate, rewind its weights to ``early``, or start afresh."""
     if early is not None:
         network.model.load_state_dict(early.model.state_dict())
+    if node.settings.get(n.RETRAIN) == "scratch":
+        network = _afresh(network, node, problem)
     hold = unstructured.masking(network.model, network.masks)
     hold(network.model)
     fit(network.model, problem.data, problem.recipe(dict(node.settings)), node.seed, after_update=hold)
     return network
+
+
+def _afresh(network: Network, node: Node, problem: Problem) -> Network:
+    """New random weights in the shapes and masks that pruning left: the control of Liu et al. 2019, arXiv:1810.05270."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(node.seed)
+        model = problem.build()
+    structured.replay(model, network.removed, problem.anatomy)
+    return Network(model, network.masks, network.removed)
