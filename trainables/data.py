@@ -104,12 +104,19 @@ def digits_development(split_seed: int) -> Integers:
     return np.sort(kept)
 
 
+def digits_images(indices: Integers) -> Pixels:
+    """These of scikit-learn's digits as uint8 [N, 1, 8, 8]; their grey levels go from 0 to 16."""
+    grey: Pixels = np.rint(load_digits().images[indices, None] * (255 / 16)).astype(np.uint8)
+    return grey
+
+
 def _digits(settings: DataSettings) -> Labelled:
-    """The 8x8 digits of scikit-learn (grey levels 0 to 16), without their test part. A mirrored digit is no digit."""
+    """The 8x8 digits of scikit-learn without their test part. A mirrored digit is no digit."""
     digits = load_digits()
     kept = digits_development(settings.split_seed)
-    images = np.rint(digits.images[kept, None] * (255 / 16)).astype(np.uint8)
-    return Labelled(images, digits.target[kept].astype(np.int64), tuple(map(str, digits.target_names)), flip=False)
+    return Labelled(
+        digits_images(kept), digits.target[kept].astype(np.int64), tuple(map(str, digits.target_names)), flip=False
+    )
 
 
 def _cifar10(settings: DataSettings) -> Labelled:

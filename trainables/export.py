@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pydantic import PositiveInt
 from torch import nn
 
 from trainables.models import ModelSettings, build, classifier
 from trainables.names import InputError
 from trainables.network import Network, decode, encode, metadata
 from trainables.problem import Problem
-from trainables.settings import parse
+from trainables.settings import Settings, parse
 from trainables.store import write_atomically
 from trainables.structured import Anatomy
 
 EXPORT = "export"
+
+
+class About(Settings):
+    """What an exported file says of its network."""
+
+    model: str
+    arguments: dict[str, Any]
+    classes: tuple[str, ...]
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -33,11 +46,11 @@ class Exported:
 def export(network: Network, problem: Problem, target: Path) -> int:
     """Write ``network`` to ``target``; returns the bytes written."""
     data = problem.data
-    about = {
-        "model": problem.model.name, "arguments": dict(problem.model.arguments), "classes": list(data.classes),
-        "shape": list(data.shape), "mean": list(data.mean), "std": list(data.std),
-    }  # fmt: skip
-    content = encode(network, {EXPORT: about})
+    about = About(
+        model=problem.model.name, arguments=dict(problem.model.arguments), classes=data.classes, shape=data.shape,
+        mean=data.mean, std=data.std,
+    )  # fmt: skip
+    content = encode(network, {EXPORT: about.model_dump()})
     write_atomically(target, content)
     return len(content)
 
@@ -51,12 +64,12 @@ def load(file: str | Path, *, allow_code: bool = False) -> Exported:
         content = Path(file).read_bytes()
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; give a file written by export") from None
-    about = metadata(content).get(EXPORT)
-    if not isinstance(about, dict):
+    raw = metadata(content).get(EXPORT)
+    if not isinstance(raw, dict):
         raise InputError(f"{file}: holds a step of a study, not an exported network; use `python -m search export`")
-    settings = parse(ModelSettings, {"name": about["model"], "arguments": about["arguments"]}, str(file))
-    channels, height, width = (int(size) for size in about["shape"])
-    shape, classes = (channels, height, width), tuple(map(str, about["classes"]))
+    about = parse(About, raw, str(file))
+    settings = parse(ModelSettings, {"name": about.model, "arguments": about.arguments}, str(file))
+    shape, classes = about.shape, about.classes
 
     def dense() -> nn.Module:
         return build(settings, len(classes), shape, trusted=allow_code)
@@ -64,4 +77,4 @@ def load(file: str | Path, *, allow_code: bool = False) -> Exported:
     model = dense()
     network = decode(content, dense, Anatomy.of(model, shape, tuple(classifier(model, len(classes)))))
     network.model.eval()
-    return Exported(network.model, network, classes, shape, tuple(about["mean"]), tuple(about["std"]))
+    return Exported(network.model, network, classes, shape, about.mean, about.std)

@@ -21,7 +21,6 @@ from filelock import ReadWriteLock
 from torch import nn
 
 from trainables import names as n
-from trainables.network import decode
 from trainables.store import to_json, write_atomically
 from trainables.training import threads
 from trainables.walk import Tree
@@ -86,9 +85,8 @@ class LatencyTable:
             return None
 
     def _measure(self, point: Mapping[str, Any], tree: Tree) -> dict[str, float]:
-        content = tree.store.weights(tree.store.record(point[n.STEP_ID]) or {})
-        assert content is not None, "a step is measured as soon as it is stored"
-        model = decode(content, tree.problem.build, tree.problem.anatomy).model.to(tree.problem.device)
+        # Its weights may be gone (keep: none), where another host measured it; then it is computed again.
+        model = tree.network(tree.node(point[n.STEP_ID])).model.to(tree.problem.device)
         shape = tree.problem.data.shape
         measured = {
             n.LATENCY: measure(model, shape, 1, self._threads),

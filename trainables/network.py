@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,21 +49,19 @@ def encode(network: Network, extra: dict[str, Any] | None = None) -> bytes:
 
 def _encode_masked(name: str, tensor: Tensor, mask: Tensor) -> dict[str, Tensor]:
     flat = mask.flatten()
-    index_type = next(kind for limit, kind in INDEX_TYPES if flat.numel() <= limit)
+    index_type = _index_type(flat.numel())
     kept = int(flat.sum())
-    values = {name + VALUES: tensor.flatten()[flat]}
     costs = {
-        "": flat.numel() * tensor.element_size(),
         BITMASK: (flat.numel() + 7) // 8 + kept * tensor.element_size(),
         INDICES: kept * (index_type.itemsize + tensor.element_size()),
     }
-    cheapest = min(costs, key=lambda encoding: costs[encoding])
-    if cheapest == BITMASK:
+    # Dense is cheapest only where nothing is masked: the mask must be told from zeros that training made.
+    if kept == flat.numel():
+        return {name: tensor}
+    values = {name + VALUES: tensor.flatten()[flat]}
+    if min(costs, key=lambda encoding: costs[encoding]) == BITMASK:
         return values | {name + BITMASK: torch.from_numpy(np.packbits(flat.numpy()))}
-    if cheapest == INDICES:
-        return values | {name + INDICES: flat.nonzero().flatten().to(index_type)}
-    # Dense wins only when next to nothing is masked; the mask must still be told from zeros that training made.
-    return {name: tensor, name + BITMASK: torch.from_numpy(np.packbits(flat.numpy()))}
+    return values | {name + INDICES: flat.nonzero().flatten().to(index_type)}
 
 
 def metadata(content: bytes) -> dict[str, Any]:
@@ -71,7 +69,7 @@ def metadata(content: bytes) -> dict[str, Any]:
     try:
         (length,) = struct.unpack("<Q", content[:8])
         record = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["pruning"])
-    except (struct.error, ValueError, KeyError, TypeError, UnicodeDecodeError):
+    except (struct.error, ValueError, KeyError, TypeError, RecursionError):
         raise InputError("the file holds no network written by this program; give it a file of `export`") from None
     if not isinstance(record, dict):
         raise InputError("the file's metadata is damaged; export it again")
@@ -84,14 +82,15 @@ def decode(content: bytes, build: Callable[[], nn.Module], anatomy: Anatomy) -> 
     Shapes come from the rebuilt architecture and never from the file, so that a hostile file cannot ask for memory.
     Raises InputError if the content doesn't fit the architecture.
     """
-    removed: Removed = [
-        (str(name), bool(out), list(map(int, indices))) for name, out, indices in metadata(content)["removed"]
-    ]
     model = build()
-    replay(model, removed, anatomy)
+    removed = _removed(metadata(content))
+    try:
+        replay(model, removed, anatomy)
+    except Exception as error:  # torch-pruning checks nothing: what a damaged record raises in it can be anything
+        raise InputError(f"the channels that the file says were removed don't fit the network ({error!r})") from error
     try:
         stored = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"the file is damaged ({error}); make it again") from None
     state, masks = {}, {}
     for name, like in model.state_dict().items():
@@ -102,30 +101,48 @@ def decode(content: bytes, build: Callable[[], nn.Module], anatomy: Anatomy) -> 
     return Network(model, masks, removed)
 
 
+def _removed(record: dict[str, Any]) -> Removed:
+    try:
+        return [(str(name), bool(out), [int(i) for i in indices]) for name, out, indices in record["removed"]]
+    except (KeyError, TypeError, ValueError):
+        raise InputError("the file's record of removed channels is damaged; make it again") from None
+
+
 def _decode_tensor(name: str, like: Tensor, stored: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     mask = _decode_mask(name, like, stored)
-    if name in stored:
-        tensor = stored[name]
-    elif mask is not None and name + VALUES in stored and len(stored[name + VALUES]) == int(mask.sum()):
-        tensor = torch.zeros(like.shape, dtype=like.dtype)
-        tensor[mask] = stored[name + VALUES].to(like.dtype)
-    else:
-        raise InputError(f"tensor {name!r} is missing or damaged in the file; make it again")
-    if tensor.shape != like.shape:
-        raise InputError(f"tensor {name!r} has shape {list(tensor.shape)} in the file and {list(like.shape)} in the model")
+    if mask is None:
+        return _expect(stored, name, like.shape, like.dtype), None
+    tensor = torch.zeros(like.shape, dtype=like.dtype)
+    tensor[mask] = _expect(stored, name + VALUES, (int(mask.sum()),), like.dtype)
     return tensor, mask
 
 
 def _decode_mask(name: str, like: Tensor, stored: dict[str, Tensor]) -> Tensor | None:
     count = like.numel()
     if name + BITMASK in stored:
-        bits = np.unpackbits(stored[name + BITMASK].numpy(), count=count).astype(bool)
-        return torch.from_numpy(bits).view(like.shape)
+        packed = _expect(stored, name + BITMASK, ((count + 7) // 8,), torch.uint8)
+        return torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool)).view(like.shape)
     if name + INDICES in stored:
-        indices = stored[name + INDICES].to(torch.int64)
+        kept = stored[name + INDICES]
+        indices = _expect(stored, name + INDICES, (kept.numel(),), _index_type(count)).to(torch.int64)
         if len(indices) and int(indices.max()) >= count:
             raise InputError(f"tensor {name!r}: an index lies outside its {count} weights; the file is damaged")
         mask = torch.zeros(count, dtype=torch.bool)
         mask[indices] = True
         return mask.view(like.shape)
     return None
+
+
+def _expect(stored: dict[str, Tensor], name: str, shape: Sequence[int], kind: torch.dtype) -> Tensor:
+    """The stored tensor of this name, which must have this shape and type."""
+    tensor = stored.get(name)
+    if tensor is None:
+        raise InputError(f"tensor {name!r} is missing in the file; make it again")
+    if tensor.shape != torch.Size(shape) or tensor.dtype != kind:
+        given, wanted = ([list(size), str(some)] for size, some in ((tensor.shape, tensor.dtype), (shape, kind)))
+        raise InputError(f"tensor {name!r} is {given} in the file and not {wanted}; make the file again")
+    return tensor
+
+
+def _index_type(count: int) -> torch.dtype:
+    return next(kind for limit, kind in INDEX_TYPES if count <= limit)

@@ -58,9 +58,13 @@ class Node:
 
 
 class RetrainSettings(Settings):
-    """How fine-tuning runs within a step; rewinding has the dense schedule's learning rates."""
+    """How fine-tuning runs within a step; rewinding has the dense schedule's learning rates.
 
-    learning_rate: float = Field(0.02, gt=0, description="learning rate of fine-tuning")
+    On CIFAR-10 (12,000 images), linear decay from 0.05 beat a constant 0.05 by 3 to 8 points after one-shot, iterative and
+    structured pruning; linear from 0.1 was better still after unstructured and worse after structured pruning.
+    """
+
+    learning_rate: float = Field(0.05, gt=0, description="learning rate of fine-tuning")
     decay: Literal["constant", "linear"] = Field("linear", description="fine-tuning's schedule within a step")
     score_images: int = Field(256, ge=1, description="training images that taylor, hessian and activation scores see")
 
@@ -189,6 +193,8 @@ class StructuredSchedule(BaseSchedule):
 
 
 Schedule = UnstructuredSchedule | StructuredSchedule
+
+FAMILIES: Mapping[str, type[Schedule]] = {"unstructured": UnstructuredSchedule, "structured": StructuredSchedule}
 
 
 def _geometric(s: BaseSchedule) -> Sequence[float]:

@@ -45,7 +45,7 @@ def parse(kind: type[S], raw: Mapping[str, Any], where: str) -> S:
         return kind.model_validate(raw)
     except ValidationError as error:
         # A misspelt key is the likelier cause than what it leaves missing, so it is told first.
-        details = sorted(error.errors(), key=lambda d: d["type"] != "extra_forbidden")
+        details = sorted(error.errors(), key=lambda d: d["type"] not in ("extra_forbidden", "invalid_key"))
         raise InputError(f"{where}: {_sentence(kind, details[0])}") from None
 
 

@@ -22,6 +22,9 @@ from trainables import names as n
 
 Record = dict[str, Any]
 
+CHECKSUM = "checksum"
+"""The key of a record's checksum of itself."""
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``path`` so that a reader, or a crash, sees the old file or the new one and nothing between."""
@@ -44,6 +47,10 @@ def to_json(value: Any, *, indent: int | None = None) -> bytes:
     return (json.dumps(value, allow_nan=False, indent=indent) + "\n").encode()
 
 
+def _checksum(record: Record) -> str:
+    return hashlib.sha256(to_json({key: value for key, value in record.items() if key != CHECKSUM})).hexdigest()
+
+
 @dataclass(frozen=True)
 class Store:
     """The folder ``steps/`` of one study. ``memory`` holds weights files that every worker was handed at its start."""
@@ -55,9 +62,10 @@ class Store:
         """What is on record of a step, or None if it isn't complete (a damaged record counts as none)."""
         try:
             record = json.loads((self.folder / step_id / n.STEP_FILE).read_bytes())
-        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+            whole = isinstance(record, dict) and record.get("id") == step_id and record.get(CHECKSUM) == _checksum(record)
+        except (FileNotFoundError, ValueError):  # no JSON is a ValueError, and so is JSON with NaN in it
             return None
-        return record if isinstance(record, dict) and record.get("id") == step_id else None
+        return record if whole else None
 
     def weights(self, record: Record, file: str = n.WEIGHTS_FILE) -> bytes | None:
         """The content of a step's weights file, or None if it is missing or differs from its checksum."""
@@ -77,6 +85,7 @@ class Store:
             write_atomically(folder / name, content)
         checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         complete = {**record, "checksums": checksums}
+        complete[CHECKSUM] = _checksum(complete)
         write_atomically(folder / n.STEP_FILE, to_json(complete, indent=1))
         return complete
 

@@ -8,7 +8,6 @@ in training before the cut (:func:`regulariser`).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,11 +65,11 @@ class RegularisationSettings(Settings):
     """The regularised training before a cut; torch-pruning's own strengths (1e-5) do nothing in a few epochs."""
 
     learning_rate: float = Field(0.02, gt=0, description="constant learning rate of the regularised training")
-    bn_scale: float = Field(5e-3, ge=0, description="strength of BNScale's L1 on BatchNorm scales (Liu et al. 2017)")
-    group_norm: float = Field(1e-2, ge=0, description="strength of GroupNorm's group penalty (Fang et al. 2023)")
-    growing_reg: float = Field(1e-2, ge=0, description="initial strength of GrowingReg's penalty (Wang et al. 2021)")
-    growing_reg_delta: float = Field(1e-2, ge=0, description="what GrowingReg's penalty grows by at each growth")
-    growing_reg_interval: int = Field(10, ge=1, description="updates between two growths of GrowingReg's penalty")
+    bn_scale: float = Field(1e-2, ge=0, description="strength of BNScale's L1 on BatchNorm scales (Liu et al. 2017)")
+    group_norm: float = Field(2e-3, ge=0, description="strength of GroupNorm's group penalty (Fang et al. 2023)")
+    growing_reg: float = Field(1e-3, ge=0, description="initial strength of GrowingReg's penalty (Wang et al. 2021)")
+    growing_reg_delta: float = Field(2e-3, ge=0, description="what GrowingReg's penalty grows by at each growth")
+    growing_reg_interval: int = Field(5, ge=1, description="updates between two growths of GrowingReg's penalty")
 
     def of(self, pruner: str) -> dict[str, float]:
         """The settings that have an effect with this pruner."""
@@ -110,10 +109,16 @@ def widths(model: nn.Module) -> dict[str, int]:
 
 
 def replay(model: nn.Module, removed: Removed, anatomy: Anatomy) -> None:
-    """Give a dense ``model`` the shapes that it has after the cuts in ``removed``."""
-    if removed:
-        graph = tp.DependencyGraph().build_dependency(model, anatomy.example)
-        graph.load_pruning_history(copy.deepcopy(removed))
+    """Give a dense ``model`` the shapes that it has after the cuts in ``removed``; ValueError for channels it hasn't."""
+    if not removed:
+        return
+    graph = tp.DependencyGraph().build_dependency(model, anatomy.example)
+    for name, out, indices in removed:
+        module = model.get_submodule(name)
+        count = graph.get_out_channels(module) if out else graph.get_in_channels(module)
+        if not set(indices) <= set(range(count)):  # torch-pruning would pass over them
+            raise ValueError(f"{name} has {count} channels, and not all of {indices[:9]}")
+        graph.load_pruning_history([(name, out, list(indices))])
 
 
 def kept_width(dense: int, removed_ppm: int, round_to: int) -> int:
@@ -210,6 +215,8 @@ def regulariser(
         return _growing(growing, int(settings["growing_reg_interval"]))
     kind = {"bn_scale": tp.pruner.BNScalePruner, "group_norm": tp.pruner.GroupNormPruner}[pruner]
     penalty = kind(model, anatomy.example, reg=settings[pruner], **common)
+    # GroupNorm divides by the range of a group's norms, which is 0 where one channel is left: nothing there can be cut.
+    penalty._groups = [group for group in penalty._groups if len(group[0].idxs) > 1]
     hook: Callable[[nn.Module], None] = penalty.regularize
     return hook
 

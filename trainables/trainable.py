@@ -20,15 +20,10 @@ from trainables import names as n
 from trainables.latency import LatencyTable
 from trainables.names import gains
 from trainables.problem import Problem
-from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
+from trainables.schedule import FAMILIES
 from trainables.settings import parse
 from trainables.store import Store
 from trainables.walk import Tree
-
-FAMILIES: Mapping[str, type[Schedule]] = {
-    "unstructured": UnstructuredSchedule,
-    "structured": StructuredSchedule,
-}
 
 
 def gain_metric(objective: str) -> str:

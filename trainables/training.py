@@ -172,10 +172,11 @@ def normalise(images: Tensor, data: Data) -> Tensor:
 
 def training_tensors(data: Data, device: str) -> tuple[Tensor, Tensor]:
     """The training images, uint8 [N, H, W, C], and labels, without a copy on the CPU."""
-    return _tensors(data.train_images, data.train_labels, device)
+    return tensors(data.train_images, data.train_labels, device)
 
 
-def _tensors(images: np.ndarray, labels: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
+def tensors(images: np.ndarray, labels: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
+    """uint8 images [N, C, H, W] as [N, H, W, C], and labels, on the device; on the CPU without a copy."""
     with warnings.catch_warnings():
         # Arrays from Ray's object store are read-only, and nothing here writes to them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -185,7 +186,7 @@ def _tensors(images: np.ndarray, labels: np.ndarray, device: str) -> tuple[Tenso
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Data, device: str = "cpu") -> float:
     """Accuracy on the validation images in fp32, between 0 and 1; BatchNorm's statistics are left as they are."""
-    images, labels = _tensors(data.validation_images, data.validation_labels, device)
+    images, labels = tensors(data.validation_images, data.validation_labels, device)
     return accuracy(model, images, labels, data, device)
 
 

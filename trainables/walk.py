@@ -33,11 +33,12 @@ def walk(schedule: Schedule, tree: Tree) -> Iterator[Point]:
 
 @dataclass
 class Tree:
-    """The steps of one problem, in one store. ``epochs`` counts what this process has trained."""
+    """The steps of one problem, in one store. ``epochs`` and ``computed`` tell what this process has trained."""
 
     problem: Problem
     store: Store
     epochs: int = field(default=0, init=False)
+    computed: set[str] = field(default_factory=set, init=False)
 
     def chain(self, schedule: Schedule) -> list[Node]:
         """The nodes of the schedule's steps."""
@@ -46,8 +47,9 @@ class Tree:
     def point(self, node: Node, schedule: Schedule, number: int) -> Point:
         """What step ``number`` of the schedule, at ``node``, measures; with what it cost here, which is 0 if found."""
         epochs, started = self.epochs, time.perf_counter()
-        reused = self.store.record(node.id) is not None
+        self.computed.discard(node.id)
         record = self.record(node)
+        reused = node.id not in self.computed  # another process may have computed it while this one waited
         spent = 0.0 if reused else round(time.perf_counter() - started, 3)
         return point_of(record) | schedule.columns() | {
             n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
@@ -114,6 +116,7 @@ class Tree:
                 n.EPOCHS: epochs, n.SECONDS: round(time.perf_counter() - started, 3), **measured,
                 n.TOTAL_EPOCHS: epochs + (self.record(node.parent)[n.TOTAL_EPOCHS] if node.parent else -epochs),
             }  # fmt: skip
+            self.computed.add(node.id)
             return self.store.write(record, files)
 
     def _make(self, node: Node) -> tuple[Network, Network | None, float | None]:

@@ -1,0 +1,83 @@
+"""What the tests share: the digits, small problems on them, and a tree in a temporary folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainables.data import Data, DataSettings, load
+from trainables.models import ModelSettings
+from trainables.problem import Problem
+from trainables.store import Store
+from trainables.training import DenseSettings
+from trainables.walk import Tree
+
+# Networks this small are slower on several threads, and far slower where other programs run beside them.
+torch.set_num_threads(1)
+
+MakeProblem = Callable[..., Problem]
+"""``(name="cnn", width=4, dense=None, **fields of Problem) -> Problem``"""
+
+
+def digits_problem(
+    name: str = "cnn", width: int = 4, *, data: Data | None = None, dense: dict[str, Any] | None = None, **fields: Any
+) -> Problem:
+    """A problem on the digits whose dense training is two epochs on one thread."""
+    recipe = {"epochs": 2, "batch_size": 128, "threads": 1, **(dense or {})}
+    settings = ModelSettings(name=name, arguments={"width": width})
+    return Problem(data or load(DataSettings()), **{"model": settings, "dense": DenseSettings(**recipe), **fields})
+
+
+def photographs(count: int = 48, side: int = 32, classes: int = 4) -> Data:
+    """Random colour images by hand, for networks that take three channels."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (count, 3, side, side), dtype=np.uint8)
+    labels = np.arange(count) % classes
+    half = count // 2
+    names = tuple(f"class {i}" for i in range(classes))
+    moments = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    return Data(
+        images[:half],
+        labels[:half],
+        images[half:],
+        labels[half:],
+        names,
+        **moments,
+        crop=4,
+        flip=True,
+        fingerprint="random",
+    )
+
+
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of everything a model holds."""
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two state dicts are equal to the last bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    return load(DataSettings())
+
+
+@pytest.fixture(scope="session")
+def problem(data: Data) -> MakeProblem:
+    def make(*args: Any, **kwargs: Any) -> Problem:
+        return digits_problem(*args, **{"data": data, **kwargs})
+
+    return make
+
+
+@pytest.fixture
+def tree(problem: MakeProblem, tmp_path: Path) -> Tree:
+    return Tree(problem(), Store(tmp_path / "steps"))

@@ -1,0 +1,138 @@
+"""Latency: measured once for a host and a shape, and never while something of ours computes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from trainables import latency
+from trainables import names as n
+from trainables.latency import LatencyTable, measure
+from trainables.schedule import StructuredSchedule, UnstructuredSchedule
+from trainables.walk import Point, Tree, walk
+
+COLUMNS = {n.LATENCY, n.LATENCY_LARGE}
+
+
+@pytest.fixture(autouse=True)
+def _short_and_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Measure briefly, under a lock of this test's own."""
+    monkeypatch.setattr(latency, "MIN_SECONDS", 0.01)
+    monkeypatch.setattr(latency.tempfile, "gettempdir", lambda: str(tmp_path))
+
+
+@pytest.fixture
+def table(tree: Tree) -> LatencyTable:
+    return LatencyTable(tree.store.folder.parent, 1)
+
+
+def masked(tree: Tree) -> Point:
+    return next(walk(UnstructuredSchedule(step_ratio=0.5, fine_tune_epochs=0), tree))
+
+
+def files(tree: Tree) -> list[Path]:
+    return sorted((tree.store.folder.parent / n.LATENCY_FOLDER).iterdir())
+
+
+def forbid_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(latency, "measure", fail)
+
+
+def test_times_are_positive_and_finite_and_a_large_batch_takes_longer(tree: Tree) -> None:
+    model, shape = tree.problem.build(), tree.problem.data.shape
+    small, large = measure(model, shape, 1, 1), measure(model, shape, 256, 1)
+    assert 0 < small.median_ms < large.median_ms < 10_000
+    assert all(math.isfinite(found.iqr_ms) and found.iqr_ms >= 0 for found in (small, large))
+    assert (small.batch, large.batch, small.threads) == (1, 256, 1)
+
+
+def test_a_shape_is_measured_once(tree: Tree, table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = tree.dense_point(0)
+    assert table.find(point) is None
+    first = table.of(point, tree)
+    assert set(first) == COLUMNS
+    assert all(math.isfinite(value) and value > 0 for value in first.values())
+    forbid_measuring(monkeypatch)
+    assert table.of(point, tree) == table.find(point) == first
+    assert LatencyTable(tree.store.folder.parent, 1).of(point, tree) == first
+    assert len(files(tree)) == 1
+
+
+def test_masked_networks_share_the_dense_measurement_and_structured_ones_do_not(
+    tree: Tree, table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = table.of(tree.dense_point(0), tree)
+    narrow = next(walk(StructuredSchedule(step_ratio=0.5, fine_tune_epochs=0), tree))
+    assert table.find(narrow) is None
+    table.of(narrow, tree)
+    assert len(files(tree)) == 2
+    forbid_measuring(monkeypatch)
+    assert table.of(masked(tree), tree) == dense
+
+
+def test_each_host_measures_for_itself(tree: Tree, table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = tree.dense_point(0)
+    table.of(point, tree)
+    monkeypatch.setattr(latency.platform, "node", lambda: "elsewhere")
+    assert table.find(point) is None
+    table.of(point, tree)
+    assert {json.loads(file.read_bytes())["host"] for file in files(tree)} > {"elsewhere"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"latency_ms": 3}'])
+def test_a_damaged_file_is_measured_again(content: bytes, tree: Tree, table: LatencyTable) -> None:
+    point = tree.dense_point(0)
+    table.of(point, tree)
+    files(tree)[0].write_bytes(content)
+    assert table.find(point) is None
+    assert set(table.of(point, tree)) == COLUMNS
+    assert table.find(point) is not None
+
+
+def test_a_step_whose_weights_are_gone_can_still_be_measured(tree: Tree, table: LatencyTable) -> None:
+    point = masked(tree)
+    for step_id in tree.store.ids():
+        tree.store.discard_weights(step_id)
+    assert set(table.of(point, tree)) == COLUMNS
+
+
+COMPUTING = """
+import pathlib, sys
+from trainables.latency import LatencyTable
+with LatencyTable(pathlib.Path(sys.argv[1]), 1).computing():
+    print("computing", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_a_measurement_waits_for_what_computes(tree: Tree, table: LatencyTable, tmp_path: Path) -> None:
+    point, measured = tree.dense_point(0), threading.Event()
+
+    def wait_and_measure() -> None:
+        table.of(point, tree)
+        measured.set()
+
+    pipe, root = subprocess.PIPE, Path(__file__).parents[1]
+    command = [sys.executable, "-c", COMPUTING, str(tmp_path)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=root, env=environment) as other:  # noqa: S603
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"computing\n"
+        waiting = threading.Thread(target=wait_and_measure, daemon=True)
+        waiting.start()
+        assert not measured.wait(0.5)
+        other.stdin.close()
+        assert measured.wait(100)
+        waiting.join(100)

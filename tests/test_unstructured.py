@@ -1,0 +1,158 @@
+"""Masks: exact counts, the right weights, monotone, and held through training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.conftest import MakeProblem, state_of
+from trainables import scores
+from trainables.data import Data
+from trainables.models import prunable
+from trainables.schedule import UnstructuredSchedule
+from trainables.training import LearningRate, Recipe, fit
+from trainables.unstructured import IMPORTANCES, NEEDS_GRADIENTS, SCOPES, Masks, cut, masking, weights
+from trainables.walk import Tree, walk
+
+TARGETS = (300_000, 510_000, 657_001, 980_000)
+RECIPE = Recipe(LearningRate((0.0, 3.0), (0.1, 0.1)), 0, 3, 128, 0.9, 5e-4, "fp32")
+
+
+def ready(problem: MakeProblem, data: Data, importance: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = problem().build()
+    if importance in NEEDS_GRADIENTS:
+        scores.gradients(model, *scores.draw(data, 64, 0, "cpu"))
+    return model
+
+
+def flat(masks: Masks) -> torch.Tensor:
+    return torch.cat([mask.flatten() for mask in masks.values()])
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_counts_are_exact_and_a_removed_weight_stays_removed(
+    importance: str, scope: str, problem: MakeProblem, data: Data
+) -> None:
+    model = ready(problem, data, importance)
+    masks: Masks = {}
+    for seed, target in enumerate(TARGETS):
+        before, masks = masks, cut(model, masks, importance, scope, target, seed)
+        assert list(masks) == [f"{name}.weight" for name in prunable(model)]
+        parts = [flat(masks)] if scope == "global" else list(masks.values())
+        assert [int((~part).sum()) for part in parts] == [round(part.numel() * target / 1e6) for part in parts]
+        assert not any(bool((masks[name] & ~before[name]).any()) for name in before)
+
+
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_what_is_kept_scores_at_least_what_is_removed(importance: str, problem: MakeProblem, data: Data) -> None:
+    model = ready(problem, data, importance)
+    mask = flat(cut(model, {}, importance, "global", 500_000, seed=0))
+    score = torch.cat([w.detach().flatten().abs() for w in weights(model).values()])
+    if importance == "taylor":
+        torch.manual_seed(0)
+        twin = problem().build().eval()
+        images, labels = scores.draw(data, 64, 0, "cpu")
+        F.cross_entropy(twin(images), labels).backward()
+        score = torch.cat([(w * w.grad).detach().flatten().abs() for w in weights(twin).values()])
+        assert score[mask].min() >= score[~mask].max() - 1e-6
+    elif importance == "magnitude":
+        assert score[mask].min() >= score[~mask].max()
+    else:
+        assert score[mask].min() < score[~mask].max(), "a random choice does not look at magnitudes"
+
+
+def test_random_masks_come_from_the_seed_alone(problem: MakeProblem, data: Data) -> None:
+    model = ready(problem, data, "random")
+    before = torch.get_rng_state()
+    one, same, other = (flat(cut(model, {}, "random", "global", 500_000, seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_counts_are_exact_among_ties(scope: str, problem: MakeProblem) -> None:
+    model = problem().build()
+    for weight in weights(model).values():
+        nn.init.constant_(weight, 0.5)
+    masks: Masks = {}
+    for target in TARGETS:
+        before, masks = masks, cut(model, masks, "magnitude", scope, target, seed=0)
+        parts = [flat(masks)] if scope == "global" else list(masks.values())
+        assert [int((~part).sum()) for part in parts] == [round(part.numel() * target / 1e6) for part in parts]
+        assert not any(bool((masks[name] & ~before[name]).any()) for name in before)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_that_training_left_at_zero_go_after_those_already_removed(seed: int) -> None:
+    model = nn.Sequential(nn.Linear(1000, 1, bias=False))
+    nn.init.zeros_(weights(model)["0.weight"])
+    kept = (torch.rand(1, 1000, generator=torch.Generator().manual_seed(seed)) < 0.7).logical_or(torch.arange(1000) < 400)
+    before = {"0.weight": kept}
+    mask = cut(model, before, "magnitude", "global", 500_000, seed=0)["0.weight"]
+    assert int((~mask).sum()) == 500
+    assert not (mask & ~kept).any()
+
+
+def test_layerwise_leaves_the_same_share_everywhere_and_global_does_not(problem: MakeProblem, data: Data) -> None:
+    model = ready(problem, data, "magnitude")
+    with torch.no_grad():
+        next(iter(weights(model).values())).mul_(100)
+    shares = {
+        scope: [float(mask.float().mean()) for mask in cut(model, {}, "magnitude", scope, 700_000, 0).values()]
+        for scope in SCOPES
+    }
+    assert shares["global"][0] == 1.0
+    assert max(abs(share - 0.3) for share in shares["layerwise"]) < 0.02
+
+
+def test_masks_survive_momentum_and_weight_decay(problem: MakeProblem, data: Data) -> None:
+    model = ready(problem, data, "magnitude")
+    masks = cut(model, {}, "magnitude", "global", 800_000, seed=0)
+    hold = masking(model, masks)
+    hold(model)
+    start = state_of(model)
+    fit(model, data, RECIPE, seed=0, after_update=hold)
+    for name, weight in weights(model).items():
+        assert (weight[~masks[name]] == 0).all()
+    assert any(not torch.equal(weight, start[name]) for name, weight in weights(model).items())
+
+
+def test_without_the_hook_training_revives_what_was_removed(problem: MakeProblem, data: Data) -> None:
+    model = ready(problem, data, "magnitude")
+    masks = cut(model, {}, "magnitude", "global", 800_000, seed=0)
+    masking(model, masks)(model)
+    fit(model, data, RECIPE, seed=0)
+    assert any(bool((weight[~masks[name]] != 0).any()) for name, weight in weights(model).items())
+
+
+def test_masking_touches_nothing_but_what_is_masked(problem: MakeProblem, data: Data) -> None:
+    model = ready(problem, data, "magnitude")
+    before = state_of(model)
+    masks = cut(model, {}, "magnitude", "global", 300_000, seed=0)
+    masking(model, masks)(model)
+    for name, tensor in model.state_dict().items():
+        expected = before[name] * masks[name] if name in masks else before[name]
+        assert torch.equal(tensor, expected)
+
+
+@pytest.mark.parametrize("retrain", ["fine_tune", "lr_rewind", "weight_rewind"])
+@pytest.mark.parametrize("scope", SCOPES)
+def test_stored_steps_are_nested_and_exactly_zero_where_masked(retrain: str, scope: str, tree: Tree) -> None:
+    schedule = UnstructuredSchedule(step_ratio=0.5, steps=3, scope=scope, retrain=retrain, fine_tune_epochs=1)
+    points = list(walk(schedule, tree))
+    gone: dict[str, torch.Tensor] = {}
+    for node, point in zip(tree.chain(schedule), points, strict=True):
+        network = tree.network(node)
+        for name, mask in network.masks.items():
+            assert not (gone.get(name, torch.zeros_like(mask)) & mask).any()
+            assert (network.model.state_dict()[name][~mask] == 0).all()
+            gone[name] = ~mask
+        total = sum(weight.numel() for weight in weights(network.model).values())
+        assert point["sparsity"] == pytest.approx(sum(int((~m).sum()) for m in network.masks.values()) / total, abs=1e-12)
+        roundings = 1 if scope == "global" else len(network.masks)
+        assert abs(point["sparsity"] - point["requested_sparsity"]) * total <= roundings
