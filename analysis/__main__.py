@@ -1,9 +1,10 @@
-"""Command line: ``python -m analysis report results/<study>``."""
+"""Command line: ``python -m analysis report results/<study>``, and ``compare`` for a sweep."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.comparison.report import write_comparison
 from analysis.load import load_study
 from analysis.pareto import front
 from analysis.report import write_report
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 2 says that what it was given cannot be used."""
     options = _parser().parse_args(arguments)
     try:
-        report(options.folder)
+        options.command(options.folder)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -43,6 +45,14 @@ def report(folder: Path) -> None:
     console = Console()
     console.print(_shown(front_table(best), f"Front of {study.name}"))
     print(f"report: {path}")
+
+
+def compare(folder: Path) -> None:
+    """Write the comparison of the sweep in this folder and show its summary."""
+    path, summary = write_comparison(load_study(folder))
+    for text in summary:
+        print(textwrap.fill(text, width=100, initial_indent="- ", subsequent_indent="  "))
+    print(f"comparison: {path}")
 
 
 def _shown(rows: pd.DataFrame, title: str) -> Table:
@@ -68,6 +78,15 @@ def _parser() -> argparse.ArgumentParser:
         "again: only what lies in the folder is read, so a study may still be running.",
     )
     command.add_argument("folder", type=Path, help="the study's folder, for example results/quickstart")
+    command.set_defaults(command=report)
+    command = commands.add_parser(
+        "compare",
+        help="answer a sweep's questions: one-shot, iterative and structured pruning",
+        description="Write comparison.html, comparison.md, answers.json, figures and tables to <folder>/report. Nothing is "
+        "computed again: only what lies in the folder is read, so a sweep may still be running.",
+    )
+    command.add_argument("folder", type=Path, help="the sweep's folder, for example results/comparison")
+    command.set_defaults(command=compare)
     return parser
 
 

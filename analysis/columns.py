@@ -43,6 +43,11 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return points.astype(kinds)
 
 
+def share_problem(value: Any) -> str | None:
+    """Why this value is no share from 0 to 1, or None if it is one."""
+    return "is missing" if value is None else _number_problem(n.ACCURACY, value)
+
+
 def _problem(column: str, value: Any) -> str | None:
     if value is None:
         return "is missing" if column in REQUIRED else None

@@ -74,7 +74,7 @@ AXES = {
 
 def accuracy_figure(points: pd.DataFrame, dense: pd.DataFrame, against: Sequence[str] = ("compression",)) -> Figure:
     """Accuracy against each of ``against`` (keys of AXES), every pruned network a marker, with the front as a line."""
-    with _style():
+    with style():
         width, wide = (8.0, 5.2) if len(against) == 1 else (4.6 * len(against), 4.6)
         figure = Figure(figsize=(width, wide), layout="constrained")
         panels = figure.subplots(1, len(against), sharey=True, squeeze=False)[0]
@@ -90,7 +90,7 @@ def accuracy_figure(points: pd.DataFrame, dense: pd.DataFrame, against: Sequence
 
 def hypervolume_figure(history: pd.DataFrame) -> Figure:
     """Hypervolume against the epochs computed, from ``pareto.hypervolume_history``."""
-    with _style():
+    with style():
         figure = Figure(figsize=(8.0, 3.8), layout="constrained")
         axes = figure.subplots()
         sns.lineplot(
@@ -100,7 +100,7 @@ def hypervolume_figure(history: pd.DataFrame) -> Figure:
         axes.set(xlabel="epochs computed, all pruned networks together", ylabel="hypervolume")
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
-        _despine(axes)
+        despine(axes)
     return figure
 
 
@@ -124,7 +124,7 @@ def _draw_panel(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame, axis: Axi
         axes.xaxis.set_major_formatter(PERCENT_FORMAT)
     _draw_dense(axes, axis.values(dense, dense), dense[n.ACCURACY].mean())
     axes.set_xlabel(axis.label)
-    _despine(axes)
+    despine(axes)
 
 
 def _draw_points(axes: Axes, shown: pd.DataFrame) -> None:
@@ -182,13 +182,15 @@ def _log2_ticks(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _despine(axes: Axes) -> None:
+def despine(axes: Axes) -> None:
+    """Two spines only, and the grid behind everything."""
     sns.despine(ax=axes)
     axes.set_axisbelow(True)
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """The look of every figure."""
     # Set for the figure at hand only: a notebook's own style stays as it is.
     look = {"grid.color": "0.9", "axes.edgecolor": "0.4"}
     with sns.axes_style("whitegrid", look), sns.plotting_context("notebook"):

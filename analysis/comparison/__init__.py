@@ -1,0 +1,1 @@
+"""What a sweep of one-shot, iterative and structured pruning answers: pairing, statistics, sentences, figures."""

@@ -1,0 +1,299 @@
+"""Question 4: both families side by side on each axis that a user may care about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.comparison import curves
+from analysis.comparison import sentences as say
+from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE, REPORTED
+from analysis.comparison.curves import AXES, Crossing, Curve
+from analysis.comparison.one_shot import ROUNDING, TOLERANCE, usual
+from analysis.comparison.ranking import complete, ranked
+from analysis.comparison.sentences import Answer, Table
+from analysis.comparison.statistics import (
+    COUNT,
+    HIGHER,
+    LOWER,
+    TIE,
+    UNDECIDED,
+    VERDICT,
+    Estimate,
+    estimate,
+    judged,
+)
+from analysis.comparison.sweep import Sweep
+from trainables import names as n
+
+AXIS, AT, LOWEST, HIGHEST = "axis", "at", "range_low", "range_high"
+OUTCOME = "outcome"
+# How an axis can come out, beside the verdict on a difference.
+ONLY_STRUCTURED, ONLY_UNSTRUCTURED = "only structured moves", "only unstructured moves"
+NEITHER, APART, UNMEASURED = "neither moves", "no common range", "not measured"
+COMPARED = "compared"
+KEEPS = {HIGHER: "structured keeps more", LOWER: "unstructured keeps more", TIE: TIE, UNDECIDED: UNDECIDED}
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """The recipe of each family that selection puts first."""
+
+    unstructured: pd.DataFrame
+    structured: pd.DataFrame
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that have both."""
+        return sorted({*self.unstructured[n.SEED]} & {*self.structured[n.SEED]})
+
+
+def sides(sweep: Sweep) -> Sides:
+    """The best of each family, chosen by validation accuracy on the seeds that choose."""
+    chains = sweep.iterative if len(sweep.iterative) else usual(sweep.one_shot)
+    found = []
+    for rows in (chains, sweep.structured):
+        first = ranked(sweep.selection(rows))[:1]
+        found.append(rows[rows[RECIPE].isin(first)])
+    common = {*found[0][n.SEED]} & {*found[1][n.SEED]}
+    # Side by side only on the seeds that both have; a family alone keeps all of its own.
+    return Sides(*(rows[rows[n.SEED].isin(common)] if common else rows for rows in found))
+
+
+def answer(sweep: Sweep) -> Answer:
+    """Each axis: who keeps more at the same reduction, over which range, and where the curves cross."""
+    both = sides(sweep)
+    missing = [
+        f"no {name} recipe to put beside the other family yet"
+        for name, rows in (("iterative unstructured", both.unstructured), ("structured", both.structured))
+        if rows.empty
+    ]
+    if not missing and not both.seeds:
+        missing = ["the two families have no seed in common yet"]
+    if missing:
+        return Answer("", "", missing=missing)
+    found, marks, crossed = compare(both, sweep.dense)
+    return Answer(
+        headline=_headline(found),
+        paragraph=" ".join([_who(both), *_axis_sentences(found)]),
+        details=[*_crossing_sentences(found, crossed, both.seeds), *_reach_sentences(both, sweep.dense)],
+        missing=[f"{AXES[a].noun}: not measured for both families" for a in found.loc[found[OUTCOME] == UNMEASURED, AXIS]],
+        tables=[_table(found, crossed), _marks_table(marks)],
+        findings={"axes": found, "at": marks, "crossings": pd.DataFrame(crossed, columns=[AXIS, *Crossing._fields])},
+    )
+
+
+def compare(both: Sides, dense: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[tuple[Any, ...]]]:
+    """Structured less unstructured: averaged over each axis's common range, at its marks, and every crossing.
+
+    Axes are tested together, and so are the marks of all axes.
+    """
+    rows: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
+    crossed: list[tuple[Any, ...]] = []
+    for name, axis in AXES.items():
+        one, other = (curves.curves(rows, dense, axis) for rows in (both.structured, both.unstructured))
+        outcome, common = _outcome(one, other)
+        rows.append({AXIS: name, OUTCOME: outcome} | _reach(one, other) | _averaged(one, other, common))
+        if common is None:
+            continue
+        marks += [{AXIS: name, AT: at} | _at(one, other, at) for at in _marks(axis.marks, *common)]
+        for seed in sorted(one.keys() & other.keys()):
+            crossed += [(name, *crossing) for crossing in curves.crossings(seed, one[seed], other[seed])]
+    return judged(pd.DataFrame(rows)), judged(pd.DataFrame(marks, columns=[AXIS, AT, *Estimate._fields, *VALUES])), crossed
+
+
+VALUES = (n.STRUCTURED, n.UNSTRUCTURED)
+
+
+def _outcome(one: dict[int, Curve], other: dict[int, Curve]) -> tuple[str, tuple[float, float] | None]:
+    if not one or not other:
+        return UNMEASURED, None
+    moved = (curves.moves(one), curves.moves(other))
+    if moved != (True, True):
+        return {(True, False): ONLY_STRUCTURED, (False, True): ONLY_UNSTRUCTURED}.get(moved, NEITHER), None
+    common = curves.common_range(one, other)
+    return (APART, None) if common is None else (COMPARED, common)
+
+
+def _reach(one: dict[int, Curve], other: dict[int, Curve]) -> dict[str, float]:
+    return {
+        f"{family}_{end}": float(2 ** np.mean([pick(x) for x, _ in found.values()])) if found else np.nan
+        for family, found in zip(VALUES, (one, other), strict=True)
+        for end, pick in (("low", np.min), ("high", np.max))
+    }
+
+
+def _averaged(one: dict[int, Curve], other: dict[int, Curve], common: tuple[float, float] | None) -> dict[str, Any]:
+    if common is None:
+        return {LOWEST: np.nan, HIGHEST: np.nan} | Estimate(np.nan, np.nan, np.nan, 0, np.nan)._asdict()
+    gaps = [curves.mean_difference(one[s], other[s], *common) for s in sorted(one.keys() & other.keys())]
+    return {LOWEST: 2 ** common[0], HIGHEST: 2 ** common[1]} | estimate(gaps)._asdict()
+
+
+def _at(one: dict[int, Curve], other: dict[int, Curve], factor: float) -> dict[str, Any]:
+    seeds, x = sorted(one.keys() & other.keys()), np.array([np.log2(factor)])
+    values = {
+        family: [float(np.interp(x, *found[s])[0]) for s in seeds]
+        for family, found in zip(VALUES, (one, other), strict=True)
+    }
+    gaps = np.subtract(values[n.STRUCTURED], values[n.UNSTRUCTURED])
+    return estimate(gaps)._asdict() | {family: float(np.mean(value)) for family, value in values.items()}
+
+
+def _marks(marks: Sequence[float], low: float, high: float) -> list[float]:
+    inside = [mark for mark in marks if low - ROUNDING <= np.log2(mark) <= high + ROUNDING]
+    return inside or [2**low, 2**high]
+
+
+def _who(both: Sides) -> str:
+    steps = "in one chain of cuts" if both.unstructured[n.STEPS].max() > 1 else "in one shot"
+    unstructured, structured = both.unstructured[LABEL].iloc[0], both.structured[LABEL].iloc[0]
+    return (
+        f"Compared is the best recipe of each family at selection: unstructured, {unstructured}, {steps}; and structured, "
+        f"{structured}; on the {'seed' if len(both.seeds) == 1 else 'seeds'} {say.seeds(both.seeds)}, which chose them."
+    )
+
+
+def _axis_sentences(found: pd.DataFrame) -> Iterator[str]:
+    """A sentence an axis, but one for all axes that only structured pruning moves."""
+    lone = found[found[OUTCOME] == ONLY_STRUCTURED].to_dict("records")
+    yield from (_axis_sentence(row) for row in found[found[OUTCOME] != ONLY_STRUCTURED].to_dict("records"))
+    if lone:
+        far = say.joined(f"{AXES[row[AXIS]].noun} (up to {AXES[row[AXIS]].tell(row['structured_high'])})" for row in lone)
+        yield (
+            f"Only structured pruning gains anything in {far}: masked weights leave the shapes as they are, so there is no "
+            "accuracy at the same reduction to compare."
+        )
+
+
+def _axis_sentence(row: dict[Any, Any]) -> str:
+    axis = AXES[row[AXIS]]
+    name = f"By {axis.noun}"
+    far = {family: axis.tell(row[f"{family}_high"]) for family in VALUES if row[OUTCOME] != UNMEASURED}
+    if row[OUTCOME] == UNMEASURED:
+        return f"{name}: not measured for both families, so nothing is said."
+    if row[OUTCOME] == ONLY_STRUCTURED:
+        return f"{name} only structured pruning gains anything, up to {far[n.STRUCTURED]}."
+    if row[OUTCOME] == ONLY_UNSTRUCTURED:
+        return f"{name} only unstructured pruning gains anything, up to {far[n.UNSTRUCTURED]}."
+    if row[OUTCOME] == NEITHER:
+        return f"{name} neither family gains anything."
+    if row[OUTCOME] == APART:
+        return (
+            f"{name} the families do not overlap: structured runs from {axis.tell(row['structured_low'])} to "
+            f"{far[n.STRUCTURED]}, unstructured from {axis.tell(row['unstructured_low'])} to {far[n.UNSTRUCTURED]}."
+        )
+    verdict = {
+        HIGHER: "structured pruning keeps more accuracy",
+        LOWER: "unstructured pruning keeps more accuracy",
+        TIE: "the two are a tie",
+        UNDECIDED: "the two are not told apart yet",
+    }[row[VERDICT]]
+    return (
+        f"{name}, {verdict} over the range that both cover, {axis.tell(row[LOWEST])} to {axis.tell(row[HIGHEST])}: "
+        f"structured less unstructured is {say.evidence(row)} on average."
+    )
+
+
+def _crossing_sentences(found: pd.DataFrame, crossed: list[tuple[Any, ...]], seeds: list[int]) -> Iterator[str]:
+    for row in found[found[OUTCOME] == COMPARED].to_dict("records"):
+        yield f"By {AXES[row[AXIS]].noun}, {_crossing(row[AXIS], crossed, seeds)}."
+
+
+def _crossing(name: str, crossed: list[tuple[Any, ...]], seeds: list[int]) -> str:
+    axis = AXES[name]
+    by_seed = {s: [Crossing(*c[1:]) for c in crossed if c[0] == name and c[1] == s] for s in seeds}
+    with_one = {s: own for s, own in by_seed.items() if own}
+    if not with_one:
+        return f"the curves do not cross within the common range on any of {len(seeds)} seeds"
+    told = "; ".join(
+        f"seed {s}: " + say.joined(f"between {axis.tell(c.low)} and {axis.tell(c.high)}" for c in own)
+        for s, own in with_one.items()
+    )
+    again = any(len(own) > 1 for own in with_one.values())
+    doubt = " Curves that cross more than once are too close there to be told apart" if again else ""
+    some = "" if len(with_one) == len(seeds) else ", and on the others not within the common range"
+    return f"the curves cross on {len(with_one)} of {len(seeds)} seeds ({told}){some}" + (f".{doubt}" if doubt else "")
+
+
+def within_tolerance(rows: pd.DataFrame) -> pd.DataFrame:
+    """The networks of the largest level such that it and all lower ones lose at most TOLERANCE in the mean."""
+    means = complete(rows).groupby(LEVEL)[CHANGE].mean().sort_index()
+    kept = means.index[(means >= -TOLERANCE - ROUNDING).cummin()]
+    return rows[rows[LEVEL] == kept.max()] if len(kept) else rows.iloc[:0]
+
+
+def reach_sentence(rows: pd.DataFrame, family: str, dense: pd.DataFrame) -> str:
+    """How far one recipe goes within a point of dense, on every axis."""
+    best = within_tolerance(rows)
+    if best.empty:
+        return f"{say.sentence(family)} pruning has no level within a point of dense."
+    told = []
+    for name, axis in AXES.items():
+        factor = 2 ** curves.gains(best, dense, axis).mean()
+        if pd.notna(factor) and np.log2(factor) > curves.LEAST_MOVE:
+            told.append(REACH[name].format(axis.tell(factor)))
+    change = estimate(best[CHANGE])._asdict()
+    return (
+        f"Within a point of dense, {family} pruning reaches {say.joined(told)}, at "
+        f"{100 * best[REPORTED].mean():.2f}% accuracy; "
+        f"the mean change is {say.evidence(change)}."
+    )
+
+
+REACH = {
+    n.SPARSITY: "{} of the weights removed",
+    n.COMPRESSION: "{} compression",
+    n.MACS: "{} fewer MACs",
+    n.LATENCY: "{} the speed at batch 1",
+    n.LATENCY_LARGE: "{} the speed at a large batch",
+}
+
+
+def _reach_sentences(both: Sides, dense: pd.DataFrame) -> Iterator[str]:
+    for family, rows in ((n.UNSTRUCTURED, both.unstructured), (n.STRUCTURED, both.structured)):
+        yield reach_sentence(rows, family, dense)
+
+
+def _headline(found: pd.DataFrame) -> str:
+    row = found[found[AXIS] == n.COMPRESSION].iloc[0].to_dict()
+    return f"Family against family: {_axis_sentence(row)[0].lower()}{_axis_sentence(row)[1:]}"
+
+
+def _table(found: pd.DataFrame, crossed: list[tuple[Any, ...]]) -> Table:
+    rows = []
+    for row in found.to_dict("records"):
+        axis, compared = AXES[row[AXIS]], row[OUTCOME] == COMPARED
+        outcome = KEEPS[row[VERDICT]] if compared else row[OUTCOME]
+        where = [c[4] for c in crossed if c[0] == row[AXIS]]
+        rows.append(
+            {
+                "axis": axis.noun,
+                "outcome": outcome,
+                "common range": f"{axis.tell(row[LOWEST])} to {axis.tell(row[HIGHEST])}" if compared else "\N{EN DASH}",
+                "structured less unstructured": f"{say.cell(row, verdict=False)}",
+                "seeds": str(row[COUNT]) if compared else "\N{EN DASH}",
+                "crossings": say.joined(axis.tell(at) for at in sorted(where)) or ("none" if compared else "\N{EN DASH}"),
+            }
+        )
+    return Table("Each axis: structured less unstructured over the common range, in points", pd.DataFrame(rows))
+
+
+def _marks_table(found: pd.DataFrame) -> Table:
+    rows = [
+        {
+            "axis": AXES[row[AXIS]].noun,
+            "at": AXES[row[AXIS]].tell(row[AT]),
+            "unstructured": say.signed(row[n.UNSTRUCTURED]),
+            "structured": say.signed(row[n.STRUCTURED]),
+            "structured less unstructured": say.cell(row),
+            "seeds": row[COUNT],
+        }
+        for row in found.to_dict("records")
+    ]
+    return Table("At the same reduction: changes of accuracy interpolated within each seed, in points", pd.DataFrame(rows))

@@ -1,0 +1,260 @@
+"""Question 2: iterative against one-shot at the same sparsity and the same retraining, and how to retrain."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis import words
+from analysis.comparison import sentences as say
+from analysis.comparison.columns import CHANGE, LEVEL, WHO, is_control
+from analysis.comparison.one_shot import usual
+from analysis.comparison.ranking import complete
+from analysis.comparison.sentences import Answer, Table
+from analysis.comparison.statistics import COUNT, HIGHER, LOWER, MIN_SEEDS, TIE, UNDECIDED, VERDICT, estimates, judged
+from analysis.comparison.sweep import Sweep
+from trainables import names as n
+
+SAME = [n.SEED, LEVEL, WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN]
+LINE = [WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN, n.STEPS, n.FINE_TUNE_EPOCHS]
+DIFFERENCE = "difference"
+ONE, OTHER = "_iterative", "_one_shot"
+METHOD = "method"
+LEVELS = "levels"
+WINNERS = {HIGHER: "iterative", LOWER: "one-shot", TIE: TIE, UNDECIDED: UNDECIDED}
+
+
+def answer(sweep: Sweep) -> Answer:
+    """Matched pairs alone decide; the one-shot networks of fewer epochs are context."""
+    chains, cuts = sweep.iterative, sweep.one_shot
+    pairs, shared = matched(chains, cuts)
+    pairs = pairs[~is_control(pairs)]
+    loose = judged(estimates(_unmatched(chains, usual(cuts)), [*LINE, LEVEL], DIFFERENCE, n.SEED))
+    retrainings = compare_retrainings(chains, usual(cuts))
+    missing = _missing(chains, pairs)
+    if pairs.empty:
+        return Answer(
+            "", "", missing=missing, details=_retraining_sentences(retrainings), findings={"retraining": retrainings}
+        )
+    at_level, pooled = by_level(pairs), over_levels(pairs)
+    details = [*_level_sentences(at_level), *_retraining_sentences(retrainings), *_context(loose, at_level)]
+    if shared:
+        details.append(
+            f"At {say.levels(shared)} the first cut of the chain is the one-shot network itself, so there is nothing to "
+            "compare."
+        )
+    return Answer(
+        headline=_verdict(pooled),
+        paragraph=" ".join([_verdict(pooled), *_pooled_sentences(pooled)]),
+        details=details,
+        missing=missing,
+        tables=[_table(chains, at_level, loose), _retraining_table(retrainings)],
+        findings={"by_level": at_level, "pooled": pooled, "unmatched": loose, "retraining": retrainings},
+    )
+
+
+def matched(chains: pd.DataFrame, cuts: pd.DataFrame) -> tuple[pd.DataFrame, list[float]]:
+    """Pairs of a chain's network and a one-shot one: same seed, level, importance, scope, retraining and total epochs.
+
+    Also the levels at which the two are one and the same network: no pair.
+    """
+    pairs = _paired(chains, cuts, [*SAME, n.TOTAL_EPOCHS])
+    itself = pairs[n.STEP_ID + ONE] == pairs[n.STEP_ID + OTHER]
+    return pairs[~itself], sorted(set(pairs.loc[itself, LEVEL]) - set(pairs.loc[~itself, LEVEL]))
+
+
+def by_level(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Iterative less one-shot at each level, tested together."""
+    return judged(estimates(pairs, [*LINE, LEVEL], DIFFERENCE, n.SEED))
+
+
+def over_levels(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Iterative less one-shot, averaged over a line's levels within each seed, the lines tested together."""
+    lines = [complete(line) for _, line in pairs.groupby(LINE, dropna=False)]
+    whole = pd.concat(lines)
+    found = judged(estimates(whole, LINE, DIFFERENCE, n.SEED))
+    return found.assign(**{LEVELS: pd.Series([sorted(set(line[LEVEL])) for line in lines], index=found.index)})
+
+
+def compare_retrainings(chains: pd.DataFrame, cuts: pd.DataFrame) -> pd.DataFrame:
+    """Each other retraining less the first (fine-tuning, where there is it), over levels, within each method."""
+    rows = pd.concat([chains.assign(**{METHOD: "iterative"}), cuts.assign(**{METHOD: "one-shot"})])
+    rows = rows[~is_control(rows)]
+    same = [METHOD, n.SEED, LEVEL, WHO, n.SCOPE, n.STEPS, n.FINE_TUNE_EPOCHS]
+    columns = [*same, CHANGE]
+    found = []
+    for first, other in itertools.combinations(sorted(set(rows[n.RETRAIN].dropna())), 2):
+        one, two = rows.loc[rows[n.RETRAIN] == first, columns], rows.loc[rows[n.RETRAIN] == other, columns]
+        pairs = two.merge(one, on=same, suffixes=("_other", "_first"))
+        pairs[DIFFERENCE] = pairs[f"{CHANGE}_other"] - pairs[f"{CHANGE}_first"]
+        found += [
+            estimates(complete(line), [METHOD, WHO, n.STEPS], DIFFERENCE, n.SEED).assign(
+                first=first, other=other, **{LEVELS: pd.Series([sorted(set(complete(line)[LEVEL]))])}
+            )
+            for _, line in pairs.groupby([METHOD, WHO, n.STEPS, n.FINE_TUNE_EPOCHS])
+        ]
+    return judged(pd.concat(found, ignore_index=True)) if found else pd.DataFrame()
+
+
+def _paired(chains: pd.DataFrame, cuts: pd.DataFrame, on: list[str]) -> pd.DataFrame:
+    others = cuts.drop_duplicates(on)[[*on, n.STEP_ID, CHANGE, *({n.TOTAL_EPOCHS} - set(on))]]
+    pairs = chains.merge(others, on=on, suffixes=(ONE, OTHER))
+    pairs[DIFFERENCE] = pairs[CHANGE + ONE] - pairs[CHANGE + OTHER]
+    return pairs.sort_values([n.RETRAIN, LEVEL], kind="stable")
+
+
+def _unmatched(chains: pd.DataFrame, cuts: pd.DataFrame) -> pd.DataFrame:
+    pairs = _paired(chains[~is_control(chains)], cuts, SAME)
+    return pairs[pairs[n.TOTAL_EPOCHS + ONE] > pairs[n.TOTAL_EPOCHS + OTHER]]
+
+
+def line_words(row: Mapping[Any, Any], rows: pd.DataFrame) -> str:
+    """What tells a line from the others of ``rows``: its retraining, and more where that is not enough."""
+    parts = [say.retraining(row[n.RETRAIN])]
+    if rows[WHO].nunique() > 1:
+        parts.insert(0, str(row[WHO]))
+    if len(rows.drop_duplicates([n.STEPS, n.FINE_TUNE_EPOCHS])) > 1:
+        parts.append(f"{row[n.STEPS]:g} steps of {say.epochs(row[n.FINE_TUNE_EPOCHS])}")
+    return ", ".join(parts)
+
+
+def _verdict(pooled: pd.DataFrame) -> str:
+    by_winner: dict[str, list[str]] = {}
+    for row in pooled.to_dict("records"):
+        by_winner.setdefault(WINNERS[row[VERDICT]], []).append(line_words(row, pooled))
+    same = "At the same sparsity and the same number of retraining epochs,"
+    if set(by_winner) == {UNDECIDED}:
+        return f"{same} nothing is concluded yet about iterative against one-shot: too few seeds."
+    clauses = [
+        f"{WINNER_WORDS[winner]} with {say.joined(by_winner[winner])}" for winner in WINNER_WORDS if winner in by_winner
+    ]
+    if len(clauses) == 1 and len(pooled) > 1:
+        clauses = [f"{clauses[0]} alike"]
+    return f"{same} {'; '.join(clauses)}."
+
+
+WINNER_WORDS = {
+    "iterative": "iterative pruning keeps more accuracy than one-shot",
+    "one-shot": "one-shot pruning keeps more accuracy than iterative",
+    TIE: "iterative and one-shot pruning are a tie",
+    UNDECIDED: "there are too few seeds to tell iterative from one-shot",
+}
+
+
+def _pooled_sentences(pooled: pd.DataFrame) -> Iterator[str]:
+    for row in pooled.to_dict("records"):
+        yield (
+            f"Averaged over {say.levels(row[LEVELS])}, iterative less one-shot is {say.evidence(row)} with "
+            f"{line_words(row, pooled)}."
+        )
+
+
+def _level_sentences(at_level: pd.DataFrame) -> Iterator[str]:
+    for _, line in at_level.groupby(LINE, dropna=False, sort=False):
+        how = line_words(line.iloc[0].to_dict(), at_level)
+        if (line[COUNT] < MIN_SEEDS).all():
+            yield f"By level, with {how}: {say.too_few(line[COUNT].max())}."
+            continue
+        told = [
+            f"{WINNERS[v]} wins at {_at(line[line[VERDICT] == v])}" for v in (HIGHER, LOWER) if (line[VERDICT] == v).any()
+        ]
+        if (line[VERDICT] == TIE).any():
+            told.append(f"a tie at {say.levels(line.loc[line[VERDICT] == TIE, LEVEL])}")
+        yield f"By level, with {how}: {'; '.join(told)}."
+
+
+def _at(rows: pd.DataFrame) -> str:
+    return say.joined(f"{say.level(row[LEVEL])} by {say.evidence(row)}" for row in rows.to_dict("records"))
+
+
+def _context(loose: pd.DataFrame, at_level: pd.DataFrame) -> Iterator[str]:
+    """At the highest level that has both: how much of the gain over one-shot is only the longer training."""
+    if loose.empty:
+        return
+    both = at_level.merge(loose, on=[*LINE, LEVEL], suffixes=("", "_loose"))
+    for _, line in both.groupby(LINE, dropna=False, sort=False):
+        row = line.sort_values(LEVEL).iloc[-1].to_dict()
+        yield (
+            f"The epochs matter by themselves: with {line_words(row, at_level)} at {say.level(row[LEVEL])} the chain gains "
+            f"{say.points(row['mean_loose'])} over one-shot with only the epochs of one step, "
+            f"{say.points(row['mean'])} over one-shot with as many epochs."
+        )
+
+
+def _retraining_sentences(found: pd.DataFrame) -> list[str]:
+    told = []
+    for row in found.to_dict("records"):
+        first, other = say.retraining(row["first"]), say.retraining(row["other"])
+        verdict = {
+            HIGHER: f"{other} keeps more than {first}",
+            LOWER: f"{first} keeps more than {other}",
+            TIE: f"{other} and {first} are a tie",
+            UNDECIDED: f"{other} and {first} are not told apart yet",
+        }[row[VERDICT]]
+        told.append(
+            f"{say.sentence(row[METHOD])} ({row[WHO]}), averaged over {say.levels(row[LEVELS])}: {verdict}; {other} less "
+            f"{first} is {say.evidence(row)}."
+        )
+    return told
+
+
+def _missing(chains: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
+    if chains[~is_control(chains)].empty:
+        return ["no iterative unstructured networks yet"]
+    missing = [] if is_control(chains).any() else ["the control, random importance, has no iterative networks yet"]
+    if pairs.empty:
+        return [*missing, "no one-shot networks with as many epochs as an iterative one at the same level"]
+    lone = sorted(set(chains.loc[~is_control(chains), n.RETRAIN]) - set(pairs[n.RETRAIN]))
+    return missing + [f"no one-shot networks of equal epochs with {say.retraining(retrain)}" for retrain in lone]
+
+
+def _table(chains: pd.DataFrame, at_level: pd.DataFrame, loose: pd.DataFrame) -> Table:
+    rows, keys = chains[~is_control(chains)], [*LINE, LEVEL]
+    own = estimates(rows, keys, CHANGE, n.SEED)
+    budget = rows.groupby(keys, dropna=False)[n.TOTAL_EPOCHS].max().reset_index()
+    table = own.merge(budget, on=keys).sort_values([*LINE, LEVEL])
+    fair, free = _cells(at_level, keys), _cells(loose, keys, verdict=False)
+    random = _control_cells(chains)
+    shown = [
+        {
+            "retraining": line_words(row, own),
+            "removed": say.level(row[LEVEL]),
+            "epochs": f"{row[n.TOTAL_EPOCHS]:g}",
+            "iterative: change": say.cell(row),
+            "less one-shot of equal epochs": fair.get(tuple(row[k] for k in keys), words.MISSING),
+            "less one-shot of one step's epochs": free.get(tuple(row[k] for k in keys), words.MISSING),
+            "random, iterative: change": random.get((row[n.RETRAIN], row[LEVEL]), words.MISSING),
+        }
+        for row in table.to_dict("records")
+    ]
+    title = (
+        "Iterative pruning: change against dense, and differences to one-shot within seeds, in points with the half-width "
+        "of the 95% interval; only the pairs of equal epochs are judged, after Holm's correction"
+    )
+    return Table(title, pd.DataFrame(shown))
+
+
+def _cells(found: pd.DataFrame, keys: list[str], *, verdict: bool = True) -> dict[tuple[Any, ...], str]:
+    return {tuple(row[k] for k in keys): say.cell(row, verdict=verdict) for row in found.to_dict("records")}
+
+
+def _control_cells(chains: pd.DataFrame) -> dict[tuple[Any, float], str]:
+    found = estimates(chains[is_control(chains)], [n.RETRAIN, LEVEL], CHANGE, n.SEED)
+    return {(row[n.RETRAIN], row[LEVEL]): say.cell(row) for row in found.to_dict("records")}
+
+
+def _retraining_table(found: pd.DataFrame) -> Table:
+    shown = [
+        {
+            "method": f"{row[METHOD]}, {row[WHO]}",
+            "retrainings": f"{say.retraining(row['other'])} less {say.retraining(row['first'])}",
+            "levels": say.levels(row[LEVELS]),
+            "difference": say.cell(row),
+            "seeds": row[COUNT],
+        }
+        for row in found.to_dict("records")
+    ]
+    return Table("How to retrain: differences within seeds, averaged over the levels, in points", pd.DataFrame(shown))

@@ -1,0 +1,197 @@
+"""Question 1: what one-shot unstructured pruning costs at each level, and where the curve bends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis import words
+from analysis.comparison import sentences as say
+from analysis.comparison.columns import CHANGE, CHANGE_BEFORE, CONTROL, LEVEL, REPORTED, WHO, is_control
+from analysis.comparison.sentences import Answer, Table
+from analysis.comparison.statistics import COUNT, HIGHER, LOWER, MEAN, MIN_SEEDS, VERDICT, estimates, judged
+from analysis.comparison.sweep import Sweep
+from trainables import names as n
+
+LINE = [WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN]
+# A network that loses no more is called "within a point" of dense.
+TOLERANCE = 0.01
+ROUNDING = 1e-9
+DIFFERENCE = "difference"
+
+
+def answer(sweep: Sweep) -> Answer:
+    """The cost of each level, the bend of each curve, and how far the control is away."""
+    rows = usual(sweep.one_shot)
+    if rows[~is_control(rows)].empty:
+        return Answer("", "", missing=["no one-shot unstructured networks yet"])
+    costs = cost_of_levels(rows)
+    bends = [_bend(line) for _, line in _lines(costs)]
+    control = against_control(rows)
+    paragraph = " ".join(_cost_sentence(line, bend) for (_, line), bend in zip(_lines(costs), bends, strict=True))
+    details = [_same_sentence(line, bend) for (_, line), bend in zip(_lines(costs), bends, strict=True)]
+    details += [*_before_sentences(costs, bends), *_control_sentences(control, bends)]
+    return Answer(
+        headline=_headline(costs, bends),
+        paragraph=paragraph,
+        details=details,
+        missing=_missing(rows),
+        tables=[_table(costs)],
+        findings={"cost": costs, "bend": pd.DataFrame(bends), "importance_minus_random": control},
+    )
+
+
+def usual(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the one-shot networks, those with the epochs that most levels have: the others are matches for a chain."""
+    spread = rows.groupby([*LINE, n.TOTAL_EPOCHS], dropna=False)[LEVEL].nunique().reset_index(name="levels")
+    most = spread.sort_values(["levels", n.TOTAL_EPOCHS], ascending=[False, True]).drop_duplicates(LINE)
+    return rows.merge(most[[*LINE, n.TOTAL_EPOCHS]], on=[*LINE, n.TOTAL_EPOCHS]).sort_values(LEVEL, kind="stable")
+
+
+def cost_of_levels(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean change of each line and level; tested against dense, all lines and levels but the control's together."""
+    keys = [*LINE, LEVEL]
+    found = estimates(rows, keys, CHANGE, n.SEED)
+    means = rows.groupby(keys, dropna=False)[[REPORTED, n.ACCURACY_BEFORE, CHANGE_BEFORE, n.TOTAL_EPOCHS]].mean()
+    return judged(found.merge(means.reset_index(), on=keys), ~is_control(found))
+
+
+def against_control(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each importance less random importance: same seed, level, scope, retraining and epochs."""
+    same = [n.SEED, LEVEL, n.SCOPE, n.RETRAIN, n.TOTAL_EPOCHS]
+    random = rows.loc[is_control(rows), [*same, CHANGE]].rename(columns={CHANGE: CONTROL})
+    pairs = rows[~is_control(rows)].merge(random, on=same)
+    pairs[DIFFERENCE] = pairs[CHANGE] - pairs[CONTROL]
+    return judged(estimates(pairs, [*LINE, LEVEL], DIFFERENCE, n.SEED))
+
+
+def line_words(line: Mapping[Any, Any]) -> str:
+    """How a line retrains."""
+    return f"{say.epochs(float(line[n.TOTAL_EPOCHS]))} of {say.retraining(line[n.RETRAIN])}"
+
+
+def within_tolerance(line: pd.DataFrame) -> float | None:
+    """The largest level such that it and every lower one loses at most TOLERANCE in the mean; None if none does."""
+    return _reached(line, line[MEAN] >= -TOLERANCE - ROUNDING)
+
+
+def _reached(line: pd.DataFrame, kept: pd.Series) -> float | None:
+    levels = line[LEVEL][kept.cummin()]
+    return float(levels.max()) if len(levels) else None
+
+
+def _lines(costs: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
+    shown = costs[~is_control(costs)].sort_values(LEVEL, kind="stable")
+    yield from shown.groupby(LINE, dropna=False)
+
+
+def _bend(line: pd.DataFrame) -> dict[str, Any]:
+    tested = line[COUNT].ge(MIN_SEEDS).all()
+    return {column: line[column].iloc[0] for column in (*LINE, n.TOTAL_EPOCHS)} | {
+        "within_one_point": within_tolerance(line),
+        "not_distinguishable": _reached(line, line[VERDICT] != LOWER) if tested else None,
+    }
+
+
+def _cost_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
+    how = f"With {line_words(bend)}, one-shot {line[WHO].iloc[0]} pruning"
+    at, reached = line.set_index(LEVEL), bend["within_one_point"]
+    beyond = line[line[LEVEL] > (reached or 0)][LEVEL]
+    if reached is None:
+        first = at.loc[beyond.min()]
+        lowest = say.level(beyond.min())
+        return f"{how} loses more than a point already at the lowest level tried, {lowest}: {say.evidence(first)}."
+    kept = f"{how} stays within a point of the dense network up to {say.level(reached)} of the weights"
+    kept += f", where the mean change is {say.evidence(at.loc[reached])}"
+    if beyond.empty:
+        return f"{kept}; that is the highest level tried, so the curve has not bent yet."
+    told = f"{kept}; at {say.level(beyond.min())} it is {say.evidence(at.loc[beyond.min()])}"
+    end = beyond.max()
+    return f"{told}." if end == beyond.min() else f"{told}, and at {say.level(end)} {say.points(at.loc[end][MEAN])}."
+
+
+def _same_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
+    how, count = f"{say.sentence(str(bend[WHO]))} with {say.retraining(bend[n.RETRAIN])}", line[COUNT].min()
+    if count < MIN_SEEDS:
+        return f"{how}: whether a level can be told from dense is open; {say.too_few(count)}."
+    same = bend["not_distinguishable"]
+    better = line.loc[line[VERDICT] == HIGHER, LEVEL]
+    gain = f" {say.sentence(say.levels(better))} of the weights removed is even above dense: retraining trained it further."
+    if same is None:
+        return f"{how}, every level is below dense after Holm's correction, the lowest one already."
+    told = f"{how}, no level up to {say.level(same)} is below dense after Holm's correction"
+    limit = f" (n = {count:.0f} seeds give wide intervals, so this is no proof that nothing is lost)"
+    return f"{told}{limit}.{gain if len(better) else ''}"
+
+
+def _before_sentences(costs: pd.DataFrame, bends: list[dict[str, Any]]) -> Iterator[str]:
+    for (_, line), bend in zip(_lines(costs), bends, strict=True):
+        at = bend["within_one_point"] or line[LEVEL].min()
+        row = line.set_index(LEVEL).loc[at]
+        if pd.notna(row[CHANGE_BEFORE]):
+            yield (
+                f"Before any retraining the cut to {say.level(at)} alone changes accuracy by "
+                f"{say.points(row[CHANGE_BEFORE])} (validation); after {line_words(bend)} it is {say.points(row[MEAN])}."
+            )
+
+
+def _control_sentences(control: pd.DataFrame, bends: list[dict[str, Any]]) -> Iterator[str]:
+    for bend in bends:
+        line = control[(control[WHO] == bend[WHO]) & (control[n.RETRAIN] == bend[n.RETRAIN])]
+        at = line[line[LEVEL] == (bend["within_one_point"] or line[LEVEL].min())]
+        for row in at.to_dict("records"):
+            verb = {HIGHER: "keeps more than", LOWER: "keeps less than"}.get(row[VERDICT], "is a tie with")
+            verb = "is not yet told from" if row[COUNT] < MIN_SEEDS else verb
+            yield (
+                f"Control: at {say.level(row[LEVEL])}, {row[WHO]} with {say.retraining(row[n.RETRAIN])} {verb} "
+                f"random importance: {say.evidence(row)}."
+            )
+
+
+def _headline(costs: pd.DataFrame, bends: list[dict[str, Any]]) -> str:
+    reached = [bend for bend in bends if bend["within_one_point"] is not None]
+    if not reached:
+        return "Pruned in one shot, no level stays within a point of dense."
+    best = max(reached, key=lambda bend: (bend["within_one_point"], _row_at(costs, bend)[MEAN]))
+    at = _row_at(costs, best)
+    return (
+        f"Pruned in one shot, {say.level(best['within_one_point'])} of the weights can go "
+        f"within a point of dense with {line_words(best)}: the mean change is {say.evidence(at)}."
+    )
+
+
+def _row_at(costs: pd.DataFrame, bend: Mapping[str, Any]) -> dict[Any, Any]:
+    line = costs[(costs[WHO] == bend[WHO]) & (costs[n.RETRAIN] == bend[n.RETRAIN])]
+    return dict(line[line[LEVEL] == bend["within_one_point"]].iloc[0].to_dict())
+
+
+def _missing(rows: pd.DataFrame) -> list[str]:
+    control = [] if is_control(rows).any() else ["the control, random importance, has no one-shot networks yet"]
+    lone = set(rows.loc[~is_control(rows), n.RETRAIN])
+    return control + [
+        f"no one-shot networks with {say.retraining(r)} yet" for r in ("fine_tune", "lr_rewind") if r not in lone
+    ]
+
+
+def _table(costs: pd.DataFrame) -> Table:
+    columns: dict[str, dict[float, str]] = {}
+    for key, line in costs.sort_values(LEVEL).groupby(LINE, dropna=False):
+        who, importance, _, retrain = key
+        by_level = {float(row[LEVEL]): row for row in line.to_dict("records")}
+        if f"{who}, before retraining" not in columns:
+            columns[f"{who}, before retraining"] = {
+                at: words.percent(row[n.ACCURACY_BEFORE]) for at, row in by_level.items()
+            }
+        name = f"{who}, {say.retraining(retrain)}"
+        if importance != CONTROL:
+            columns[f"{name}: accuracy"] = {at: words.percent(row[REPORTED], 2) for at, row in by_level.items()}
+        columns[f"{name}: change"] = {at: say.cell(row, verdict=importance != CONTROL) for at, row in by_level.items()}
+    table = pd.DataFrame(columns).sort_index().fillna(words.MISSING)
+    table.insert(0, "removed", [say.level(float(at)) for at in table.index])
+    title = (
+        "Accuracy, and its change against the dense network of the same seed in points with the half-width of the 95% "
+        "interval; verdicts after Holm's correction"
+    )
+    return Table(title, table.reset_index(drop=True))

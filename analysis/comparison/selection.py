@@ -1,0 +1,139 @@
+"""Question 3, first stage: every importance with every pruner, on the seeds that choose, by validation accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis import words
+from analysis.comparison import sentences as say
+from analysis.comparison.columns import CONTROL, LABEL, LEVEL, RECIPE, VALIDATION_CHANGE, is_control
+from analysis.comparison.ranking import balanced, equal_budget, ranked
+from analysis.comparison.sentences import Table
+from analysis.comparison.statistics import (
+    COUNT,
+    HIGHER,
+    MEAN,
+    MIN_SEEDS,
+    TIE,
+    VERDICT,
+    Estimate,
+    estimate,
+    estimates,
+    judged,
+)
+from analysis.comparison.sweep import Sweep, structured
+from trainables import names as n
+
+ONE, OTHER = "one", "other"
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The recipes of equal budget that ran on the same seeds and levels, best first."""
+
+    rows: pd.DataFrame
+    scores: pd.DataFrame
+    """one estimate a recipe: the mean change of validation accuracy over levels"""
+    by_level: pd.DataFrame
+    order: list[str]
+    """the recipes, best first, without the control"""
+    other_budget: list[str]
+    incomplete: list[str]
+
+
+def select(sweep: Sweep) -> Selection | None:
+    """The selection stage, or None where there is nothing to select from."""
+    rows, other_budget = equal_budget(sweep.selection(structured(sweep.rows)))
+    rows, incomplete = balanced(rows)
+    order = ranked(rows)
+    if not order:
+        return None
+    keys = [RECIPE, LABEL, n.IMPORTANCE, n.PRUNER]
+    scores = estimates(rows, keys, VALIDATION_CHANGE, n.SEED).sort_values(MEAN, ascending=False, kind="stable")
+    by_level = estimates(rows, [*keys, LEVEL], VALIDATION_CHANGE, n.SEED)
+    return Selection(rows, scores.reset_index(drop=True), by_level, order, other_budget, incomplete)
+
+
+def marginal(selection: Selection, factor: str, other: str) -> pd.DataFrame:
+    """The best value of ``factor`` less each other value, averaged over levels and the values of ``other`` that all share.
+
+    Averaging over everything that could be chosen chooses nothing, so this is not flattered by selection.
+    """
+    rows = selection.rows[~is_control(selection.rows)]
+    counts = rows.groupby(other)[factor].nunique()
+    shared = rows[rows[other].isin(counts.index[counts == rows[factor].nunique()])]
+    means = shared.pivot_table(index=n.SEED, columns=factor, values=VALIDATION_CHANGE, aggfunc="mean")
+    if means.shape[1] < 2:
+        return pd.DataFrame()
+    best, *rest = means.mean().sort_values(ascending=False, kind="stable").index
+    found = [{ONE: best, OTHER: value} | estimate(means[best] - means[value])._asdict() for value in rest]
+    return judged(pd.DataFrame(found, columns=[ONE, OTHER, *Estimate._fields]))
+
+
+def selection_sentence(selection: Selection) -> str:
+    """What selection puts first, and by how little."""
+    first = selection.scores[selection.scores[RECIPE] == selection.order[0]].iloc[0].to_dict()
+    told = (
+        f"On the seeds that choose ({say.seeds(selection.rows[n.SEED])}) {first[LABEL]} is first of {len(selection.order)} "
+        f"recipes: its mean change of validation accuracy over {say.levels(selection.rows[LEVEL])} of the channels is "
+        f"{say.evidence(first)}"
+    )
+    if len(selection.order) < 2:
+        return f"{told}."
+    second = selection.scores[selection.scores[RECIPE] == selection.order[1]].iloc[0].to_dict()
+    return f"{told}; {second[LABEL]} follows {say.size(first[MEAN] - second[MEAN])} behind."
+
+
+def marginal_sentence(found: pd.DataFrame, what: str, others: str) -> str:
+    """Which value is best in the mean over all others, and whether the next one is a tie."""
+    if found.empty:
+        return ""
+    best, tied = found.iloc[0][ONE], found[found[VERDICT] == TIE]
+    head = f"Averaged over the {others} that all of them share, on those seeds,"
+    if found[COUNT].max() < MIN_SEEDS:
+        return f"{head} {best} is the first {what}, but {say.too_few(found[COUNT].max())}."
+    nearest = found.sort_values(MEAN).iloc[0].to_dict()
+    if tied.empty:
+        return f"{head} {best} is the best {what}; {best} less the next, {nearest[OTHER]}, is {say.evidence(nearest)}."
+    names = say.joined([best, *tied[OTHER]])
+    beaten = found.loc[found[VERDICT] == HIGHER, OTHER]
+    told = f"{head} the {what}s {names} are a tie: {best} less {nearest[OTHER]} is {say.evidence(nearest)}"
+    return f"{told}. Behind: {say.joined(beaten)}." if len(beaten) else f"{told}."
+
+
+def grid(selection: Selection) -> pd.DataFrame:
+    """Importance × pruner: mean change over levels; of several recipes in one cell, the best."""
+    cells = selection.scores.assign(**{n.PRUNER: selection.scores[n.PRUNER].fillna("none")})
+    cells = cells.drop_duplicates([n.IMPORTANCE, n.PRUNER])
+    table = cells.pivot_table(index=n.IMPORTANCE, columns=n.PRUNER, values=MEAN)
+    pruners = table.mean().sort_values(ascending=False, kind="stable").index
+    importances = table.max(axis=1).sort_values(ascending=False, kind="stable").index
+    # The control last, whatever it reaches.
+    return table.loc[sorted(importances, key=lambda name: name == CONTROL), pruners]
+
+
+def tables(selection: Selection) -> list[Table]:
+    """Importance × pruner, and every recipe at every level."""
+    means, half = grid(selection), {}
+    for row in reversed(selection.scores.to_dict("records")):
+        half[row[n.IMPORTANCE], "none" if pd.isna(row[n.PRUNER]) else row[n.PRUNER]] = say.cell(row)
+    shown = pd.DataFrame(
+        {"importance": means.index, **{p: [half.get((i, p), words.MISSING) for i in means.index] for p in means.columns}}
+    )
+    return [
+        Table("Selection: mean change of validation accuracy over all levels, in points (importance by pruner)", shown),
+        Table("Selection: every recipe at every level (share of the channels), best first", _level_table(selection)),
+    ]
+
+
+def _level_table(selection: Selection) -> pd.DataFrame:
+    cells = {(row[RECIPE], row[LEVEL]): say.cell(row) for row in selection.by_level.to_dict("records")}
+    levels = sorted(set(selection.rows[LEVEL]))
+    rows: list[dict[str, Any]] = [
+        {"recipe": row[LABEL], "mean": say.cell(row), **{say.level(at): cells[row[RECIPE], at] for at in levels}}
+        for row in selection.scores.to_dict("records")
+    ]
+    return pd.DataFrame(rows)

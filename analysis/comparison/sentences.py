@@ -1,0 +1,139 @@
+"""Numbers of a comparison as sentences tell them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from analysis import words
+from analysis.comparison.statistics import ADJUSTED, CONFIDENCE, COUNT, HIGH, LOW, MEAN, MIN_SEEDS, TIE, UNDECIDED, VERDICT
+from analysis.words import MISSING
+
+MINUS = "\N{MINUS SIGN}"
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the report: headings and cells as a reader sees them."""
+
+    title: str
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one question comes to."""
+
+    headline: str
+    """one sentence for the summary; empty where there is nothing to say"""
+    paragraph: str
+    details: Sequence[str] = ()
+    missing: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    findings: Mapping[str, Any] = field(default_factory=dict)
+    """frames and plain values, for machines"""
+
+
+def points(share: float) -> str:
+    """A signed difference of accuracy: -0.0042 -> "−0.42 points"."""
+    return f"{signed(share)} points"
+
+
+def signed(share: float) -> str:
+    """A signed difference in points, two decimals and a true minus sign."""
+    if pd.isna(share):
+        return MISSING
+    text = f"{100 * share:+.2f}".replace("-", MINUS)
+    return "0.00" if text in ("+0.00", f"{MINUS}0.00") else text
+
+
+def size(share: float) -> str:
+    """A difference without its sign."""
+    return f"{abs(100 * share):.2f} points"
+
+
+def evidence(row: Mapping[Any, Any]) -> str:
+    """A mean difference with all that it rests on: interval, seeds, and the adjusted p where it was tested."""
+    return f"{points(row[MEAN])} ({support(row)})"
+
+
+def support(row: Mapping[Any, Any]) -> str:
+    """What a mean rests on: its interval, the number of seeds, the adjusted p where it was tested."""
+    parts = [f"n = {row[COUNT]:.0f} {'seed' if row[COUNT] == 1 else 'seeds'}"]
+    if pd.notna(row[LOW]):
+        parts.insert(0, f"{words.percent(CONFIDENCE, 0)} interval {signed(row[LOW])} to {signed(row[HIGH])}")
+    if pd.notna(row.get(ADJUSTED)):
+        parts.append(probability(row[ADJUSTED]))
+    return ", ".join(parts)
+
+
+def probability(adjusted: float) -> str:
+    """An adjusted p value."""
+    return "adjusted p < 0.001" if adjusted < 0.001 else f"adjusted p = {adjusted:.2g}"
+
+
+def cell(row: Mapping[Any, Any], *, verdict: bool = True) -> str:
+    """A mean difference for a table: "−0.42 ± 0.38, lower"."""
+    if pd.isna(row[MEAN]):
+        return MISSING
+    half = f" {PLUS_MINUS} {100 * (row[HIGH] - row[MEAN]):.2f}" if pd.notna(row[LOW]) else ""
+    said = row.get(VERDICT) if verdict else None
+    return f"{signed(row[MEAN])}{half}" + (f", {said}" if said and said != UNDECIDED else "")
+
+
+def level(share: float) -> str:
+    """A level in percent, without idle decimals."""
+    return f"{100 * share:.4g}%"
+
+
+def levels(shares: Iterable[float]) -> str:
+    """Several levels: "50, 80 and 90%"."""
+    found = [f"{100 * share:.4g}" for share in sorted(set(shares))]
+    return f"{joined(found)}%"
+
+
+def joined(parts: Iterable[str], last: str = "and") -> str:
+    """Parts of a sentence: "a, b and c"."""
+    *most, end = list(parts) or [""]
+    return f"{', '.join(most)} {last} {end}" if most else end
+
+
+def some(names: Sequence[str], most: int = 6) -> str:
+    """Names, of which only the first few where there are many."""
+    if len(names) <= most:
+        return joined(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def seeds(numbers: Iterable[Any]) -> str:
+    """The seeds by number: "0, 1 and 2"."""
+    return joined(str(int(number)) for number in sorted(set(numbers)))
+
+
+def too_few(count: float) -> str:
+    """Why nothing is concluded."""
+    return f"nothing is concluded from n = {count:.0f} {'seed' if count == 1 else 'seeds'} ({MIN_SEEDS} are needed)"
+
+
+def is_tie(row: Mapping[Any, Any]) -> bool:
+    """Whether the difference was tested and is a tie."""
+    return bool(row[VERDICT] == TIE)
+
+
+def retraining(name: Any) -> str:
+    """A retraining in words."""
+    return words.RETRAINING.get(name, str(name).replace("_", " "))
+
+
+def epochs(count: float) -> str:
+    """A number of epochs."""
+    return f"{count:g} {'epoch' if count == 1 else 'epochs'}"
+
+
+def sentence(text: str) -> str:
+    """With a capital at its beginning."""
+    return text[:1].upper() + text[1:]

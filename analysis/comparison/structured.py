@@ -1,0 +1,153 @@
+"""Question 3: which importance and which pruner suit this network best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.comparison import confirmation as fresh
+from analysis.comparison import scratch
+from analysis.comparison import selection as stage
+from analysis.comparison import sentences as say
+from analysis.comparison.columns import BASE, CHANGE, LABEL, RECIPE, VALIDATION_CHANGE, is_control
+from analysis.comparison.confirmation import Confirmation
+from analysis.comparison.selection import Selection
+from analysis.comparison.sentences import Answer
+from analysis.comparison.statistics import MEAN, MIN_SEEDS
+from analysis.comparison.sweep import Sweep
+from trainables import names as n
+
+
+def answer(sweep: Sweep) -> Answer:
+    """Selection on the seeds of the sweep; the conclusion on fresh seeds alone."""
+    selection, confirmation = stage.select(sweep), fresh.confirm(sweep)
+    pairs = scratch.against_scratch(sweep, _against_scratch(sweep, selection))
+    against, levels = scratch.pooled(pairs), scratch.by_level(pairs)
+    missing = list(_missing(sweep, selection, confirmation, pairs))
+    if selection is None and confirmation is None:
+        return Answer("", "", missing=missing)
+    tables = [*(fresh.tables(confirmation) if confirmation else []), *(stage.tables(selection) if selection else [])]
+    return Answer(
+        headline=_headline(selection, confirmation),
+        paragraph=" ".join(_paragraph(selection, confirmation)),
+        details=[*_details(selection, confirmation), *scratch.sentences(against)],
+        missing=missing,
+        tables=[*tables[:2], *([scratch.table(levels)] if len(levels) else []), *tables[2:]],
+        findings=_findings(selection, confirmation) | {"scratch": against, "scratch_by_level": levels},
+    )
+
+
+def _paragraph(selection: Selection | None, confirmation: Confirmation | None) -> Iterator[str]:
+    if confirmation and confirmation.concludes:
+        yield fresh.winner_sentence(confirmation)
+        yield fresh.factor_sentence(confirmation, n.IMPORTANCE, "importance")
+        yield fresh.factor_sentence(confirmation, n.PRUNER, "pruner")
+        yield from fresh.ratio_sentences(confirmation)
+        return
+    count = len(confirmation.seeds) if confirmation else 0
+    yield f"Nothing is concluded yet: {count} of the fresh seeds have run, and {MIN_SEEDS} are needed."
+    if selection:
+        yield f"Provisionally: {stage.selection_sentence(selection)}"
+
+
+def _details(selection: Selection | None, confirmation: Confirmation | None) -> Iterator[str]:
+    if confirmation and confirmation.concludes:
+        yield fresh.control_sentence(confirmation)
+        if selection:
+            yield stage.selection_sentence(selection)
+    if selection is None:
+        return
+    for factor, what, other in ((n.IMPORTANCE, "importance", n.PRUNER), (n.PRUNER, "pruner", n.IMPORTANCE)):
+        if told := stage.marginal_sentence(stage.marginal(selection, factor, other), what, f"{other}s"):
+            yield told
+    provisional = fresh.compare(_leaders(selection))
+    if provisional and provisional.concludes and not (confirmation and confirmation.concludes):
+        for told in fresh.ratio_sentences(provisional):
+            yield f"Provisionally, on the seeds that choose. {told}"
+        if told := fresh.control_sentence(provisional):
+            yield f"Provisionally, on the seeds that choose. {told}"
+
+
+def _leaders(selection: Selection) -> pd.DataFrame:
+    """The first two of selection and the plain control: what a final could be between."""
+    rows = selection.rows
+    kept = rows[rows[RECIPE].isin(selection.order[:2]) | (is_control(rows) & rows[n.PRUNER].eq(BASE))]
+    return kept.assign(**{CHANGE: kept[VALIDATION_CHANGE]})
+
+
+def _against_scratch(sweep: Sweep, selection: Selection | None) -> list[str]:
+    rows = sweep.structured
+    control = list(rows.loc[is_control(rows) & rows[n.PRUNER].eq(BASE), RECIPE].unique())
+    return [*(selection.order[:1] if selection else []), *control]
+
+
+def _headline(selection: Selection | None, confirmation: Confirmation | None) -> str:
+    if confirmation and confirmation.concludes and len(confirmation.finalists) > 1:
+        tied = confirmation.tied()
+        if len(tied) == 1:
+            gap = confirmation.pairs.iloc[0].to_dict()
+            return f"Of the structured recipes {tied.iloc[0][LABEL]} suits this network best, {_by(gap)}."
+        return f"Of the structured recipes {say.joined(tied[LABEL])} are a tie on the fresh seeds."
+    if selection:
+        first = selection.scores[selection.scores[RECIPE] == selection.order[0]].iloc[0]
+        return f"Of the structured recipes {first[LABEL]} is first at selection; fresh seeds have not confirmed it yet."
+    return ""
+
+
+def _by(gap: Mapping[Any, Any]) -> str:
+    return f"by {say.points(gap[MEAN])} over the next ({say.support(gap)})"
+
+
+def _missing(
+    sweep: Sweep, selection: Selection | None, confirmation: Confirmation | None, pairs: pd.DataFrame
+) -> Iterator[str]:
+    if selection is None:
+        yield "no structured networks on the seeds that choose yet"
+    else:
+        if selection.incomplete:
+            yield f"not on all seeds and levels yet, so left out of the selection: {say.some(selection.incomplete)}"
+        if selection.other_budget:
+            yield f"with other budgets at their levels, so left out of the selection: {say.some(selection.other_budget)}"
+        if not is_control(selection.rows).any():
+            yield "the control, random importance, has no complete structured schedule yet"
+    if confirmation is None:
+        yield "no finalists on fresh seeds yet"
+    else:
+        waiting = sorted(sweep.fresh - set(confirmation.seeds))
+        if waiting:
+            seeds = "seeds" if len(waiting) > 1 else "seed"
+            yield f"not complete for all finalists yet: fresh {seeds} {say.seeds(waiting)}"
+        if confirmation.incomplete:
+            yield f"incomplete on fresh seeds, so left out: {say.some(confirmation.incomplete)}"
+        if not is_control(confirmation.rows).any():
+            yield "the control, random importance, has not run on the fresh seeds"
+    if sweep.scratch.empty:
+        yield "the control, the pruned shapes trained from scratch, has not run yet"
+    elif pairs.empty:
+        yield "no network trained from scratch has the shape, the seed and the epochs of a pruned one"
+
+
+def _findings(selection: Selection | None, confirmation: Confirmation | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if selection:
+        found |= {"selection": selection.scores, "selection_by_level": selection.by_level}
+        for factor, other in ((n.IMPORTANCE, n.PRUNER), (n.PRUNER, n.IMPORTANCE)):
+            found[f"selection_{factor}"] = stage.marginal(selection, factor, other)
+    if confirmation:
+        labels = confirmation.scores.set_index(RECIPE)[LABEL]
+        frames = {
+            "pairs": confirmation.pairs,
+            "pairs_by_level": confirmation.by_level,
+            "change_with_ratio": confirmation.turning,
+        }
+        named = {
+            name: frame.assign(**{side: frame[side].map(labels) for side in (fresh.ONE, fresh.OTHER)})
+            for name, frame in frames.items()
+        }
+        concluded = confirmation.concludes
+        best = list(confirmation.tied()[LABEL]) if concluded else []
+        found |= {"concludes": concluded, "fresh_seeds": confirmation.seeds, "best": best}
+        found |= {"finalists": confirmation.scores, **named}
+    return found

@@ -1,0 +1,146 @@
+"""The sentences at the top of a comparison, and where its numbers come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import pandas as pd
+
+from analysis import words
+from analysis.comparison import sentences as say
+from analysis.comparison.columns import REPORTED, TEST
+from analysis.comparison.families import reach_sentence, sides
+from analysis.comparison.sentences import Answer
+from analysis.comparison.statistics import CONFIDENCE, MIN_SEEDS
+from analysis.comparison.sweep import Sweep
+from trainables import names as n
+
+RULES = (
+    "The data were split once. Whatever is chosen (retraining, recipes, finalists) is chosen on validation data; the test "
+    "split is opened once, by a command of its own, for schedules that the study file names in advance.",
+    "Every seed has its own dense network. Differences are taken within a seed, and n is always a number of seeds. A "
+    "comparison has the same starting weights, the same retraining and the same number of epochs on both sides.",
+    f"Intervals are {words.percent(CONFIDENCE, 0)} Student t intervals of the mean over seeds. From fewer than {MIN_SEEDS} "
+    "seeds nothing is concluded, and with three the interval is wide: 4.3 standard errors to each side; with five, 2.8. "
+    "They describe seeds, not other data sets or networks.",
+    "Where several differences answer one question, Holm's method corrects them together (Holm 1979). A difference whose "
+    f"adjusted p is {1 - CONFIDENCE:.2g} or more is called a tie: not shown to differ, which is not the same as shown "
+    "to be equal. Printed intervals are of each difference alone.",
+    "Sparsity is the achieved share of the prunable weights; bytes are those of files really written; time is measured, "
+    "never inferred.",
+    "Retraining ends with its last epoch's weights; no epoch is picked.",
+)
+BANDS = (
+    f"Bands: {words.percent(CONFIDENCE, 0)} t interval over seeds, smallest to largest value of fewer than {MIN_SEEDS}. "
+    "Grey crosses: random importance, the control."
+)
+
+
+def summary(sweep: Sweep, one_shot: Answer, iterative: Answer, structured: Answer, families: Answer) -> list[str]:
+    """What the four answers come to, in a handful of sentences."""
+    both = sides(sweep)
+    reach = [
+        reach_sentence(rows, family, sweep.dense)
+        for family, rows in ((n.UNSTRUCTURED, both.unstructured), (n.STRUCTURED, both.structured))
+        if len(rows)
+    ]
+    headlines = [one_shot.headline, iterative.headline, structured.headline, families.headline]
+    return [_dense_sentence(sweep), *(text for text in headlines if text), *([" ".join(reach)] if reach else [])]
+
+
+def split_note(sweep: Sweep) -> str:
+    """On which data the numbers are, and why."""
+    if sweep.split == TEST:
+        return (
+            "Accuracies are on the test split, which was opened once, after everything had been chosen on validation data "
+            f"(all {sweep.compared} networks that are compared). Tables and sentences of the selection stage, and "
+            "accuracies before retraining, are on validation data."
+        )
+    known = f"{sweep.confirmed} of the {sweep.compared}" if sweep.confirmed else "none of the"
+    return (
+        f"All accuracies are on validation data: the test split has been opened for {known} networks that are compared, "
+        "and numbers of the two splits are never mixed. What was chosen on validation data looks better there than it is."
+    )
+
+
+def facts(sweep: Sweep) -> pd.DataFrame:
+    """Where the numbers come from: data, hardware, hours, seeds, networks."""
+    return pd.DataFrame(list(_facts(sweep)), columns=["what", "value"])
+
+
+def _dense_sentence(sweep: Sweep) -> str:
+    accuracy, settings = sweep.dense[REPORTED], sweep.study.settings
+    model, data = _section(settings, "model").get("name"), data_name(_section(settings, "data"))
+    what = f"the dense {model}" if model else "the dense network"
+    on = f" on {data}" if data else ""
+    if len(accuracy) == 1:
+        return f"{say.sentence(what)}{on} reaches {words.percent(accuracy.iloc[0], 2)} {sweep.split} accuracy (one seed)."
+    return (
+        f"{say.sentence(what)}{on} reaches {words.percent(accuracy.mean(), 2)} {sweep.split} accuracy (mean of "
+        f"{len(accuracy)} seeds, each with its own dense network; {words.percent(accuracy.min(), 2)} to "
+        f"{words.percent(accuracy.max(), 2)})."
+    )
+
+
+def data_name(data: Mapping[str, Any]) -> str:
+    """The data set; of a folder of images, which folder."""
+    if data.get("dataset") == "folder":
+        # Its last part names the copy; where it lay says nothing.
+        return f"{PurePath(str(data.get('root'))).name} (a folder of images)"
+    return str(data.get("dataset") or "")
+
+
+def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
+    study, rows = sweep.study, sweep.rows
+    data, from_run = _section(study.settings, "data"), _section(study.provenance, "data")
+    if data:
+        yield "data set", data_name(data)
+    yield from _known(from_run, {"training_images": "training images", "validation_images": "validation images"})
+    yield from _known(from_run, {"fingerprint": "fingerprint of the data"})
+    model = _section(study.settings, "model")
+    if model:
+        yield "network", " ".join([str(model.get("name")), _text(model.get("arguments") or "")]).strip()
+    yield (
+        "dense parameters",
+        f"{sweep.dense[n.PARAMS].max():,.0f}" if sweep.dense[n.PARAMS].notna().any() else words.MISSING,
+    )
+    yield from _known(
+        _section(study.provenance, "hardware"), {"processor": "processor", "cores": "cores", "cpu": "processor"}
+    )
+    yield from _known(
+        _section(study.provenance, "training"),
+        {"device": "device", "precision": "precision", "threads": "threads a network"},
+    )
+    yield from _known(study.provenance, {"hours": "hours the study ran", "first_run": "first run", "last_run": "last run"})
+    computed = study.points[~study.points[n.REUSED]]
+    yield "hours of computing, summed over networks", words.number(computed[n.SECONDS].sum() / 3600)
+    yield "epochs trained", f"{computed[n.EPOCHS].sum():,.0f}"
+    yield "networks", f"{rows[n.STEP_ID].nunique():,} pruned, {len(sweep.dense)} dense"
+    choosing = sweep.selection(rows)[n.SEED]
+    yield "seeds that choose", say.seeds(choosing) if len(choosing) else words.MISSING
+    final = sweep.confirmation(rows)[n.SEED]
+    yield (
+        "fresh seeds",
+        say.seeds(final) if len(final) else f"{words.MISSING} (planned: {say.seeds(sweep.fresh) or 'none'})",
+    )
+    versions = _section(study.provenance, "versions")
+    if versions:
+        yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _known(section: Mapping[str, Any], wanted: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for key, label in wanted.items():
+        if section.get(key) is not None:
+            yield label, _text(section[key])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = settings.get(name)
+    return section if isinstance(section, dict) else {}

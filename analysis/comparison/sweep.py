@@ -1,0 +1,197 @@
+"""The rows of a sweep made ready to be compared: within seeds, by recipe and level, on one split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.comparison import sentences as say
+from analysis.comparison.columns import (
+    BASE,
+    CHANGE,
+    CHANGE_BEFORE,
+    DENSE_EPOCHS,
+    LABEL,
+    LEVEL,
+    RECIPE,
+    REPORTED,
+    SCRATCH,
+    TEST,
+    VALIDATION,
+    VALIDATION_CHANGE,
+    WHO,
+    is_control,
+)
+from analysis.comparison.ranking import equal_budget, ranked
+from analysis.confirmed import load_confirmed
+from analysis.load import Study
+from analysis.words import RETRAINING
+from trainables import names as n
+
+# A recipe is what is left of a schedule without its seed and its level.
+RECIPE_COLUMNS = (
+    n.FAMILY, n.IMPORTANCE, n.PRUNER, n.SCOPE, n.ROUND_TO, n.SCHEDULE, n.STEP_RATIO, n.STEPS, n.FINE_TUNE_EPOCHS,
+    n.SPARSE_EPOCHS, n.RETRAIN,
+)  # fmt: skip
+DETAILS: Mapping[str, Callable[[Any], str]] = {
+    n.SCOPE: str,
+    n.STEPS: lambda value: f"{value:g} steps",
+    n.RETRAIN: lambda value: RETRAINING.get(value, str(value)),
+    n.FINE_TUNE_EPOCHS: lambda value: f"{say.epochs(value)} a step",
+    n.SPARSE_EPOCHS: lambda value: f"{say.epochs(value)} of sparse training a step",
+    n.SCHEDULE: str,
+    n.STEP_RATIO: lambda value: f"{100 * value:g}% of what remains a step",
+    n.ROUND_TO: lambda value: f"widths in multiples of {value:g}",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A sweep's networks, each once for every recipe that it is a step of, with its change against its dense network."""
+
+    study: Study
+    rows: pd.DataFrame
+    dense: pd.DataFrame
+    fresh: frozenset[int]
+    """the seeds that had no part in choosing recipes"""
+    split: str
+    """whose accuracies REPORTED and CHANGE hold: those of all networks, never a mixture"""
+    confirmed: int
+    """how many of the ``compared`` networks have a test accuracy"""
+    compared: int
+
+    @property
+    def one_shot(self) -> pd.DataFrame:
+        """Unstructured, one cut."""
+        return self._unstructured[self._unstructured[n.STEPS] == 1]
+
+    @property
+    def iterative(self) -> pd.DataFrame:
+        """Unstructured, several cuts."""
+        return self._unstructured[self._unstructured[n.STEPS] > 1]
+
+    @property
+    def structured(self) -> pd.DataFrame:
+        """Structured, pruned from the trained network, at the budget that most recipes have at their level."""
+        return equal_budget(structured(self.rows))[0]
+
+    @property
+    def scratch(self) -> pd.DataFrame:
+        """The control: pruned shapes trained from scratch."""
+        return self.rows[(self.rows[n.FAMILY] == n.STRUCTURED) & (self.rows[n.RETRAIN] == SCRATCH)]
+
+    @property
+    def _unstructured(self) -> pd.DataFrame:
+        return self.rows[(self.rows[n.FAMILY] == n.UNSTRUCTURED) & (self.rows[n.RETRAIN] != SCRATCH)]
+
+    def selection(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the seeds that choose."""
+        return rows[~rows[n.SEED].isin(self.fresh)]
+
+    def confirmation(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows of the fresh seeds."""
+        return rows[rows[n.SEED].isin(self.fresh)]
+
+
+def structured(rows: pd.DataFrame) -> pd.DataFrame:
+    """The structured networks that were pruned from a trained one."""
+    return rows[(rows[n.FAMILY] == n.STRUCTURED) & (rows[n.RETRAIN] != SCRATCH)]
+
+
+def load_sweep(study: Study) -> Sweep:
+    """The study's rows; on the test split where it is known of every network that a conclusion rests on."""
+    rows, fresh, confirmed = _rows(study), _fresh(study.settings), load_confirmed(study.folder)
+    compared = {*_compared(rows, fresh)[n.STEP_ID], *study.dense[n.STEP_ID]}
+    covered = sum(step_id in confirmed for step_id in compared)
+    split = TEST if covered == len(compared) else VALIDATION
+    dense = study.dense.assign(**{REPORTED: _reported(study.dense, confirmed, split)})
+    rows = rows.assign(**{REPORTED: _reported(rows, confirmed, split)})
+    rows[CHANGE] = rows[REPORTED] - rows[n.SEED].map(dense.set_index(n.SEED)[REPORTED])
+    return Sweep(study, rows, dense, fresh, split, covered, len(compared))
+
+
+def _compared(rows: pd.DataFrame, fresh: frozenset[int]) -> pd.DataFrame:
+    # Recipes that selection dropped are told by the validation numbers that dropped them, so they need no others.
+    kept = structured(rows)
+    choosing, confirming = kept[~kept[n.SEED].isin(fresh)], kept[kept[n.SEED].isin(fresh)]
+    chosen = ranked(equal_budget(choosing)[0])[:1]
+    named = {*confirming[RECIPE], *chosen, *choosing.loc[is_control(choosing) & choosing[n.PRUNER].eq(BASE), RECIPE]}
+    dropped = choosing[~choosing[RECIPE].isin(named)]
+    return rows.drop(index=dropped.index)
+
+
+def _rows(study: Study) -> pd.DataFrame:
+    # A chain's first step can be a one-shot network as well: it is then a row of both recipes.
+    rows = study.points[study.points[n.FAMILY] != n.DENSE].copy()
+    rows[LEVEL] = rows[n.REQUESTED_SPARSITY].fillna(rows[n.SPARSITY]).round(4)
+    rows[n.STEPS] = rows[n.STEPS].fillna(1)
+    rows[RECIPE] = [_recipe(row) for row in rows[list(RECIPE_COLUMNS)].to_dict("records")]
+    rows = rows.drop_duplicates([n.STEP_ID, RECIPE, n.SEED]).reset_index(drop=True)
+    rows[LABEL] = _labels(rows)
+    rows[WHO] = _who(rows)
+    dense = study.dense.set_index(n.SEED)
+    rows[DENSE_EPOCHS] = rows[n.SEED].map(dense[n.EPOCHS])
+    rows[VALIDATION_CHANGE] = rows[n.ACCURACY] - rows[n.SEED].map(dense[n.ACCURACY])
+    rows[CHANGE_BEFORE] = rows[n.ACCURACY_BEFORE] - rows[n.SEED].map(dense[n.ACCURACY])
+    return _timed(rows, study)
+
+
+def _recipe(row: Mapping[Any, Any]) -> str:
+    # One cut is told by its level alone, whichever kind of schedule asked for it.
+    idle = (n.SCHEDULE, n.STEP_RATIO) if row[n.STEPS] == 1 else ()
+    values = {c: None if c in idle or pd.isna(row[c]) else row[c] for c in RECIPE_COLUMNS}
+    return json.dumps(values, default=int)
+
+
+def _labels(rows: pd.DataFrame) -> pd.Series:
+    """Importance and pruner, with those other settings in which recipes of equal importance and pruner differ."""
+    first = rows.drop_duplicates(RECIPE).set_index(RECIPE)
+    pruners = first[n.PRUNER].map(lambda pruner: "" if pd.isna(pruner) else f" + {pruner}")
+    importances = first[n.IMPORTANCE].fillna("no importance").astype(str)
+    names: dict[str, str] = {str(recipe): name for recipe, name in (importances + pruners).items()}
+    kinds = (
+        first[n.FAMILY]
+        + importances
+        + pruners
+        + first[n.STEPS].gt(1).astype(str)
+        + first[n.RETRAIN].eq(SCRATCH).astype(str)
+    )
+    for _, group in first.groupby(kinds, sort=False):
+        varied = [column for column in DETAILS if group[column].nunique(dropna=False) > 1]
+        for recipe, row in group.iterrows():
+            details = [DETAILS[column](row[column]) for column in varied if pd.notna(row[column])]
+            names[str(recipe)] = f"{names[str(recipe)]} ({', '.join(details)})" if details else names[str(recipe)]
+    return rows[RECIPE].map(names)
+
+
+def _who(rows: pd.DataFrame) -> pd.Series:
+    importance = rows[n.IMPORTANCE].fillna("no importance").astype(str)
+    several = rows.groupby([n.FAMILY, n.IMPORTANCE], dropna=False)[n.SCOPE].transform("nunique") > 1
+    return importance.where(~several, importance + " (" + rows[n.SCOPE].astype(str) + ")")
+
+
+def _timed(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Latencies filled in from networks of the same shape, because those run equally fast in a dense runtime."""
+    for column in (n.LATENCY, n.LATENCY_LARGE):
+        known = study.points[study.points[column].gt(0) & study.points[n.SHAPE_ID].notna()]
+        by_shape = known.groupby(n.SHAPE_ID)[column].median()
+        by_step = study.pruned.set_index(n.STEP_ID)[column]
+        rows[column] = rows[column].fillna(rows[n.STEP_ID].map(by_step)).fillna(rows[n.SHAPE_ID].map(by_shape))
+    return rows
+
+
+def _reported(rows: pd.DataFrame, confirmed: Mapping[str, float], split: str) -> pd.Series:
+    if split == VALIDATION:
+        return rows[n.ACCURACY]
+    return rows[n.STEP_ID].map(confirmed).astype(np.float64)
+
+
+def _fresh(settings: Mapping[str, Any]) -> frozenset[int]:
+    section = settings.get("finalists")
+    seeds = section.get("seeds") if isinstance(section, dict) else None
+    return frozenset(seed for seed in seeds if isinstance(seed, int)) if isinstance(seeds, list) else frozenset()

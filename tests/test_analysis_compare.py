@@ -1,0 +1,542 @@
+"""The comparison of a sweep: its statistics in closed form, and answers that change when the numbers do."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.__main__ import main
+from analysis.comparison import curves, iterative, scratch
+from analysis.comparison.columns import CHANGE, LEVEL, TEST, VALIDATION
+from analysis.comparison.ranking import complete
+from analysis.comparison.report import QUESTIONS, write_comparison
+from analysis.comparison.sentences import Answer, cell, evidence, joined, levels, signed
+from analysis.comparison.statistics import HIGHER, LOWER, TIE, UNDECIDED, VERDICT, band, estimate, estimates, holm, judged
+from analysis.comparison.sweep import Sweep as Loaded
+from analysis.comparison.sweep import load_sweep
+from analysis.confirmed import load_confirmed
+from analysis.load import load_study
+from tests.made_up import LEVELS, MATCHED, Sweep, confirmed, dense, point, sweep_study
+from trainables import names as n
+
+HOSTILE = "<script>alert(1)</script>|$\\frac{$ [x](javascript:y) *b*"
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    study = sweep_study(tmp_path_factory.mktemp("results") / "comparison")
+    write_comparison(load_study(study))
+    return study
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Callable[..., Answer]:
+    """One question's answer to a sweep, or to some rows of it."""
+
+    def answer(question: str, sweep: Sweep | None = None, rows: Sequence[Row] | None = None) -> Answer:
+        return QUESTIONS[question].answer(loaded(tmp_path, sweep, rows))
+
+    return answer
+
+
+def loaded(path: Path, sweep: Sweep | None = None, rows: Sequence[Row] | None = None) -> Loaded:
+    return load_sweep(load_study(sweep_study(path, sweep, rows)))
+
+
+# Statistics.
+
+
+def test_an_interval_is_students() -> None:
+    found = estimate([1.0, 2.0, 3.0])
+    half = 4.302652729911275 / np.sqrt(3)
+    assert found.mean == 2 and found.n == 3
+    assert found.low == pytest.approx(2 - half) and found.high == pytest.approx(2 + half)
+    # With two degrees of freedom the distribution has a closed form: P(|T| > t) = 1 - t / sqrt(2 + t²).
+    t = 2 * np.sqrt(3)
+    assert found.p == pytest.approx(1 - t / np.sqrt(2 + t * t))
+
+
+def test_an_interval_needs_two_values_and_alike_ones_leave_no_doubt() -> None:
+    assert estimate([0.5]).mean == 0.5 and np.isnan([estimate([0.5]).low, estimate([0.5]).p]).all()
+    assert np.isnan(estimate([]).mean) and estimate([]).n == 0
+    alike = estimate([0.1, 0.1, 0.1])
+    assert alike.low == alike.high == pytest.approx(0.1) and alike.p == 0
+    assert estimate([0.0, 0.0, 0.0]).p == 1
+
+
+def test_holm_in_closed_form() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.6]) == pytest.approx([1.0, 1.0])
+    assert holm([0.02]) == pytest.approx([0.02]) and len(holm([])) == 0
+    # Adjusting never changes the order, and never makes a p smaller.
+    p = np.random.default_rng(0).uniform(size=20)
+    assert (holm(p) >= p).all() and (np.diff(holm(p)[np.argsort(p)]) >= 0).all()
+
+
+def test_a_band_is_the_range_of_few_values() -> None:
+    assert band([1.0, 4.0]) == (1.0, 4.0) and band([3.0]) == (3.0, 3.0)
+    assert band([1.0, 2.0, 3.0]) == pytest.approx((estimate([1.0, 2.0, 3.0]).low, estimate([1.0, 2.0, 3.0]).high))
+
+
+def test_n_is_a_number_of_seeds() -> None:
+    rows = pd.DataFrame({"seed": [0, 0, 1, 1], "value": [1.0, 3.0, 4.0, 4.0], "kind": "a"})
+    found = estimates(rows, ["kind"], "value", "seed").iloc[0]
+    assert found["n"] == 2 and found["mean"] == 3
+
+
+def test_verdicts_are_of_the_corrected_p() -> None:
+    frame = pd.DataFrame([estimate(values)._asdict() for values in ([1.0, 1.1, 1.2], [1.0, 1.6, 2.9], [-5.0, -5.1])])
+    assert list(judged(frame)[VERDICT]) == [HIGHER, TIE, UNDECIDED]
+    # Alone, 0.023 would be a finding; beside four others it is a tie.
+    one = pd.DataFrame([estimate([0.8, 1.0, 1.4])._asdict()])
+    other = pd.DataFrame([estimate([-1.0, 1.0, 0.1])._asdict()] * 4)
+    assert judged(one)[VERDICT][0] == HIGHER and judged(pd.concat([one, other], ignore_index=True))[VERDICT][0] == TIE
+    assert judged(-1 * one.assign(n=-3, p=-0.01))[VERDICT][0] == LOWER
+
+
+def test_complete_keeps_what_every_seed_has() -> None:
+    rows = pd.DataFrame({n.SEED: [0, 0, 1, 1, 2], LEVEL: [0.1, 0.2, 0.1, 0.2, 0.2]})
+    assert set(complete(rows)[LEVEL]) == {0.2} and set(complete(rows)[n.SEED]) == {0, 1, 2}
+
+
+def test_numbers_in_sentences() -> None:
+    assert signed(-0.0042) == "−0.42" and signed(0.0) == "0.00" and signed(-1e-9) == "0.00" and signed(0.01) == "+1.00"
+    assert joined(["a"]) == "a" and joined(["a", "b", "c"]) == "a, b and c" and joined([]) == ""
+    assert levels([0.95, 0.5, 0.5]) == "50 and 95%"
+    row = estimate([0.01, 0.02, 0.03])._asdict()
+    assert evidence(row) == "+2.00 points (95% interval −0.48 to +4.48, n = 3 seeds)"
+    assert evidence(estimate([0.01])._asdict()) == "+1.00 points (n = 1 seed)"
+    assert cell(row) == "+2.00 ± 2.48"
+
+
+# Curves.
+
+
+def curve(*pairs: tuple[float, float]) -> curves.Curve:
+    factors, changes = zip(*pairs, strict=True)
+    return np.log2(np.array(factors)), np.array(changes)
+
+
+def test_curves_are_straight_between_doublings() -> None:
+    falling, flat = curve((1, 0.0), (4, -0.02)), curve((1, -0.01), (4, -0.01))
+    assert curves.difference(falling, flat, np.array([1.0])) == pytest.approx([0.0])
+    assert curves.mean_difference(falling, flat, 0.0, 2.0) == pytest.approx(0.0)
+    (crossing,) = curves.crossings(7, falling, flat)
+    assert crossing == (7, pytest.approx(1), pytest.approx(4), pytest.approx(2))
+
+
+def test_curves_that_only_touch_do_not_cross() -> None:
+    falling = curve((1, 0.0), (2, -0.01), (4, 0.0))
+    assert curves.crossings(0, falling, curve((1, -0.01), (4, -0.01))) == []
+    assert curves.crossings(0, falling, curve((1, -0.02), (4, -0.02))) == []
+
+
+def test_only_what_both_cover_is_common() -> None:
+    short, long = (
+        {0: curve((1.2, 0), (4, 0)), 1: curve((1.3, 0), (3, 0))},
+        {0: curve((1.1, 0), (9, 0)), 1: curve((1.1, 0), (9, 0))},
+    )
+    assert curves.common_range(short, long) == pytest.approx((np.log2(1.3), np.log2(3)))
+    assert curves.common_range(short, {0: curve((5, 0), (9, 0))}) is None
+    assert curves.common_range(short, {2: curve((1.2, 0), (4, 0))}) is None
+
+
+def test_bytes_of_equal_size_are_one_place(tmp_path: Path) -> None:
+    study = load_study(sweep_study(tmp_path, Sweep(noise=0)))
+    sweep = load_sweep(study)
+    found = curves.curves(sweep.iterative, sweep.dense, curves.AXES[n.MACS])
+    assert all(len(x) == 1 and x[0] == 0 for x, _ in found.values()) and not curves.moves(found)
+
+
+# Question 1.
+
+
+def test_the_bend_is_found(ask: Callable[..., Answer]) -> None:
+    answer = ask("one_shot", Sweep(noise=0.0001))
+    bend = answer.findings["bend"].set_index(n.RETRAIN)["within_one_point"]
+    assert bend["fine_tune"] == 0.8 and bend["lr_rewind"] == 0.8
+    assert "up to 80% of the weights" in answer.paragraph and not answer.missing
+    gentle = ask("one_shot", Sweep(weight_cost=0.0001))
+    assert "the curve has not bent yet" in gentle.paragraph
+    harsh = ask("one_shot", Sweep(weight_cost=0.2))
+    assert "already at the lowest level tried, 20%" in harsh.paragraph
+    assert harsh.headline.startswith("Pruned in one shot, no level")
+
+
+def test_matches_for_the_chain_are_no_part_of_the_cost(ask: Callable[..., Answer]) -> None:
+    cost = ask("one_shot").findings["cost"]
+    assert set(cost[n.TOTAL_EPOCHS]) == {2.0} and len(cost) == 3 * len(LEVELS)
+
+
+def test_the_control_is_told_apart_or_not(ask: Callable[..., Answer]) -> None:
+    assert any("keeps more than random importance" in text for text in ask("one_shot").details)
+    rows = [row | ({n.ACCURACY: 0.9} if row[n.IMPORTANCE] else {}) for row in Sweep().rows()]
+    assert any("is a tie with random importance" in text for text in ask("one_shot", rows=rows).details)
+
+
+# Question 2.
+
+
+@pytest.mark.parametrize(
+    "share, headline",
+    [(0.5, "iterative pruning keeps more"), (-0.5, "one-shot pruning keeps more"), (0.0, "are a tie")],
+    ids=["iterative wins", "one-shot wins", "tie"],
+)
+def test_iterative_against_one_shot(ask: Callable[..., Answer], share: float, headline: str) -> None:
+    answer = ask("iterative", Sweep(iterative=share))
+    assert headline in answer.paragraph and headline in answer.headline
+    assert "with fine-tuning and learning-rate rewinding alike" in answer.paragraph
+    assert "Averaged over 50, 80, 90 and 95%" in answer.paragraph and "n = 3 seeds" in answer.paragraph
+
+
+def test_only_equal_epochs_are_pairs_and_a_network_is_no_pair_of_itself(tmp_path: Path) -> None:
+    sweep = loaded(tmp_path)
+    pairs, shared = iterative.matched(sweep.iterative, sweep.one_shot)
+    assert set(pairs[LEVEL]) == set(MATCHED) and shared == [LEVELS[0]]
+    assert len(pairs) == len(MATCHED) * 2 * 3
+    assert set(pairs[n.TOTAL_EPOCHS]) == {8.0, 14.0, 16.0, 18.0}
+
+
+def test_the_retrainings_are_compared(ask: Callable[..., Answer]) -> None:
+    assert any("learning-rate rewinding keeps more than fine-tuning" in text for text in ask("iterative").details)
+    worse = ask("iterative", Sweep(rewinding=-0.5))
+    assert any("fine-tuning keeps more than learning-rate rewinding" in text for text in worse.details)
+    same = ask("iterative", Sweep(rewinding=0, noise=0.004))
+    assert any("learning-rate rewinding and fine-tuning are a tie" in text for text in same.details)
+
+
+def test_two_seeds_conclude_nothing(ask: Callable[..., Answer]) -> None:
+    answer = ask("iterative", Sweep(seeds=(0, 1)))
+    assert "nothing is concluded yet" in answer.paragraph and "n = 2 seeds" in answer.paragraph
+
+
+# Question 3.
+
+
+def test_one_recipe_wins(ask: Callable[..., Answer]) -> None:
+    answer = ask("structured")
+    assert answer.findings["best"] == ["taylor + base"] and "taylor + base suits this network best" in answer.paragraph
+    assert "Best importance: taylor" in answer.paragraph and "Best pruner: base" in answer.paragraph
+    assert "n = 5 seeds" in answer.paragraph and "seeds 10, 11, 12, 13 and 14" in answer.paragraph
+
+
+def test_another_recipe_wins(ask: Callable[..., Answer]) -> None:
+    pruners = {"base": 1.3, "group_norm": 1.25, "growing_reg": 0.8}
+    answer = ask("structured", Sweep(pruners=pruners))
+    assert answer.findings["best"] == ["taylor + growing_reg"] and "Best pruner: growing_reg" in answer.paragraph
+    assert any("growing_reg is the best pruner" in text for text in answer.details)
+
+
+def test_all_finalists_tie(ask: Callable[..., Answer]) -> None:
+    even = Sweep(scores=dict.fromkeys(Sweep().scores, 1.0), pruners=dict.fromkeys(Sweep().pruners, 1.0), noise=0.003)
+    answer = ask("structured", even)
+    assert len(answer.findings["best"]) == 3 and "are a tie" in answer.paragraph
+    assert "Best importance: a tie of" in answer.paragraph and "Best pruner: a tie of" in answer.paragraph
+    assert "no evidence that the answer changes with the ratio" in answer.paragraph
+    assert any("not show that scores matter" in text for text in answer.details)
+
+
+def test_the_answer_depends_on_the_ratio(ask: Callable[..., Answer]) -> None:
+    scores = {**Sweep().scores, "lamp": 0.8}
+    answer = ask("structured", Sweep(scores=scores, turning={"lamp": 0.8}, noise=0.0002))
+    assert "The answer depends on the ratio" in answer.paragraph
+    assert "lamp + base at" in answer.paragraph and "taylor + base at" in answer.paragraph
+
+
+def test_finalists_behind_the_first_may_change_places(ask: Callable[..., Answer]) -> None:
+    turning = Sweep(scores={**Sweep().scores, "taylor": 0.3, "fpgm": 0.9}, turning={"lamp": 0.5}, noise=0.0002)
+    finalists = (("taylor", "base"), ("lamp", "base"), ("fpgm", "base"), ("random", "base"))
+    paragraph = ask("structured", replace(turning, finalists=finalists)).paragraph
+    assert "The answer depends" not in paragraph and "how far some are apart does" in paragraph
+
+
+def test_a_pruner_that_no_finalist_lacks_is_not_confirmed(ask: Callable[..., Answer]) -> None:
+    finalists = (("taylor", "base"), ("lamp", "base"), ("random", "base"))
+    paragraph = ask("structured", Sweep(finalists=finalists)).paragraph
+    assert "every finalist has base, so no fresh seed compares pruners" in paragraph
+
+
+def test_only_fresh_seeds_conclude(ask: Callable[..., Answer]) -> None:
+    before = ask("structured", Sweep(fresh=()))
+    assert (
+        before.paragraph.startswith("Nothing is concluded yet: 0 of the fresh seeds")
+        and before.findings.get("best") is None
+    )
+    assert "taylor + base is first" in before.paragraph and "no finalists on fresh seeds yet" in before.missing
+    two = ask("structured", Sweep(fresh=(10, 11)))
+    assert two.paragraph.startswith("Nothing is concluded yet: 2 of the fresh seeds") and two.findings["best"] == []
+
+
+def test_other_budgets_do_not_compete(ask: Callable[..., Answer]) -> None:
+    rows = Sweep().rows()
+    for row in rows:
+        if row[n.PRUNER] == "group_norm":
+            row.update({n.TOTAL_EPOCHS: row[n.TOTAL_EPOCHS] + 1, n.ACCURACY: 0.99})
+    answer = ask("structured", rows=rows)
+    assert "group_norm" not in set(answer.findings["selection"][n.PRUNER])
+    assert any("other budgets" in text and "lamp + group_norm" in text for text in answer.missing)
+
+
+def test_selection_sees_validation_alone(tmp_path: Path) -> None:
+    study = sweep_study(tmp_path)
+    rows = [json.loads(line) for line in (study / n.POINTS_FILE).read_text().splitlines()]
+    # On the test split the order is the other way round; nothing that was chosen may change.
+    tested = {r[n.STEP_ID]: r | {n.TEST_ACCURACY: 1 - r[n.ACCURACY]} for r in rows}
+    (study / n.CONFIRMED_FILE).write_text("".join(json.dumps(row) + "\n" for row in tested.values()))
+    sweep = load_sweep(load_study(study))
+    answer = QUESTIONS["structured"].answer(sweep)
+    assert sweep.split == TEST and answer.findings["selection"]["label"][0] == "taylor + base"
+    assert answer.findings["best"] != ["taylor + base"]
+
+
+@pytest.mark.parametrize(
+    "gap, said",
+    [
+        (0.008, "keeps more accuracy than training the same shape"),
+        (-0.01, "reaches more accuracy than pruning"),
+        (0.0, "a tie"),
+    ],
+)
+def test_pruned_against_scratch(ask: Callable[..., Answer], gap: float, said: str) -> None:
+    details = ask("structured", Sweep(scratch=gap)).details
+    assert any(said in text and "with taylor + base" in text for text in details if text.startswith("For equal epochs"))
+
+
+def test_scratch_is_compared_at_equal_budgets_only(tmp_path: Path) -> None:
+    rows = [r | ({n.TOTAL_EPOCHS: r[n.TOTAL_EPOCHS] - 1} if r[n.RETRAIN] == "scratch" else {}) for r in Sweep().rows()]
+    sweep = loaded(tmp_path, rows=rows)
+    assert scratch.against_scratch(sweep, list(sweep.structured["recipe"])).empty
+    missing = QUESTIONS["structured"].answer(sweep).missing
+    assert "no network trained from scratch has the shape, the seed and the epochs of a pruned one" in missing
+
+
+# Question 4.
+
+
+def verdicts(answer: Answer) -> dict[str, tuple[str, str]]:
+    rows = answer.findings["axes"].to_dict("records")
+    return {row["axis"]: (row["outcome"], row[VERDICT]) for row in rows}
+
+
+def test_structured_wins_on_macs_and_loses_on_bytes(ask: Callable[..., Answer]) -> None:
+    answer = ask("families")
+    assert verdicts(answer)[n.COMPRESSION] == ("compared", LOWER)
+    assert verdicts(answer)[n.MACS][0] == verdicts(answer)[n.LATENCY][0] == "only structured moves"
+    assert "By stored bytes, unstructured pruning keeps more accuracy" in answer.paragraph
+    assert "Only structured pruning gains anything in MACs (up to 3.73" in answer.paragraph
+    assert any("By stored bytes, the curves do not cross within the common range" in text for text in answer.details)
+
+
+def test_structured_wins_on_bytes(ask: Callable[..., Answer]) -> None:
+    answer = ask("families", Sweep(channel_cost=0.001, weight_cost=0.02))
+    assert verdicts(answer)[n.COMPRESSION] == ("compared", HIGHER)
+    assert "By stored bytes, structured pruning keeps more accuracy" in answer.paragraph
+    assert "structured pruning keeps more accuracy" in answer.headline
+
+
+def test_the_families_tie(ask: Callable[..., Answer]) -> None:
+    answer = ask("families", Sweep(channel_cost=0, weight_cost=0, noise=0.003))
+    assert verdicts(answer)[n.COMPRESSION] == ("compared", TIE) and "By stored bytes, the two are a tie" in answer.paragraph
+
+
+def test_crossings_are_bracketed_by_seed(ask: Callable[..., Answer]) -> None:
+    rows = Sweep(noise=0).rows()
+    base = {row[n.SEED]: row[n.ACCURACY] for row in rows if row[n.FAMILY] == n.DENSE}
+    for row in rows:
+        if row[n.FAMILY] == n.STRUCTURED:
+            row[n.ACCURACY] = base[row[n.SEED]] - 0.02 * (row[n.COMPRESSION] - 2)
+        elif row[n.FAMILY] == n.UNSTRUCTURED:
+            row[n.ACCURACY] = base[row[n.SEED]]
+    answer = ask("families", rows=rows)
+    crossings = answer.findings["crossings"]
+    at = crossings[crossings["axis"] == n.COMPRESSION]
+    assert list(at[n.SEED]) == [0, 1, 2] and ((at["low"] <= 2) & (at["high"] >= 2)).all()
+    assert any("By stored bytes, the curves cross on 3 of 3 seeds" in text for text in answer.details)
+
+
+def test_families_that_do_not_overlap_are_not_compared(ask: Callable[..., Answer]) -> None:
+    rows = [
+        row | ({n.COMPRESSION: row[n.COMPRESSION] + 60} if row[n.FAMILY] == n.UNSTRUCTURED else {})
+        for row in Sweep().rows()
+    ]
+    answer = ask("families", rows=rows)
+    assert verdicts(answer)[n.COMPRESSION][0] == "no common range" and "the families do not overlap" in answer.paragraph
+
+
+def test_what_was_not_timed_is_not_told(ask: Callable[..., Answer]) -> None:
+    answer = ask("families", Sweep(timed=False))
+    assert verdicts(answer)[n.LATENCY][0] == "not measured"
+    assert "latency at batch 1: not measured for both families" in answer.missing
+
+
+def test_a_time_is_that_of_the_shape(ask: Callable[..., Answer]) -> None:
+    rows = [r | ({n.LATENCY: None} if r[n.FAMILY] == n.UNSTRUCTURED or r[n.SEED] == 1 else {}) for r in Sweep().rows()]
+    assert verdicts(ask("families", rows=rows))[n.LATENCY][0] == "only structured moves"
+
+
+# The split.
+
+
+@pytest.mark.parametrize("share, split", [(None, VALIDATION), (0.5, VALIDATION), (1.0, TEST)], ids=["none", "half", "all"])
+def test_the_splits_are_never_mixed(tmp_path: Path, share: float | None, split: str) -> None:
+    folder = sweep_study(tmp_path)
+    if share is not None:
+        confirmed(folder, share)
+    sweep = load_sweep(load_study(folder))
+    assert sweep.split == split
+    off = sweep.rows["reported_accuracy"] - sweep.rows[n.ACCURACY]
+    assert np.allclose(off, -0.005 if split == TEST else 0.0)
+    assert np.allclose(sweep.rows[CHANGE], sweep.rows["validation_change"])
+
+
+def test_the_dropped_recipes_need_no_test_accuracy(tmp_path: Path) -> None:
+    folder = sweep_study(tmp_path)
+    confirmed(folder)
+    rows = [json.loads(line) for line in (folder / n.CONFIRMED_FILE).read_text().splitlines()]
+    kept = [row for row in rows if not (row[n.PRUNER] == "group_norm" and row[n.SEED] < 3)]
+    (folder / n.CONFIRMED_FILE).write_text("".join(json.dumps(row) + "\n" for row in kept))
+    sweep = load_sweep(load_study(folder))
+    assert sweep.split == TEST and len(kept) < len(rows)
+    assert all(question.answer(sweep).paragraph for question in QUESTIONS.values())
+
+
+BROKEN = {
+    "no number": {n.STEP_ID: "a", n.TEST_ACCURACY: "0.9"},
+    "no share": {n.STEP_ID: "a", n.TEST_ACCURACY: 91.0},
+    "missing": {n.STEP_ID: "a"},
+    "of no step": {n.TEST_ACCURACY: 0.9},
+}
+
+
+@pytest.mark.parametrize("row", BROKEN.values(), ids=BROKEN)
+def test_broken_test_accuracies_are_refused(tmp_path: Path, row: Row) -> None:
+    (tmp_path / n.CONFIRMED_FILE).write_text(json.dumps(row) + "\n")
+    with pytest.raises(n.InputError, match=r"confirmed\.jsonl, line 1: .*; repair or remove the line"):
+        load_confirmed(tmp_path)
+
+
+# What is missing is said.
+
+ALL_ROWS = Sweep().rows()
+PARTS: dict[str, Callable[[Row], Any]] = {
+    "one seed": lambda row: row[n.SEED] == 0,
+    "unstructured only": lambda row: row[n.FAMILY] != n.STRUCTURED,
+    "structured only": lambda row: row[n.FAMILY] != n.UNSTRUCTURED,
+    "one-shot only": lambda row: row[n.STEPS] in (0, 1, None) or row[n.FAMILY] == n.DENSE,
+    "chains only": lambda row: row[n.FAMILY] == n.DENSE or row[n.STEPS] > 1,
+    "no controls": lambda row: row[n.IMPORTANCE] != "random" and row[n.RETRAIN] != "scratch",
+    "controls only": lambda row: row[n.IMPORTANCE] in (None, "random"),
+    "one retraining": lambda row: row[n.RETRAIN] != "lr_rewind",
+    "fresh seeds only": lambda row: row[n.SEED] >= 10,
+    "one level": lambda row: row[n.REQUESTED_SPARSITY] in (0, 0.2),
+    "an unfinished finalist": lambda row: row[n.SEED] < 14 or row[n.STEP] < 3,
+    "no confirmation of the best": lambda row: row[n.SEED] < 10 or row[n.IMPORTANCE] != "taylor",
+}
+
+
+@pytest.mark.parametrize("keep", PARTS.values(), ids=PARTS)
+def test_parts_of_a_sweep_are_answered_as_far_as_they_go(tmp_path: Path, keep: Callable[[Row], Any]) -> None:
+    sweep = loaded(tmp_path, rows=[row for row in ALL_ROWS if keep(row)])
+    for question in QUESTIONS.values():
+        answer = question.answer(sweep)
+        assert answer.paragraph or answer.missing
+        assert "nan" not in " ".join([answer.paragraph, answer.headline, *answer.details]).split()
+
+
+@pytest.mark.parametrize("lines", [2, 25, 90, 250, 480])
+def test_a_sweep_that_is_still_running_is_answered(tmp_path: Path, lines: int) -> None:
+    sweep = loaded(tmp_path, rows=ALL_ROWS[:lines])
+    assert all(answer.paragraph or answer.missing for answer in (q.answer(sweep) for q in QUESTIONS.values()))
+
+
+def test_a_part_has_a_page_with_the_figures_that_it_can_have(tmp_path: Path) -> None:
+    folder = sweep_study(tmp_path, rows=[dense(), point(requested_sparsity=None, total_epochs=None)])
+    page, summary = write_comparison(load_study(folder))
+    assert "Not answered yet" in page.read_text() and len(summary) >= 2
+    assert not (page.parent / "comparison_structured.png").exists()
+
+
+# The pages.
+
+
+def test_everything_is_written(folder: Path) -> None:
+    report = folder / n.REPORT_FOLDER
+    for question in QUESTIONS:
+        assert matplotlib.image.imread(report / f"comparison_{question}.png").shape[1] > 900
+        assert (report / f"comparison_{question}.svg").is_file()
+    answers = json.loads((report / "answers.json").read_text())
+    assert set(answers["questions"]) == set(QUESTIONS) and answers["split"] == VALIDATION
+    assert answers["questions"]["structured"]["best"] == ["taylor + base"]
+    pairs = pd.read_csv(report / "comparison_iterative_by_level.csv")
+    assert set(pairs[LEVEL]) == set(MATCHED) and pairs["n"].eq(3).all()
+
+
+def test_both_pages_tell_the_same(folder: Path) -> None:
+    html, markdown = ((folder / n.REPORT_FOLDER / f"comparison.{kind}").read_text() for kind in ("html", "md"))
+    for page in (html, markdown):
+        assert "taylor + base suits this network best" in page and "All accuracies are on validation data" in page
+        assert "https://arxiv.org/abs/2003.02389" in page and "made up" in page and "535 pruned, 8 dense" in page
+        assert all(f"comparison_{question}.png" in page for question in QUESTIONS)
+    assert html.count("<table>") == markdown.count("| --- |\n") >= 8
+
+
+def test_a_comparison_made_again_is_the_same_and_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+    stale = again / n.REPORT_FOLDER / "comparison_old.csv"
+    stale.write_text("")
+    write_comparison(load_study(again))
+    one, other = ({f.name: f.read_bytes() for f in (at / n.REPORT_FOLDER).iterdir()} for at in (folder, again))
+    assert one == other
+
+
+def test_nothing_of_a_study_becomes_markup(tmp_path: Path) -> None:
+    small = Sweep(scores={HOSTILE: 0.9, "random": 2.0}, pruners={"base": 1.0}, finalists=((HOSTILE, "base"),), fresh=(10,))
+    rows = [r | ({n.IMPORTANCE: HOSTILE} if r[n.IMPORTANCE] == "magnitude" else {}) for r in small.rows()]
+    folder = sweep_study(tmp_path, small, rows)
+    (folder / n.PROVENANCE_FILE).write_text(
+        json.dumps({"hardware": {"processor": HOSTILE}, "versions": {HOSTILE: HOSTILE}})
+    )
+    page, _ = write_comparison(load_study(folder))
+    html, markdown = page.read_text(), page.with_suffix(".md").read_text()
+    assert "<script" not in html and "&lt;script&gt;" in html
+    assert "<script" not in markdown and not re.search(r"(?<!\\)\]\(javascript|(?<!\\)\*b", markdown)
+    assert r"\*b\*" in markdown and r"&lt;/script&gt;\|\$" in markdown
+    assert all(line.count(" | ") < 12 for line in markdown.splitlines() if line.startswith("|"))
+
+
+def test_the_dense_accuracy_follows_the_numbers(tmp_path: Path) -> None:
+    rows = [row | {n.ACCURACY: 0.5} for row in ALL_ROWS if row[n.SEED] == 0]
+    sweep = loaded(tmp_path, rows=rows)
+    assert QUESTIONS["one_shot"].answer(sweep).findings["cost"]["mean"].abs().max() == 0
+
+
+# The command line.
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = sweep_study(tmp_path, rows=[row for row in ALL_ROWS if row[n.FAMILY] == n.DENSE or row[n.STEPS] == 1])
+    assert main(["compare", str(folder)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Pruned in one shot, 80%" in shown and str(folder / n.REPORT_FOLDER / "comparison.html") in shown
+
+
+def test_command_line_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(tmp_path / "nowhere")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1 and "no such folder" in shown.err
+    folder = sweep_study(tmp_path / "study", rows=ALL_ROWS[:30])
+    (folder / n.CONFIRMED_FILE).write_text('{"step_id": "a", "test_accuracy": -1}\n')
+    assert main(["compare", str(folder)]) == 2
+    assert "test_accuracy is -1" in capsys.readouterr().err
