@@ -1,4 +1,4 @@
-"""The command line: ``python -m search run STUDY.yaml`` and ``python -m search export FOLDER --point ID --to FILE``."""
+"""The command line: ``python -m search run``, ``confirm`` and ``export``."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("study", help="a study file, for example search/studies/quickstart.yaml")
     _common(run)
     run.set_defaults(command=_run)
+    confirm = commands.add_parser(
+        "confirm", help="measure test accuracy, of the front or of a sweep's schedules",
+        description="Open the test split, once, for the schedules that the study file names in advance (a sweep), or for "
+        "the front of a search. Writes confirmed.jsonl; what was confirmed before is not opened again.",
+    )  # fmt: skip
+    confirm.add_argument("folder", type=Path, help="a study's folder, results/<study>")
+    confirm.add_argument("--stored-only", action="store_true", help="pass over networks whose weights aren't on disk")
+    _common(confirm)
+    confirm.set_defaults(command=_confirm)
     export = commands.add_parser("export", help="write one point's network to a file of its own")
     export.add_argument("folder", type=Path, help="a study's folder, results/<study>")
     export.add_argument("--point", required=True, metavar="ID", help="the point's step_id, or the beginning of it")
@@ -71,10 +80,10 @@ def _fields() -> str:
 
 def _run(options: argparse.Namespace) -> None:
     study = load_study(options.study, options.set)
-    # Ray, torch and the rest take seconds to import; a mistake in the study file is told before that.
+    # Ray takes seconds to import; a mistake in the study file is told before that.
     from search.runner import run  # noqa: PLC0415
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = _console()
     ledger = run(study, console, trusted=options.allow_code)
     console.print(front_table(ledger.front_rows()))
     console.print(
@@ -106,6 +115,18 @@ def recipe(row: Row) -> str:
     words = [row[n.FAMILY], row[n.IMPORTANCE], row[n.PRUNER], row[n.SCOPE], row[n.RETRAIN]]
     ratio = f"{row[n.STEP]} × {row[n.STEP_RATIO]:g}" if row[n.STEP_RATIO] else f"step {row[n.STEP]}"
     return " ".join([*(word for word in words if word), ratio, f"{row[n.FINE_TUNE_EPOCHS]} epochs"])
+
+
+def _confirm(options: argparse.Namespace) -> None:
+    from search.confirm import confirm  # noqa: PLC0415
+
+    console = _console()
+    count = confirm(options.folder, console, options.set, stored_only=options.stored_only, trusted=options.allow_code)
+    print(f"Confirmed {count} networks on the test split in {options.folder}/{n.CONFIRMED_FILE}")
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.runner import problem_of
+from search.session import problem_of
 from search.study import load_study
 from trainables import names as n
 from trainables.export import export

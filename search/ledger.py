@@ -24,7 +24,7 @@ class Ledger:
         self._folder = folder
         self._objectives = tuple(objectives)
         self._accuracy_drop = accuracy_drop
-        self.trials: list[Row] = list(_read(folder / n.TRIALS_FILE))
+        self.trials: list[Row] = list(read_rows(folder / n.TRIALS_FILE))
         self.points: list[Row] = []
         self.dense: dict[int, Row] = {}
         self.epochs_computed = 0
@@ -33,7 +33,7 @@ class Ledger:
         self._seen: set[tuple[int | None, str]] = set()
         self._totals: dict[int, int] = {}
         self._front: dict[str, list[float]] = {}
-        for row in _read(folder / n.POINTS_FILE):
+        for row in read_rows(folder / n.POINTS_FILE):
             self._count(row)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Ledger:
@@ -47,14 +47,14 @@ class Ledger:
         """Append one step of one trial; a step that a resumed trial reports again is not written twice."""
         row = {name: point.get(name) for name in n.POINT_COLUMNS}
         if (row[n.TRIAL], row[n.STEP_ID]) not in self._seen:
-            _append(self._folder / n.POINTS_FILE, row)
+            append(self._folder / n.POINTS_FILE, row)
             self._count(row)
 
     def add_trial(self, trial: int, state: str, schedule: Mapping[str, Any], reason: str | None = None) -> None:
         """Append how a trial ended."""
         row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
         self.trials.append(row)
-        _append(self._folder / n.TRIALS_FILE, row)
+        append(self._folder / n.TRIALS_FILE, row)
 
     def rewrite(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
         """Fill in columns of points by step id (latencies, which are measured after the trials)."""
@@ -86,6 +86,11 @@ class Ledger:
         self._front = {step_id: self._front[step_id] for step_id, kept in zip(ids, keep, strict=True) if kept}
 
     @property
+    def reference(self) -> list[float] | None:
+        """The hypervolume's reference in the gains of seed 0; None before its dense network is on record."""
+        return reference(self.dense[0], self._objectives, self._accuracy_drop) if 0 in self.dense else None
+
+    @property
     def front(self) -> list[str]:
         """The addresses of the steps that no other step beats on every objective."""
         return list(self._front)
@@ -109,20 +114,17 @@ class Ledger:
         return sum(row[n.STATE] == n.FAILED for row in self.trials)
 
     def front_rows(self) -> list[Row]:
-        """One row for each member of the front, largest reduction first."""
+        """One row for each member of the front, smallest reduction first."""
         by_id = {row[n.STEP_ID]: row for row in self.points if row[n.STEP] and row[n.STEP_ID] in self._front}
         return sorted(by_id.values(), key=lambda row: self._front[row[n.STEP_ID]][-1])
 
 
-def _read(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a JSON-lines file; a last line that a crash cut off is removed from the file."""
     if not path.exists():
         return
-    content = path.read_bytes()
-    whole, _, rest = content.rpartition(b"\n")
-    if rest:
-        write_atomically(path, whole + b"\n" if whole else b"")
-    for number, line in enumerate(whole.splitlines(), start=1):
+    drop_torn_line(path)
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             yield json.loads(line)
         except json.JSONDecodeError:
@@ -131,6 +133,14 @@ def _read(path: Path) -> Iterator[Row]:
             ) from None
 
 
-def _append(path: Path, row: Row) -> None:
+def drop_torn_line(path: Path) -> None:
+    """Remove from the file a last line that a crash cut off, or the next line would be appended to its rest."""
+    whole, end, rest = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+    if rest:
+        write_atomically(path, whole + end)
+
+
+def append(path: Path, row: Row) -> None:
+    """Add one row to a JSON-lines file."""
     with path.open("ab") as file:
         file.write(to_json(row))

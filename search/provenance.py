@@ -18,7 +18,7 @@ from trainables.latency import processor
 from trainables.problem import NUMERICS_VERSION
 
 if TYPE_CHECKING:
-    from search.runner import Session
+    from search.session import Session
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "ray", "optuna", "numpy", "moocore")
 

@@ -11,19 +11,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from pydantic import ValidationError
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from search.candidates import step_tree
 from search.ledger import Ledger
-from search.samplers import sampler_for_ask
+from search.samplers import TREE, sampler_for_ask
 from search.space import Params, Space
+from search.step_tree import StepTree
 from search.study import SearchSettings
 from trainables import names as n
 from trainables.names import InputError
@@ -80,8 +84,8 @@ class FrontSearch(OptunaSearch):
         self.finished_because: str | None = None
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
-        if space.size is not None or (settings.starting_points and not asked):
-            for params in space.starting_points()[len(asked) :]:  # a sweep may have grown
+        if space.size is not None or settings.starting_points:
+            for params in space.starting_points()[len(asked) :]:  # a sweep may have grown, or a crash cut this off
                 self._ot_study.enqueue_trial(params)
         self._told = {row.user_attrs[n.STEP_ID] for row in rows if row.state == TrialState.COMPLETE}
         self._asks = sum(row.state != TrialState.WAITING for row in asked)
@@ -94,13 +98,18 @@ class FrontSearch(OptunaSearch):
         self.finished_because = self._spent()
         return not self._orphans and self.finished_because is not None
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether trials are still under way, or more would have been asked for."""
+        return bool(self._under_way) or self.finished_because is None
+
     def suggest(self, trial_id: str) -> Any:
         """The next schedule that isn't known yet, as a trial's config; FINISHED when a budget is spent."""
         while self._orphans:
             config = self._take_up(self._orphans.pop(0), trial_id)
             if config is not None:
                 return config
-        for known in range(KNOWN_IN_A_ROW):
+        for known in range(max(KNOWN_IN_A_ROW, self._schedules.size or 0)):
             self.finished_because = self._spent()
             if self.finished_because:
                 return Searcher.FINISHED
@@ -126,9 +135,19 @@ class FrontSearch(OptunaSearch):
         return None
 
     def _ask(self, trial_id: str, sampler: str) -> dict[str, Any] | None:
-        self._ot_study.sampler = sampler_for_ask(sampler, self._settings.seed, self._asks)
+        self._ot_study.sampler = self._sampler_of(sampler, self._asks)
         self._asks += 1
-        row = self._ot_study.ask()
+        return self._propose(self._ot_study.ask(), trial_id)
+
+    def _sampler_of(self, name: str, ask: int) -> BaseSampler:
+        tree = self._step_tree if name == TREE else None
+        return sampler_for_ask(name, self._settings.seed, ask, tree, self._ledger.reference)
+
+    @cached_property
+    def _step_tree(self) -> StepTree:
+        return step_tree(self._schedules, self._tree)
+
+    def _propose(self, row: Trial, trial_id: str) -> dict[str, Any] | None:
         try:
             schedule = self._schedules.schedule(row)
             self._tree.problem.check(schedule)
@@ -145,9 +164,11 @@ class FrontSearch(OptunaSearch):
 
     def _take_up(self, row: FrozenTrial, trial_id: str) -> dict[str, Any] | None:
         """Go on with a trial that was under way when the driver stopped; its finished steps are found."""
-        if n.TRIAL not in row.user_attrs:
-            self._close(row.number, "lost before it was asked for whole")
-            return None
+        if n.TRIAL not in row.user_attrs:  # lost in the middle of being asked for; what it has of parameters stays
+            before = self._ot_study.get_trials(deepcopy=False)[: row.number]
+            ask = sum(ADDED not in earlier.user_attrs for earlier in before)
+            self._ot_study.sampler = self._sampler_of(self._settings.sampler, ask)
+            return self._propose(Trial(self._ot_study, row._trial_id), trial_id)
         schedule = self._schedules.schedule(optuna.trial.FixedTrial(row.params))
         asked = self._asked(row.number, row.user_attrs[n.TRIAL], schedule, row.params, row.distributions)
         return self._start(trial_id, asked, schedule)
@@ -172,7 +193,7 @@ class FrontSearch(OptunaSearch):
         if asked is None:
             return
         if error or result is None:
-            self._close(asked.number, "failed")
+            self._close(asked.number, "failed: trials.jsonl has the reason")
         elif result[n.STEP] < asked.steps:
             self._add(asked, result)
             self._close(asked.number, f"stopped after step {result[n.STEP]} of {asked.steps}")

@@ -6,8 +6,9 @@ each step of a trial can be told to Optuna as the point that it is.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Protocol, Self
 
 from optuna.trial import BaseTrial
@@ -114,6 +115,9 @@ class Space(Protocol):
     def starting_points(self) -> Sequence[Params]:
         """Parameters to begin with."""
 
+    def longest(self) -> Iterator[Params]:
+        """Parameters of schedules of which all others are prefixes; of a list of schedules none, for it is run whole."""
+
     def prefix(self, params: Params, steps: int) -> Params:
         """The parameters of the schedule cut off after ``steps`` steps."""
 
@@ -149,6 +153,24 @@ class SearchSpace:
         if fields["pruner"] != "base":
             fields["sparse_epochs"] = choose("sparse_epochs")
         return StructuredSchedule(**fields)
+
+    def longest(self) -> Iterator[Params]:
+        """Parameters of the longest schedule of every recipe; every other schedule of the space is a prefix of one."""
+        for family, space in self._families.items():
+            fields = ["importance", "scope", "step_ratio", "retrain", "fine_tune_epochs"]
+            fields += ["round_to", "pruner", "sparse_epochs"] if family == n.STRUCTURED else []
+            choices = [dict.fromkeys(getattr(space, field)) for field in fields]
+            found: dict[tuple[Any, ...], Params] = {}
+            for values in itertools.product(*choices):
+                recipe = dict(zip(fields, values, strict=True))
+                if recipe["retrain"] == "weight_rewind":
+                    del recipe["fine_tune_epochs"]
+                if recipe.get("pruner") == "base":
+                    del recipe["sparse_epochs"]
+                named = {f"{family}.{name}": value for name, value in recipe.items()}
+                steps = {f"{family}.steps": space.most_steps(recipe["step_ratio"])}
+                found[tuple(named.items())] = {"family": family, **named, **steps}
+            yield from found.values()
 
     def starting_points(self) -> Sequence[Params]:
         """One-shot magnitude pruning, fine-tuned longest, at a few ratios of each family."""
@@ -199,6 +221,10 @@ class Sweep:
     def starting_points(self) -> Sequence[Params]:
         """All of them."""
         return [{"schedule": number, "steps": schedule.steps} for number, schedule in enumerate(self._schedules)]
+
+    def longest(self) -> Iterator[Params]:
+        """None: there is nothing to choose."""
+        return iter(())
 
     def prefix(self, params: Params, steps: int) -> Params:
         """The same schedule, broken off after ``steps`` steps."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from search.samplers import SAMPLERS
 from search.space import SpaceSettings
@@ -17,10 +18,9 @@ from trainables import names as n
 from trainables.data import DataSettings
 from trainables.models import ModelSettings
 from trainables.names import InputError
-from trainables.schedule import RetrainSettings, Schedule
+from trainables.schedule import FAMILIES, RetrainSettings, Schedule
 from trainables.settings import Settings, nearest, one_of, parse
 from trainables.structured import RegularisationSettings
-from trainables.trainable import FAMILIES
 from trainables.training import DenseSettings
 
 OBJECTIVE = Annotated[str, AfterValidator(one_of(n.OBJECTIVES))]
@@ -42,7 +42,7 @@ class SearchSettings(Settings):
         100, ge=1, description="trials to run; a schedule known already costs none; a sweep runs all of its schedules"
     )
     epochs: int | None = Field(None, ge=1, description="no new trial once this many epochs were computed")
-    minutes: float | None = Field(None, gt=0, description="no new trial after this time")
+    minutes: float | None = Field(None, gt=0, description="no new trial after this time in one run")
     seed: int = Field(0, ge=0, description="seed of the sampler")
     starting_points: bool = Field(True, description="begin with one-shot magnitude pruning at a few ratios")
 
@@ -94,7 +94,7 @@ class Study(Settings):
     finalists: FinalistSettings | None = Field(None, description="of a sweep: the best run again on fresh seeds")
     search: SearchSettings = SearchSettings()
     resources: ResourceSettings = ResourceSettings()
-    keep: Literal["all", "front", "none"] = Field("all", description="whose weights stay on disk")
+    keep: Literal["all", "front", "none"] = Field("all", description="whose weights stay on disk when the study has ended")
     storage: str = Field("results", description="folder that holds the folders of results")
 
     @model_validator(mode="after")
@@ -206,8 +206,12 @@ def check_folder(study: Study) -> None:
         raise InputError(f"storage: {parent} can't be written; choose another `storage`")
 
 
-MAY_CHANGE = ("search.trials", "search.epochs", "search.minutes", "resources", "keep", "storage")
-"""What a study may be continued with: it doesn't change what a schedule or the sampler's next choice is."""
+BUDGETS = ("search.trials", "search.epochs", "search.minutes")
+MAY_CHANGE = (*BUDGETS, "data.root", "model.checkpoint", "resources", "keep", "storage")
+"""What a study may be continued with: it doesn't change what a schedule is or which one the sampler chooses next.
+
+Data and checkpoint may have moved: what they hold is part of the dense network's address, and is compared there.
+"""
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
@@ -220,15 +224,27 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, tupl
         yield path, (old, new)
 
 
-def describe(kind: type[BaseModel] = Study, prefix: str = "") -> Iterator[tuple[str, str]]:
+def describe() -> Iterator[tuple[str, str]]:
     """(key, explanation and default) of every field that a study file can hold, for ``--help``."""
+    yield from _describe(Study, "")
+    for family, kind in FAMILIES.items():
+        for name, field in kind.model_fields.items():
+            if name != "family":
+                yield f"sweep.N.{name} ({family})", _explain(field)
+
+
+def _describe(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
     for name, field in kind.model_fields.items():
         nested = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_section(a)]
         if nested:
-            yield from describe(nested[0], f"{prefix}{name}.")
+            yield from _describe(nested[0], f"{prefix}{name}.")
         else:
-            default = "required" if field.is_required() else f"default {yaml_inline(field.get_default())}"
-            yield f"{prefix}{name}", f"{field.description or ''} [{default}]"
+            yield f"{prefix}{name}", _explain(field)
+
+
+def _explain(field: FieldInfo) -> str:
+    default = "required" if field.is_required() else f"default {yaml_inline(field.get_default())}"
+    return f"{field.description or ''} [{default}]"
 
 
 def _is_section(annotation: Any) -> bool:

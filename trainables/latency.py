@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import platform
 import tempfile
 from collections.abc import Mapping
@@ -41,7 +42,9 @@ class Latency:
 
 def measure(model: nn.Module, shape: tuple[int, int, int], batch: int, thread_count: int) -> Latency:
     """Time fp32 inference of ``batch`` inputs of ``shape`` [C, H, W] with ``torch.utils.benchmark``."""
-    from torch.utils import benchmark  # noqa: PLC0415 - its import looks for a CUDA compiler, and warns
+    # The import looks for a CUDA compiler, and warns where there is one and no GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils import benchmark  # noqa: PLC0415
 
     device = next(model.parameters()).device
     inputs = torch.zeros(batch, *shape, device=device).to(memory_format=torch.channels_last)

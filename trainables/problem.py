@@ -44,6 +44,11 @@ class Problem:
         model = self.build()
         return Anatomy.of(model, self.data.shape, tuple(classifier(model, len(self.data.classes))))
 
+    @cached_property
+    def _checkpoint_hash(self) -> str:
+        assert self.model.checkpoint is not None
+        return checkpoint_hash(self.model.checkpoint)
+
     def root(self, seed: int) -> Node:
         """The address of the dense network of this seed."""
         dense = self.dense.model_dump()
@@ -52,7 +57,7 @@ class Problem:
         else:
             # Of the dense recipe only what retraining takes over has an effect on given weights.
             shared = {name: dense[name] for name in ("batch_size", "momentum", "weight_decay")}
-            start = {"checkpoint": checkpoint_hash(self.model.checkpoint), "dense": shared}
+            start = {"checkpoint": self._checkpoint_hash, "dense": shared}
         return Node(
             None,
             {

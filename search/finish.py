@@ -1,0 +1,42 @@
+"""What comes after the trials: latencies of the front, weights that need not stay, provenance."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from search.ledger import Ledger
+from search.provenance import provenance
+from search.session import Session
+from trainables import names as n
+from trainables.latency import LatencyTable
+from trainables.store import to_json, write_atomically
+
+
+def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -> None:
+    """Measure what is measured in quiet, tidy the store, and write where the numbers come from."""
+    study, tree = session.study, session.tree
+    table = LatencyTable(study.folder, tree.problem.threads)
+    rows = [*ledger.dense.values(), *ledger.front_rows()]
+    with console.status("Measuring the latency of the front, with nothing else running …"):
+        for row in rows:
+            if table.find(row) is None:
+                tree.content(tree.node(row[n.STEP_ID]))  # measuring needs weights that may have been given back
+                table.of(row, tree)
+    ledger.rewrite({row[n.STEP_ID]: table.find(row) or {} for row in ledger.points})
+    _discard(session, ledger)
+    path = study.folder / n.PROVENANCE_FILE
+    before = json.loads(path.read_bytes()) if path.exists() else {}
+    write_atomically(path, to_json(provenance(session, ledger, before, seconds), indent=1))
+
+
+def _discard(session: Session, ledger: Ledger) -> None:
+    """Give back the disk of weights that the study doesn't keep; dense networks always stay."""
+    if session.study.keep == "all":
+        return
+    stay = {row[n.STEP_ID] for row in ledger.dense.values()}
+    stay |= set(ledger.front) if session.study.keep == "front" else set()
+    for step_id in session.tree.store.ids():
+        if step_id not in stay:
+            session.tree.store.discard_weights(step_id)

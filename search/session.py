@@ -1,0 +1,179 @@
+"""Making a study ready to run: its data, its network, and a look at everything that could be wrong with it."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from search.ledger import Ledger
+from search.space import (
+    FamilySpace,
+    SearchSpace,
+    Space,
+    SpaceSettings,
+    StructuredSpace,
+    Sweep,
+    UnstructuredSpace,
+    without,
+)
+from search.study import Study, check_folder
+from trainables import data
+from trainables import names as n
+from trainables.compatibility import refusals
+from trainables.names import InputError
+from trainables.network import Network, encode
+from trainables.problem import Problem
+from trainables.schedule import StructuredSchedule, UnstructuredSchedule
+from trainables.store import Store
+from trainables.training import fastest_precision
+from trainables.walk import Tree
+
+LOCK_FILE = "driver.lock"
+FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "resources.cpu", "device": "resources.gpu"}
+"""Where the study file says what a dense network's address holds under another name."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A study made ready to run: everything that could be wrong with it has been looked at."""
+
+    study: Study
+    tree: Tree
+    space: Space
+    seeds: tuple[int, ...]
+    refused: dict[str, dict[str, str]]
+
+
+def prepare(study: Study, *, trusted: bool = False) -> Session:
+    """Load the data, build the network and check the study against both; InputError before anything is written."""
+    check_folder(study)
+    _check_resources(study)
+    problem = problem_of(study, trusted=trusted)
+    schedules = study.schedules()
+    for schedule in schedules:
+        problem.check(schedule)
+    refused = _refusals(study, problem)
+    if study.space is not None:
+        space: Space = SearchSpace(_possible(without(study.space, refused), problem, refused))
+    else:
+        for kind, reason in ((kind, reason) for kind, by in refused.items() for reason in by.values()):
+            raise InputError(f"sweep: {kind} {reason}; leave it out")
+        space = Sweep(schedules)
+    tree = Tree(problem, Store(study.folder / n.STEPS_FOLDER))
+    seeds = tuple(sorted({schedule.seed for schedule in schedules})) or (0,)
+    _check_disk(study, tree)
+    return Session(study, tree, space, seeds, refused)
+
+
+def _check_resources(study: Study) -> None:
+    """InputError if no trial could ever start here: Ray would wait for the resources for ever."""
+    for name, asked, have in (
+        ("cpu", study.resources.cpu, os.cpu_count() or 1), ("gpu", study.resources.gpu, torch.cuda.device_count()),
+    ):  # fmt: skip
+        if asked > have:
+            raise InputError(f"resources.{name}: a trial takes {asked:g}, and this machine has {have}; lower it")
+
+
+def _possible(settings: SpaceSettings, problem: Problem, refused: dict[str, dict[str, str]]) -> SpaceSettings:
+    """The space without ways to retrain that the dense network can't be retrained in; the reasons go into ``refused``."""
+    left = {}
+    for family in n.FAMILIES:
+        space: UnstructuredSpace | StructuredSpace | None = getattr(settings, family)
+        if space is None:
+            continue
+        reasons = {name: reason for name in space.retrain if (reason := _refuse_retraining(name, space, problem))}
+        ways = tuple(name for name in space.retrain if name not in reasons)
+        if not ways:
+            raise InputError(next(iter(reasons.values())))
+        refused[n.RETRAIN] = refused.get(n.RETRAIN, {}) | reasons
+        left[family] = space.model_copy(update={"retrain": ways})
+    return settings.model_copy(update=left)
+
+
+def _refuse_retraining(retrain: str, space: FamilySpace, problem: Problem) -> str | None:
+    """Why the dense network can't be retrained in this way, for the fewest epochs to choose from, or None if it can."""
+    try:
+        problem.check(UnstructuredSchedule(step_ratio=0.5, retrain=retrain, fine_tune_epochs=min(space.fine_tune_epochs)))
+    except InputError as refusal:
+        return str(refusal)
+    return None
+
+
+def problem_of(study: Study, *, trusted: bool) -> Problem:
+    """The study's data and network, ready for schedules."""
+    device = "cuda" if study.resources.gpu > 0 else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"resources.gpu: {study.resources.gpu:g}, but torch finds no GPU here; set it to 0")
+    problem = Problem(
+        data.load(study.data), study.model, study.dense, study.retraining, study.regularisation,
+        precision=fastest_precision(device) if study.precision == "auto" else study.precision,
+        threads=max(1, math.floor(study.resources.cpu)), device=device, trusted=trusted,
+    )  # fmt: skip
+    problem.check_network()
+    return problem
+
+
+def _refusals(study: Study, problem: Problem) -> dict[str, dict[str, str]]:
+    """What of the study's structured choices can't work for its network."""
+    if study.space is not None:
+        structured = study.space.structured
+        asked = {n.IMPORTANCE: structured.importance, n.PRUNER: structured.pruner} if structured else {}
+    else:
+        schedules = [schedule for schedule in study.schedules() if isinstance(schedule, StructuredSchedule)]
+        asked = {kind: tuple(dict.fromkeys(getattr(s, kind) for s in schedules)) for kind in (n.IMPORTANCE, n.PRUNER)}
+    return refusals(problem, asked.get(n.IMPORTANCE, ()), asked.get(n.PRUNER, ()))
+
+
+def _check_disk(study: Study, tree: Tree) -> None:
+    """InputError if the weights that the study may still write can't fit on the disk, kept at its end or not."""
+    one = len(encode(Network(tree.problem.build())))
+    steps = sum(s.steps for s in study.schedules()) or 3 * (study.search.trials or 100)
+    needed = one * max(0, steps - len(tree.store.ids()))
+    there = next(folder for folder in study.folder.absolute().parents if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise InputError(
+            f"storage: {study.folder} needs up to {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "run fewer trials, or choose another storage"
+        )
+
+
+def check_roots(session: Session, ledger: Ledger) -> None:
+    """InputError if what a dense network depends on has changed since: its schedules would start from another one."""
+    for seed, row in ledger.dense.items():
+        record, root = session.tree.store.record(row[n.STEP_ID]), session.tree.problem.root(seed)
+        if record is None or record["id"] == root.id:
+            continue
+        key = next(key for key in root.settings if root.settings[key] != record["settings"].get(key))
+        old, new = record["settings"].get(key), root.settings[key]
+        raise InputError(
+            f"{FIELDS.get(key, key)}: the dense network in {session.study.folder} was made with {key} {old!r}, and now it "
+            f"is {new!r}; undo the change, or choose another `name`"
+        )
+
+
+@contextmanager
+def only_driver(folder: Path) -> Iterator[None]:
+    """Hold the study's folder; a second driver is refused, and a dead one's hold is gone with it."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / LOCK_FILE
+    try:
+        with FileLock(lock, timeout=0):
+            lock.write_text(f"{os.getpid()}\n")
+            yield
+    except Timeout:
+        holder = lock.read_text().strip()
+        raise InputError(f"storage: {folder} is being run by process {holder}; wait for it, or stop it") from None
+    finally:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()  # only if nothing was put there

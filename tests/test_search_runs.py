@@ -1,0 +1,316 @@
+"""Whole studies through Ray, on the digits and networks four channels wide."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+from optuna.trial import TrialState
+
+from search.__main__ import main
+from search.ledger import Ledger
+from search.session import LOCK_FILE
+from search.study import load_study
+from tests.search_helpers import (
+    FACTORY,
+    NETS,
+    STRUCTURED_SPACE,
+    UNSTRUCTURED_SPACE,
+    Raw,
+    optuna_rows,
+    raw_study,
+    refusal,
+    rows,
+    tree_of,
+    write,
+)
+from trainables import data
+from trainables import names as n
+from trainables.export import load
+from trainables.training import evaluate
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(file: Path, *overrides: str) -> None:
+    arguments = [word for override in overrides for word in ("--set", override)]
+    assert main(["run", str(file), *arguments]) == 0
+
+
+def weights(folder: Path) -> set[str]:
+    """The steps whose weights are on disk."""
+    return {file.parent.name for file in folder.glob(f"{n.STEPS_FOLDER}/*/{n.WEIGHTS_FILE}")}
+
+
+def told(folder: Path) -> Counter[str]:
+    """How often each step stands in Optuna's study with values."""
+    done = (row for row in optuna_rows(folder) if row.state == TrialState.COMPLETE)
+    return Counter(row.user_attrs[n.STEP_ID] for row in done)
+
+
+def pruned(points: list[Raw]) -> list[Raw]:
+    return [row for row in points if row[n.TRIAL] is not None]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a study of both families that has been run."""
+    tmp = tmp_path_factory.mktemp("study")
+    space = {"unstructured": {**UNSTRUCTURED_SPACE, "importance": ["magnitude"]}, "structured": STRUCTURED_SPACE}
+    file = write(tmp, raw_study(tmp, space=space, search={"trials": 8, "sampler": "random"}))
+    run(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def folder(study: Path) -> Path:
+    return load_study(study).folder
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """A storage of its own with the finished study in it."""
+    shutil.copytree(folder, tmp_path / folder.name)
+    return tmp_path
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(**_: Any) -> None:
+        raise AssertionError("Ray was started with nothing left to do")
+
+    monkeypatch.setattr("ray.init", started)
+
+
+def test_the_files_are_there_and_points_have_every_column(study: Path, folder: Path) -> None:
+    for name in (n.STUDY_FILE, n.PROVENANCE_FILE, n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE):
+        assert (folder / name).stat().st_size > 0
+    assert load_study(folder / n.STUDY_FILE) == load_study(study)
+    points = rows(folder / n.POINTS_FILE)
+    assert all(tuple(row) == n.POINT_COLUMNS for row in points)
+    dense, *others = points
+    assert (dense[n.TRIAL], dense[n.FAMILY], dense[n.STEP]) == (None, n.DENSE, 0)
+    assert others == pruned(others)
+    assert {row[n.FAMILY] for row in others} == set(n.FAMILIES)
+    for row in others:
+        assert row[n.ACCURACY_BEFORE] is not None
+        assert 0 < row[n.SPARSITY] < 1
+        assert row[n.COMPRESSION] > 1
+        assert row[n.REUSED] == (row[n.EPOCHS] == 0)
+    trials = rows(folder / n.TRIALS_FILE)
+    assert all(tuple(row) == n.TRIAL_COLUMNS for row in trials)
+    assert sorted(row[n.TRIAL] for row in trials) == list(range(8))
+    assert {row[n.STATE] for row in trials} == {n.COMPLETE}
+    assert {row[n.TRIAL] for row in others} == set(range(8))
+
+
+def test_optuna_holds_every_point_once(folder: Path) -> None:
+    points = pruned(rows(folder / n.POINTS_FILE))
+    assert told(folder) == Counter({row[n.STEP_ID] for row in points})
+    assert {row.state for row in optuna_rows(folder)} <= {TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING}
+    accuracies = {row[n.STEP_ID]: row[n.ACCURACY] for row in points}
+    for row in optuna_rows(folder):
+        if row.state == TrialState.COMPLETE:
+            assert row.values[0] == pytest.approx(accuracies[row.user_attrs[n.STEP_ID]])
+
+
+def test_a_shared_beginning_is_computed_once(folder: Path) -> None:
+    points = pruned(rows(folder / n.POINTS_FILE))
+    computed = Counter(row[n.STEP_ID] for row in points if not row[n.REUSED])
+    assert any(row[n.REUSED] for row in points)
+    assert set(computed.values()) == {1}
+    assert set(computed) == {row[n.STEP_ID] for row in points}
+
+
+def test_running_again_computes_nothing(copy: Path, study: Path, no_ray: None) -> None:
+    before = tree_of(copy / "tiny" / n.STEPS_FOLDER)
+    kept = {name: (copy / "tiny" / name).read_bytes() for name in (n.POINTS_FILE, n.TRIALS_FILE)}
+    asked = len(optuna_rows(copy / "tiny"))
+    run(study, f"storage={copy}")
+    assert tree_of(copy / "tiny" / n.STEPS_FOLDER) == before
+    assert {name: (copy / "tiny" / name).read_bytes() for name in kept} == kept
+    assert len(optuna_rows(copy / "tiny")) == asked
+
+
+def test_an_exported_point_classifies_as_recorded(
+    copy: Path, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = pruned(rows(copy / "tiny" / n.POINTS_FILE))
+    settings = load_study(study)
+    for family in n.FAMILIES:
+        row = next(row for row in points if row[n.FAMILY] == family and row[n.STEP] > 1)
+        (copy / "tiny" / n.STEPS_FOLDER / row[n.STEP_ID] / n.WEIGHTS_FILE).unlink()  # made again from its parent
+        file = tmp_path / f"{family}.safetensors"
+        assert main(["export", str(copy / "tiny"), "--point", row[n.STEP_ID][:10], "--to", str(file)]) == 0
+        assert row[n.STEP_ID] in capsys.readouterr().out
+        assert evaluate(load(file).model, data.load(settings.data)) == pytest.approx(row[n.ACCURACY])
+
+
+def front_of(file: Path, *overrides: str) -> set[str]:
+    settings = load_study(file, overrides)
+    return set(Ledger(settings.folder, settings.objectives, settings.reference.accuracy_drop).front)
+
+
+def test_keep_front_gives_back_the_rest_and_the_study_goes_on(copy: Path, study: Path) -> None:
+    changes = [f"storage={copy}", "keep=front"]
+    dense = rows(copy / "tiny" / n.POINTS_FILE)[0][n.STEP_ID]
+    run(study, *changes)
+    assert weights(copy / "tiny") == {dense} | front_of(study, *changes)
+    run(study, *changes, "search.trials=11")
+    assert len(rows(copy / "tiny" / n.TRIALS_FILE)) == 11
+    assert {row[n.STATE] for row in rows(copy / "tiny" / n.TRIALS_FILE)} == {n.COMPLETE}
+    assert weights(copy / "tiny") == {dense} | front_of(study, *changes)
+
+
+def test_keep_none_leaves_the_dense_network_alone_and_stays_so(copy: Path, study: Path, no_ray: None) -> None:
+    dense = rows(copy / "tiny" / n.POINTS_FILE)[0][n.STEP_ID]
+    run(study, f"storage={copy}", "keep=none")
+    assert weights(copy / "tiny") == {dense}
+    before = tree_of(copy / "tiny" / n.STEPS_FOLDER)
+    run(study, f"storage={copy}", "keep=none")
+    assert tree_of(copy / "tiny" / n.STEPS_FOLDER) == before
+
+
+def test_a_changed_start_is_refused(copy: Path, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = tree_of(copy / "tiny")
+    line = refusal(["run", str(study), "--set", f"storage={copy}", "--set", "resources.cpu=2"], capsys)
+    assert line.startswith("error: resources.cpu: ")
+    assert "threads 1, and now it is 2" in line
+    after = tree_of(copy / "tiny")
+    assert {name: state for name, state in after.items() if name != LOCK_FILE} == {
+        name: state for name, state in before.items() if name != LOCK_FILE
+    }
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from search.session import only_driver
+with only_driver(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_driver_is_refused_and_a_dead_one_is_not_in_the_way(
+    copy: Path, study: Path, capsys: pytest.CaptureFixture[str], no_ray: None
+) -> None:
+    holder = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-c", HOLD, str(copy / "tiny")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        for _ in range(2):  # asking doesn't wipe out the holder's number
+            line = refusal(["run", str(study), "--set", f"storage={copy}"], capsys)
+            assert f"{copy / 'tiny'} is being run by process {holder.pid};" in line
+    finally:
+        holder.kill()
+        holder.communicate()
+    run(study, f"storage={copy}")
+
+
+@pytest.fixture
+def cluttered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with a network of its user's own and weights for it."""
+    (tmp_path / f"{FACTORY}.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # so that the workers find this program from here, as if it was installed
+    small = importlib.import_module(FACTORY).small(width=6)
+    safetensors.torch.save_file(small.state_dict(), tmp_path / "weights.safetensors")
+    yield tmp_path
+    sys.modules.pop(FACTORY, None)
+
+
+def test_own_network_and_weights_three_objectives_and_a_trial_that_fails(cluttered: Path) -> None:
+    sweep = [
+        {"step_ratio": 0.5, "steps": 2},
+        {"family": "structured", "step_ratio": 0.5, "round_to": 64},
+        {"family": "structured", "step_ratio": 0.3},
+    ]
+    model = {"name": f"{FACTORY}:small", "arguments": {"width": 6}, "checkpoint": "weights.safetensors"}
+    objectives = ["accuracy", "compression", "latency"]
+    raw = raw_study(cluttered, sweep=sweep, model=model, objectives=objectives, storage="results")
+    assert main(["run", str(write(cluttered, raw)), "--allow-code"]) == 0
+    folder = cluttered / "results" / "tiny"
+    trials = {row[n.TRIAL]: row for row in rows(folder / n.TRIALS_FILE)}
+    assert [trials[i][n.STATE] for i in range(3)] == [n.COMPLETE, n.FAILED, n.COMPLETE]
+    assert "no channel could be removed at 50 % (local, round_to 64)" in trials[1][n.REASON]
+    assert trials[1][n.SCHEDULE]["round_to"] == 64
+    dense, *points = rows(folder / n.POINTS_FILE)
+    assert (dense[n.EPOCHS], dense[n.LATENCY] > 0) == (0, True)
+    assert len(points) == 3
+    assert all(row[n.LATENCY] > 0 for row in points)
+    assert {len(row.values) for row in optuna_rows(folder) if row.values} == {3}
+    assert told(folder) == Counter(row[n.STEP_ID] for row in points)
+
+
+def test_a_dense_training_that_diverges_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = raw_study(tmp_path, dense={"epochs": 1, "learning_rate": 1e30, "batch_size": 32, "threads": 1})
+    assert main(["run", str(write(tmp_path, raw))]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: dense: ")
+    assert "lower the learning rate" in line
+    assert line.count("\n") == 1
+
+
+def finished_steps(folder: Path) -> Mapping[str, Any]:
+    files = (folder / n.STEPS_FOLDER).glob(f"*/{n.STEP_FILE}")
+    return {file.parent.name: file.stat().st_mtime_ns for file in files}
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_driver_s_command_goes_on_and_computes_only_what_is_missing(how: signal.Signals, tmp_path: Path) -> None:
+    sweep = [{"importance": name, "schedule": "linear", "sparsity": 0.9, "steps": 8, "fine_tune_epochs": 2}
+             for name in ("magnitude", "random")]  # fmt: skip
+    raw = raw_study(tmp_path, sweep=sweep, resources={"cpu": 1})
+    file, folder = write(tmp_path, raw), tmp_path / "results" / "tiny"
+    driver = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "search", "run", str(file)], cwd=ROOT, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (folder / n.POINTS_FILE).exists() or (folder / n.POINTS_FILE).read_bytes().count(b"\n") < 4:
+        assert driver.poll() is None, "the driver ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(driver.pid, how)
+    _, told_by_driver = driver.communicate()
+    if how == signal.SIGINT:
+        assert driver.returncode == 130
+        assert "run the same command to go on" in told_by_driver
+        assert "Traceback" not in told_by_driver
+    time.sleep(4)  # its workers end within three seconds
+    before, reported = finished_steps(folder), pruned(rows(folder / n.POINTS_FILE))
+    assert len(before) < 17
+    run(file)
+    after, points = finished_steps(folder), pruned(rows(folder / n.POINTS_FILE))
+    assert {step: after[step] for step in before} == before
+    assert len(after) == 17
+    assert points[: len(reported)] == [{**row, **latencies(points, row)} for row in reported]
+    assert Counter((row[n.TRIAL], row[n.STEP]) for row in points) == Counter((i, k) for i in (0, 1) for k in range(1, 9))
+    assert {row[n.STEP_ID] for row in points if not row[n.REUSED]} >= set(after) - set(before)
+    assert told(folder) == Counter(row[n.STEP_ID] for row in points)
+    assert TrialState.RUNNING not in {row.state for row in optuna_rows(folder)}
+    assert sorted(row[n.TRIAL] for row in rows(folder / n.TRIALS_FILE)) == [0, 1]
+
+
+def latencies(points: list[Raw], row: Raw) -> Raw:
+    """The columns that are filled in at the end of a run."""
+    same = next(point for point in points if point[n.STEP_ID] == row[n.STEP_ID])
+    return {name: same[name] for name in (n.LATENCY, n.LATENCY_LARGE)}

@@ -1,0 +1,421 @@
+"""The searcher, driven without Ray by trials that make their points up from the schedule."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import IntDistribution
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from search import searcher as module
+from search.ledger import Ledger
+from search.samplers import SAMPLERS, sampler_for_ask
+from search.searcher import ADDED, REASON, FrontSearch
+from search.space import SearchSpace, Space, SpaceSettings, Sweep
+from search.study import SearchSettings
+from tests.search_helpers import STRUCTURED_SPACE, UNSTRUCTURED_SPACE
+from trainables import names as n
+from trainables.schedule import FAMILIES, Schedule, UnstructuredSchedule
+from trainables.settings import parse
+from trainables.trainable import gain_metric
+from trainables.walk import Tree
+
+OBJECTIVES = ("accuracy", "compression")
+DENSE = {n.STEP: 0, n.STEP_ID: "dense", n.SEED: 0, n.ACCURACY: 0.9, n.COMPRESSION: 1.0, n.TOTAL_EPOCHS: 0}
+TRIALS = 16
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def journal(file: Path) -> BaseStorage:
+    return JournalStorage(JournalFileBackend(str(file)))
+
+
+def search_space(**unstructured: Any) -> SearchSpace:
+    """The helpers' space with changes; without any, a wider one of both families, which no test exhausts."""
+    wider = {"step_ratio": [0.1, 0.2, 0.3, 0.5], "max_steps": 6, "fine_tune_epochs": [1, 2, 4], "scope": ["global"]}
+    both = {"unstructured": {**UNSTRUCTURED_SPACE, **wider}, "structured": {**STRUCTURED_SPACE, **wider}}
+    raw = {"unstructured": {**UNSTRUCTURED_SPACE, **unstructured}} if unstructured else both
+    return SearchSpace(parse(SpaceSettings, raw, "space"))
+
+
+def tiny_space() -> SearchSpace:
+    """Two schedules: one step of a half, and two."""
+    return search_space(importance=["magnitude"], step_ratio=[0.5], max_steps=2)
+
+
+@dataclass
+class Study:
+    """A study in the middle of its life; ``search`` begins it, or goes on with it as a new driver would."""
+
+    tree: Tree
+    folder: Path
+    space: Space
+    settings: SearchSettings
+    storage: BaseStorage
+    clock: Callable[[], float] = lambda: 0.0
+    reported: dict[str, list[float]] = field(default_factory=dict)
+    configs: list[dict[str, Any]] = field(default_factory=list)
+
+    def search(self) -> FrontSearch:
+        ledger = Ledger(self.folder, OBJECTIVES, 0.1)
+        ledger.add_dense({**dict.fromkeys(n.POINT_COLUMNS), **DENSE})
+        self.ledger = ledger
+        return FrontSearch(self.space, self.settings, self.tree, ledger, OBJECTIVES, self.storage, self.clock)
+
+    def rows(self) -> list[FrozenTrial]:
+        return optuna.load_study(study_name="pruning", storage=self.storage).get_trials()
+
+    def results(self, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """What the trainable would report: smooth in the sparsity, different for every address."""
+        schedule = schedule_of(config)
+        nodes = self.tree.chain(schedule)
+        for number, (node, target) in enumerate(zip(nodes, schedule.targets(), strict=True), start=1):
+            left = 1 - target / 1e6
+            known = node.id in self.reported
+            accuracy = 0.9 - 0.2 * (1 - left) ** 4 - 0.01 * (node.seed % 1000) / 1000
+            values = {gain_metric("accuracy"): accuracy, gain_metric("compression"): -target / 1e6}
+            point = {
+                n.STEP: number, n.STEP_ID: node.id, n.SEED: 0, n.ACCURACY: accuracy, n.COMPRESSION: 1 / left,
+                n.EPOCHS: 0 if known else schedule.fine_tune_epochs, n.REUSED: known, n.TRIAL: config[n.TRIAL],
+                n.TOTAL_EPOCHS: number * schedule.fine_tune_epochs,
+            }  # fmt: skip
+            yield {**dict.fromkeys(n.POINT_COLUMNS), **point, **values, "done": number == len(nodes)}
+
+    def run(
+        self, search: FrontSearch, at_once: int = 1, fails: Callable[[int, int], bool] = lambda _trial, _step: False
+    ) -> None:
+        """Stand in for Tune: keep ``at_once`` trials under way, one step of each in turn."""
+        running: dict[str, Iterator[dict[str, Any]]] = {}
+        configs: dict[str, dict[str, Any]] = {}
+        for tick in itertools.count():
+            while len(running) < at_once:
+                config = search.suggest(f"trial {tick} {len(running)}")
+                if config == Searcher.FINISHED:
+                    break
+                key = f"trial {tick} {len(running)}"
+                running[key], configs[key] = self.results(config), config
+                self.configs.append(config)
+            if not running:
+                return
+            for key in list(running):
+                result = next(running[key])
+                if fails(result[n.TRIAL], result[n.STEP]):
+                    search.on_trial_complete(key, error=True)
+                    del running[key]
+                    continue
+                self.report(search, key, result)
+                if result["done"]:
+                    del running[key]
+
+    def report(self, search: FrontSearch, key: str, result: dict[str, Any]) -> None:
+        """In Tune's order: the searcher hears of a step first, but the ledger of a trial's last one."""
+        self.reported[result[n.STEP_ID]] = [result[gain_metric(name)] for name in OBJECTIVES]
+        if result["done"]:
+            self.ledger.add(result)
+            search.on_trial_complete(key, result)
+        else:
+            search.on_trial_result(key, result)
+            self.ledger.add(result)
+
+
+def schedule_of(config: dict[str, Any]) -> Schedule:
+    fields = {key: value for key, value in config.items() if key != n.TRIAL}
+    return parse(FAMILIES[fields["family"]], fields, "config")
+
+
+def last_level(config: dict[str, Any]) -> float:
+    return schedule_of(config).targets()[-1] / 1e6
+
+
+def complete(rows: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [row for row in rows if row.state == TrialState.COMPLETE]
+
+
+def comparable(rows: Sequence[FrozenTrial]) -> list[tuple[Any, ...]]:
+    """All of a row but its times."""
+    return [(r.number, r.state, r.params, r.values, r.user_attrs) for r in rows]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def make(tree: Tree, tmp_path: Path) -> Callable[..., Study]:
+    numbers = itertools.count()
+
+    def study(space: Space | None = None, storage: BaseStorage | None = None, clock: Any = None, **settings: Any) -> Study:
+        folder = tmp_path / f"study {next(numbers)}"
+        folder.mkdir()
+        given = SearchSettings(**{"trials": TRIALS, **settings})
+        kept = storage or journal(folder / n.OPTUNA_FILE)
+        return Study(tree, folder, space or search_space(), given, kept, clock or (lambda: 0.0))
+
+    return study
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_step_is_one_complete_row_with_its_values(sampler: str, at_once: int, make: Callable[..., Study]) -> None:
+    study = make(sampler=sampler, storage=InMemoryStorage() if at_once > 1 else None)
+    study.run(study.search(), at_once)
+    rows = study.rows()
+    told = {row.user_attrs[n.STEP_ID]: row.values for row in complete(rows)}
+    assert told == study.reported
+    assert len(complete(rows)) == len(told)
+    assert {row.state for row in rows} <= {TrialState.COMPLETE, TrialState.FAIL}
+    assert all(REASON in row.user_attrs for row in rows if row.state == TrialState.FAIL)
+    assert len(study.configs) == TRIALS
+    assert [config[n.TRIAL] for config in study.configs] == list(range(TRIALS))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_row_has_the_parameters_of_the_schedule_that_ends_in_its_step(
+    sampler: str, make: Callable[..., Study]
+) -> None:
+    study = make(sampler=sampler)
+    study.run(study.search())
+    rows = complete(study.rows())
+    for row in rows:
+        schedule = study.space.schedule(FixedTrial(row.params))
+        assert study.tree.chain(schedule)[-1].id == row.user_attrs[n.STEP_ID]
+        assert row.params[f"{row.params['family']}.steps"] == schedule.steps
+    assert any(ADDED in row.user_attrs for row in rows)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_known_schedule_is_not_run_again(sampler: str, make: Callable[..., Study]) -> None:
+    study = make(sampler=sampler)
+    search = study.search()
+    for trial in range(TRIALS):
+        config = search.suggest(str(trial))
+        assert study.tree.chain(schedule_of(config))[-1].id not in study.reported
+        for result in study.results(config):
+            study.report(search, str(trial), result)
+
+
+def test_a_failed_trial_is_told_and_the_study_goes_on(make: Callable[..., Study]) -> None:
+    study = make(space=search_space(step_ratio=[0.5], max_steps=3, importance=["magnitude", "taylor", "random"]), trials=5)
+    study.run(study.search(), fails=lambda trial, step: trial == 1 or (trial == 2 and step == 2))
+    rows = study.rows()
+    by_trial = {row.user_attrs[n.TRIAL]: row for row in rows if n.TRIAL in row.user_attrs}
+    assert sorted(by_trial) == [0, 1, 2, 3, 4]
+    assert by_trial[1].state == TrialState.FAIL
+    assert by_trial[1].user_attrs[REASON].startswith("failed")
+    assert {row.user_attrs[n.STEP_ID]: row.values for row in complete(rows)} == study.reported
+    assert TrialState.RUNNING not in {row.state for row in rows}
+
+
+def test_a_trial_that_is_stopped_keeps_its_points(make: Callable[..., Study]) -> None:
+    study = make(space=Sweep([UnstructuredSchedule(step_ratio=0.5, steps=3)]))
+    search = study.search()
+    first, second, _ = study.results(search.suggest("a"))
+    study.report(search, "a", first)
+    study.report(search, "a", {**second, "done": True})
+    own, *others = study.rows()
+    assert own.state == TrialState.FAIL
+    assert own.user_attrs[REASON] == "stopped after step 2 of 3"
+    assert [row.user_attrs[n.STEP_ID] for row in others] == list(study.reported)
+
+
+def test_each_budget_ends_the_search(make: Callable[..., Study]) -> None:
+    study = make(trials=5)
+    search = study.search()
+    study.run(search)
+    assert (len(study.configs), search.finished_because) == (5, "5 trials")
+    study = make(trials=None, epochs=7)
+    search = study.search()
+    study.run(search)
+    assert search.finished_because == "7 epochs"
+    longest = max(len(config.targets()) * config.fine_tune_epochs for config in map(schedule_of, study.configs))
+    assert 7 <= study.ledger.epochs_computed < 7 + longest
+    ticks = itertools.count(step=20.0)
+    study = make(trials=None, minutes=2, clock=lambda: next(ticks))
+    search = study.search()
+    study.run(search)
+    assert search.finished_because == "2 minutes"
+    assert 0 < len(study.configs) <= 6
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_exhausted_space_ends_the_search_for_good(sampler: str, make: Callable[..., Study]) -> None:
+    study = make(space=tiny_space(), sampler=sampler, trials=50)
+    search = study.search()
+    study.run(search)
+    assert len(study.reported) == 2
+    assert len(study.configs) <= 2
+    assert str(search.finished_because).startswith("the space was exhausted")
+    rows = len(study.rows())
+    again = study.search()
+    assert again.finished
+    assert again.suggest("one more") == Searcher.FINISHED
+    assert len(study.rows()) == rows
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("trial", "steps"), [(0, 0), (4, 1), (13, 0)])
+def test_a_restart_goes_on_as_if_there_had_been_none(
+    sampler: str, trial: int, steps: int, make: Callable[..., Study]
+) -> None:
+    undisturbed = make(sampler=sampler)
+    undisturbed.run(undisturbed.search())
+
+    study = make(sampler=sampler)
+    first = study.search()
+    for i in range(trial):
+        for result in study.results(first.suggest(str(i))):
+            study.report(first, str(i), result)
+    lost = first.suggest("lost")
+    for result in itertools.islice(study.results(lost), min(steps, schedule_of(lost).steps - 1)):
+        study.report(first, "lost", result)
+    assert [row.state for row in study.rows()].count(TrialState.RUNNING) == 1
+
+    study.storage = journal(study.folder / n.OPTUNA_FILE)
+    second = study.search()
+    assert not second.finished
+    study.run(second)
+    assert study.configs[0] == lost
+    assert study.configs == undisturbed.configs[trial:]
+    assert comparable(study.rows()) == comparable(undisturbed.rows())
+
+
+@pytest.mark.parametrize("moment", ["search.space.SearchSpace.schedule", "trainables.walk.Tree.chain"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_trial_lost_while_it_was_asked_for_is_asked_for_again(
+    sampler: str, moment: str, make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = make(sampler=sampler)
+    undisturbed.run(undisturbed.search())
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    study = make(sampler=sampler)
+    first = study.search()
+    for i in range(12):
+        for result in study.results(first.suggest(str(i))):
+            study.report(first, str(i), result)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(moment, killed)
+        first.suggest("lost")
+    study.run(study.search())
+    assert study.configs == undisturbed.configs[12:]
+    assert comparable(study.rows()) == comparable(undisturbed.rows())
+
+
+def test_two_lost_trials_are_taken_up_under_their_numbers(make: Callable[..., Study]) -> None:
+    study = make(trials=4)
+    first = study.search()
+    lost = [first.suggest(key) for key in "ab"]
+    second = study.search()
+    assert [second.suggest(key) for key in "cd"] == lost
+    assert [config[n.TRIAL] for config in lost] == [0, 1]
+
+
+def sweep(count: int) -> Sweep:
+    return Sweep([UnstructuredSchedule(levels=(0.3, 0.3 + 0.05 * (i + 1))) for i in range(count)])
+
+
+def test_a_sweep_runs_every_schedule_once_in_its_order(make: Callable[..., Study]) -> None:
+    study = make(space=sweep(6), trials=2)
+    search = study.search()
+    study.run(search)
+    assert [last_level(config) for config in study.configs] == pytest.approx([0.35, 0.4, 0.45, 0.5, 0.55, 0.6])
+    assert search.finished_because == "the whole sweep of 6"
+    assert {row.user_attrs[n.STEP_ID] for row in complete(study.rows())} == set(study.reported)
+    assert len(study.reported) == 7  # the first level is shared
+    again = study.search()
+    assert again.finished
+    grown = make(space=sweep(8), storage=study.storage)
+    assert not grown.search().finished
+    grown.run(grown.search())
+    assert [last_level(config) for config in grown.configs] == pytest.approx([0.65, 0.7])
+
+
+def test_a_sweep_that_was_interrupted_misses_nothing(make: Callable[..., Study]) -> None:
+    study = make(space=sweep(5))
+    first = study.search()
+    study.run(first, fails=lambda trial, _: trial == 1)
+    assert [config[n.TRIAL] for config in study.configs] == [0, 1, 2, 3, 4]
+    study = make(space=sweep(5))
+    first = study.search()
+    for result in study.results(first.suggest("a")):
+        study.report(first, "a", result)
+    lost = first.suggest("b")
+    study.run(study.search())
+    assert study.configs[0] == lost
+    assert [config[n.TRIAL] for config in study.configs] == [1, 2, 3, 4]
+    assert [row.params["steps"] for row in complete(study.rows()) if ADDED in row.user_attrs] == [1]
+
+
+def test_a_sweep_is_not_exhausted_by_schedules_that_begin_others(
+    make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KNOWN_IN_A_ROW", 2)
+    longest, *shorter = (UnstructuredSchedule(step_ratio=0.5, steps=steps) for steps in (6, 1, 2, 3, 4, 5))
+    study = make(space=Sweep([longest, *shorter, UnstructuredSchedule(step_ratio=0.7)]))
+    search = study.search()
+    study.run(search)
+    assert [config["step_ratio"] for config in study.configs] == [0.5, 0.7]
+    assert search.finished_because == "the whole sweep of 7"
+
+
+def test_starting_points_come_first_and_once_in_a_study_s_life(make: Callable[..., Study]) -> None:
+    study = make()
+    expected = [study.space.schedule(FixedTrial(point)) for point in study.space.starting_points()]
+    first = study.search()
+    for i in range(2):
+        for result in study.results(first.suggest(str(i))):
+            study.report(first, str(i), result)
+    study.run(study.search())
+    study.run(study.search())
+    enqueued = [row for row in study.rows() if "fixed_params" in row.system_attrs]
+    assert [study.space.schedule(FixedTrial(row.params)) for row in enqueued] == expected
+    assert [row.number for row in enqueued] == list(range(len(expected)))
+    assert {row.user_attrs.get(n.TRIAL) for row in enqueued} == set(range(len(expected)))
+    without = make(starting_points=False)
+    without.search()
+    assert without.rows() == []
+
+
+def test_starting_points_that_a_crash_left_out_are_enqueued(make: Callable[..., Study]) -> None:
+    for space in (search_space(), sweep(4)):
+        study = make(space=space)
+        cut_short = optuna.create_study(storage=study.storage, study_name="pruning", directions=["maximize"] * 2)
+        for params in space.starting_points()[:2]:
+            cut_short.enqueue_trial(params)
+        study.search()
+        assert [row.system_attrs["fixed_params"] for row in study.rows()] == list(space.starting_points())
+
+
+def test_a_schedule_that_the_network_refuses_costs_no_trial(make: Callable[..., Study]) -> None:
+    study = make(space=search_space(retrain=["lr_rewind"], fine_tune_epochs=[1, 99]), sampler="random", trials=6)
+    study.run(study.search())
+    refused = [row for row in study.rows() if "99 epochs can't be rewound" in row.user_attrs.get(REASON, "")]
+    assert refused
+    assert {row.state for row in refused} == {TrialState.FAIL}
+    assert {config["fine_tune_epochs"] for config in study.configs} == {1}
+    assert len(study.configs) == 6
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_depends_on_the_seed_and_the_number_of_the_ask_alone(name: str) -> None:
+    def proposal(seed: int, ask: int) -> int:
+        study = optuna.create_study(sampler=sampler_for_ask(name, seed, ask), directions=["maximize"] * 2)
+        return int(study.ask({"x": IntDistribution(0, 10**9)}).params["x"])
+
+    proposals = [proposal(seed, ask) for seed in range(3) for ask in range(3)]
+    assert proposals == [proposal(seed, ask) for seed in range(3) for ask in range(3)]
+    assert len(set(proposals)) == 9
