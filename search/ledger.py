@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ class Ledger:
         self._seen: set[tuple[int | None, str]] = set()
         self._totals: dict[int, int] = {}
         self._front: dict[str, list[float]] = {}
+        self._history: list[tuple[int, float]] = []
         for row in read_rows(folder / n.POINTS_FILE):
             self._count(row)
 
@@ -73,6 +76,8 @@ class Ledger:
         self.steps_computed += not row[n.REUSED]
         self._totals[row[n.TRIAL]] = row[n.TOTAL_EPOCHS]
         self._update_front(row)
+        if row[n.EPOCHS]:
+            self._history.append((self.epochs_computed, self.hypervolume))
 
     def _update_front(self, row: Row) -> None:
         dense = self.dense[row[n.SEED]]
@@ -107,6 +112,14 @@ class Ledger:
     def epochs_saved(self) -> int:
         """What the trials' schedules would have cost one by one, less what was trained."""
         return max(0, sum(self._totals.values()) - self.epochs_computed)
+
+    def growth(self, epochs: int) -> float:
+        """By what share the hypervolume grew over the last so many computed epochs; infinite before there are as many."""
+        since = bisect.bisect_right(self._history, (self.epochs_computed - epochs, math.inf)) - 1
+        if since < 0:
+            return math.inf
+        before, now = self._history[since][1], self._history[-1][1]
+        return now / before - 1 if before > 0 else math.inf if now > 0 else 0.0
 
     @property
     def failed(self) -> int:

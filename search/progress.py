@@ -101,17 +101,22 @@ class Progress(tune.Callback):
         }
 
     def _left(self) -> str:
-        """When the first of the budgets will be spent, at the pace so far."""
+        """Which of the budgets will be spent first at the pace so far, and when."""
         elapsed = time.monotonic() - self._began
         ledger, settings = self._ledger, self._settings
-        left = [settings.minutes * 60 - elapsed] if settings.minutes else []
         trials, epochs = self._before
-        for budget, before, now in (
-            (self._trials, trials, len(ledger.trials)), (settings.epochs, epochs, ledger.epochs_computed),
-        ):  # fmt: skip
+        left = [(settings.minutes * 60 - elapsed, f"{settings.minutes:g} minutes")] if settings.minutes else []
+        for budget, before, now, unit in (
+            (self._trials, trials, len(ledger.trials), "trials"),
+            (settings.epochs, epochs, ledger.epochs_computed, "epochs"),
+        ):
             if budget and now > before:
-                left.append(elapsed / (now - before) * max(0, budget - now))
-        return f"about {_clock(min(left))} left" if left else "time left unknown yet"
+                left.append((elapsed / (now - before) * max(0, budget - now), f"{budget} {unit}"))
+        sooner = ", sooner if it stalls" if settings.stall_epochs else ""
+        if not left:
+            return f"time left unknown yet{sooner}"
+        seconds, what = min(left)
+        return f"about {_clock(seconds)} left until {what}{sooner}"
 
 
 def reason_of(trial: Any) -> str:

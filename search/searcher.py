@@ -126,12 +126,17 @@ class FrontSearch(OptunaSearch):
             return f"the whole sweep of {self._schedules.size}" if self._asks >= self._schedules.size else None
         if self._ot_study.user_attrs.get(EXHAUSTED):
             return f"the space was exhausted: {KNOWN_IN_A_ROW} proposals in a row were known already"
-        if settings.trials is not None and self._started >= settings.trials:
-            return f"{settings.trials} trials"
-        if settings.epochs is not None and ledger.epochs_computed >= settings.epochs:
-            return f"{settings.epochs} epochs"
-        if settings.minutes is not None and self._clock() - self._began >= settings.minutes * 60:
-            return f"{settings.minutes:g} minutes"
+        minutes = (self._clock() - self._began) / 60
+        budgets = (
+            (settings.trials, self._started, "trials"),
+            (settings.epochs, ledger.epochs_computed, "epochs"),
+            (settings.minutes, minutes, "minutes"),
+        )
+        for budget, spent, unit in budgets:
+            if budget is not None and spent >= budget:
+                return f"{budget:g} {unit}"
+        if settings.stall_epochs is not None and ledger.growth(settings.stall_epochs) < settings.stall_share:
+            return f"{settings.stall_epochs} epochs in which the hypervolume grew by less than {settings.stall_share:.1%}"
         return None
 
     def _ask(self, trial_id: str, sampler: str) -> dict[str, Any] | None:

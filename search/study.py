@@ -43,13 +43,17 @@ class SearchSettings(Settings):
     )
     epochs: int | None = Field(None, ge=1, description="no new trial once this many epochs were computed")
     minutes: float | None = Field(None, gt=0, description="no new trial after this time in one run")
+    stall_epochs: int | None = Field(
+        None, ge=1, description="no new trial once the hypervolume has grown by less than stall_share over so many epochs"
+    )
+    stall_share: float = Field(0.01, gt=0, description="the growth that counts, as a share of the hypervolume")
     seed: int = Field(0, ge=0, description="seed of the sampler")
     starting_points: bool = Field(True, description="begin with one-shot magnitude pruning at a few ratios")
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
-        if self.trials is None and self.epochs is None and self.minutes is None:
-            raise ValueError("the search would never end; give trials, epochs or minutes")
+        if all(budget is None for budget in (self.trials, self.epochs, self.minutes, self.stall_epochs)):
+            raise ValueError("the search would never end; give trials, epochs, minutes or stall_epochs")
         return self
 
 
@@ -206,7 +210,7 @@ def check_folder(study: Study) -> None:
         raise InputError(f"storage: {parent} can't be written; choose another `storage`")
 
 
-BUDGETS = ("search.trials", "search.epochs", "search.minutes")
+BUDGETS = tuple(f"search.{name}" for name in ("trials", "epochs", "minutes", "stall_epochs", "stall_share"))
 MAY_CHANGE = (*BUDGETS, "data.root", "model.checkpoint", "resources", "keep", "storage")
 """What a study may be continued with: it doesn't change what a schedule is or which one the sampler chooses next.
 

@@ -159,3 +159,24 @@ def test_columns_measured_at_the_end_are_filled_in(ledger: Callable[..., Ledger]
     study.rewrite({"a": {n.LATENCY: 1.5}})
     assert [row[n.LATENCY] for row in rows(tmp_path / n.POINTS_FILE)] == [None, 1.5, 1.5]
     assert ledger().points == study.points
+
+
+def test_growth_is_over_the_last_epochs(ledger: Callable[..., Ledger]) -> None:
+    study = ledger()
+    assert study.growth(2) == math.inf
+    study.add(point("a", 0.85, 2))  # .05 after 1 epoch
+    assert study.growth(2) == math.inf
+    study.add(point("b", 0.86, 2, **{n.TRIAL: 1}))  # .06 after 2
+    study.add(point("c", 0.80, 2, **{n.TRIAL: 2, n.EPOCHS: 2}))  # nothing gained after 4
+    assert study.growth(2) == pytest.approx(0.0)
+    assert study.growth(3) == pytest.approx(0.2)
+    assert study.growth(4) == math.inf
+    study.add(point("found", 0.89, 2, **{n.TRIAL: 3, n.EPOCHS: 0, n.REUSED: True}))  # a step that cost nothing is no time
+    assert study.growth(2) == pytest.approx(0.0)
+
+
+def test_growth_survives_a_restart(ledger: Callable[..., Ledger]) -> None:
+    study = ledger()
+    for i in range(4):
+        study.add(point(f"p{i}", 0.85 + 0.01 * (i == 0), 2, **{n.TRIAL: i}))
+    assert ledger().growth(2) == study.growth(2) == pytest.approx(0.0)

@@ -247,6 +247,11 @@ def test_each_budget_ends_the_search(make: Callable[..., Study]) -> None:
     study.run(search)
     assert search.finished_because == "2 minutes"
     assert 0 < len(study.configs) <= 6
+    study = make(trials=None, stall_epochs=6, stall_share=1000.0)
+    search = study.search()
+    study.run(search)
+    assert str(search.finished_because).startswith("6 epochs in which the hypervolume grew by less")
+    assert 6 < study.ledger.epochs_computed < 7 + 2 * longest
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
