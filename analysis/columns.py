@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from trainables import names as n
+import trainables.names as n
 
 WHOLE = (n.TRIAL, n.STEP, n.STEPS, n.SEED)
 SHARES = (n.STEP_RATIO, n.REQUESTED_SPARSITY, n.SPARSITY, n.CHANNEL_SPARSITY, n.ACCURACY_BEFORE, n.ACCURACY)

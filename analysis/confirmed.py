@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import trainables.names as n
 from analysis.columns import share_problem
 from analysis.jsonl import read_records
-from trainables import names as n
 
 
 def load_confirmed(folder: Path) -> dict[str, float]:

@@ -18,9 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+import trainables.names as n
 from analysis.pareto import HYPERVOLUME, excess, front, measured
 from analysis.words import TIMES
-from trainables import names as n
 
 KINDS = {
     # what the legend says -> colour, marker; a tint of its family's colour for what one cut reaches

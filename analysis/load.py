@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
+import trainables.names as n
 from analysis.columns import checked, frame
 from analysis.jsonl import read_records
-from trainables import names as n
 
 # Columns of trials.jsonl.
 

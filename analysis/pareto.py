@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainables import names as n
+import trainables.names as n
 
 Floats = npt.NDArray[np.float64]
 

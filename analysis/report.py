@@ -10,12 +10,12 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
+import trainables.names as n
 from analysis import files, tables, words
 from analysis.figures import AXES, accuracy_figure, hypervolume_figure, render
 from analysis.load import Study
 from analysis.pareto import front, hypervolume_history
 from analysis.summary import summarise
-from trainables import names as n
 
 INDEX = "index.html"
 FRONT, HYPERVOLUME, OTHER_AXES = "front", "hypervolume", "other_axes"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+import trainables.names as n
 from analysis.load import Study
 from analysis.pareto import HYPERVOLUME, hypervolume
-from trainables import names as n
 
 POINTS = "points"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+import trainables.names as n
 from analysis import words
 from analysis.load import Study
 from analysis.pareto import ACCURACY_DROP, HYPERVOLUME, best_at_drops
 from analysis.summary import POINTS, Summary, by_importance, failures
-from trainables import names as n
 
 # Drops of accuracy, as shares, that a reader may be ready to pay.
 DROPS = (0.0, 0.005, 0.01, 0.02)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from trainables import names as n
+import trainables.names as n
 
 MISSING = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"

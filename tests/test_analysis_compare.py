@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import trainables.names as n
 from analysis.__main__ import main
 from analysis.comparison import curves, iterative, scratch
 from analysis.comparison.columns import CHANGE, LEVEL, TEST, VALIDATION
@@ -27,7 +28,6 @@ from analysis.comparison.sweep import load_sweep
 from analysis.confirmed import load_confirmed
 from analysis.load import load_study
 from tests.made_up import LEVELS, MATCHED, Sweep, confirmed, dense, point, sweep_study
-from trainables import names as n
 
 HOSTILE = "<script>alert(1)</script>|$\\frac{$ [x](javascript:y) *b*"
 Row = dict[str, Any]

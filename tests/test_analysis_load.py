@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import trainables.names as n
 from analysis.load import load_points, load_study
 from tests.made_up import dense, example_study, point, write_study
-from trainables import names as n
 
 
 def test_columns_are_typed_and_in_order(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import trainables.names as n
 from analysis.columns import frame
 from analysis.load import dense_rows
 from analysis.pareto import HYPERVOLUME, best_at_drops, front, hypervolume, hypervolume_history
 from tests.made_up import dense, point
-from trainables import names as n
 
 ROOT = dense(accuracy=0.9)
 BOTH = ("accuracy", "compression")

@@ -13,6 +13,7 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
+import trainables.names as n
 from analysis import words
 from analysis.__main__ import main
 from analysis.columns import frame
@@ -22,7 +23,6 @@ from analysis.pareto import front
 from analysis.report import write_report
 from analysis.summary import summarise
 from tests.made_up import dense, end, example_study, point, write_study
-from trainables import names as n
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
 HOSTILE = "<script>alert(1)</script>"

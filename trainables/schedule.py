@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,7 +73,7 @@ class RetrainSettings(Settings):
 Sparsity = Annotated[float, Field(gt=0, lt=1)]
 
 
-class BaseSchedule(Settings):
+class BaseSchedule(Settings, ABC):
     """What both families' schedules have."""
 
     schedule: Annotated[str, AfterValidator(one_of(SCHEDULES))] = Field(
@@ -118,9 +119,9 @@ class BaseSchedule(Settings):
         """The sparsity that each step asks for, in parts per million: integers, so that equal levels share a step."""
         return [round(PARTS_PER_MILLION * level) for level in LEVELS[self.schedule](self)]
 
+    @abstractmethod
     def step_settings(self, target: int) -> dict[str, Any]:
         """What the family's cut depends on."""
-        raise NotImplementedError
 
     def columns(self) -> dict[str, Any]:
         """The columns of points.jsonl that describe this schedule."""

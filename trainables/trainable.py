@@ -2,7 +2,7 @@
 
 Each ``step()`` is one pruning step. A trial's config is a schedule's fields, flat, so the classes work in anybody's Tuner::
 
-    trainable = tune.with_parameters(UnstructuredTrainable, problem=problem, folder="results/mine/steps")
+    trainable = tune.with_parameters(UnstructuredTrainable, problem=problem, folder=Path("steps").absolute())
     tune.Tuner(trainable, param_space={"step_ratio": tune.grid_search([0.3, 0.5]), "steps": 3}).fit()
 
 Nothing lasting lives in Ray's state: a trial that starts again finds its finished steps in the store.
@@ -40,7 +40,7 @@ class PruningTrainable(tune.Trainable):
         self,
         config: dict[str, Any],
         problem: Problem | None = None,
-        folder: str = "",
+        folder: str | Path = "",
         dense: Mapping[str, bytes] | None = None,
         objectives: Sequence[str] = (n.ACCURACY, n.COMPRESSION),
     ) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+import trainables.names as n
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import BASE, CHANGE, LABEL, LEVEL, RECIPE, is_control
 from analysis.comparison.ranking import balanced, equal_budget
 from analysis.comparison.sentences import Table
 from analysis.comparison.statistics import HIGHER, LOWER, MEAN, MIN_SEEDS, VERDICT, Estimate, estimate, estimates, judged
 from analysis.comparison.sweep import Sweep, structured
-from trainables import names as n
 
 ONE, OTHER, CONTROLLED = "one", "other", "against_control"
 

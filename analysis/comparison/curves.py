@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+import trainables.names as n
 from analysis import words
 from analysis.comparison.columns import CHANGE
 from analysis.comparison.statistics import Floats
-from trainables import names as n
 
 # Doublings over which a family must reach to have a curve on an axis; and over which two must run together.
 LEAST_MOVE = np.log2(1.02)

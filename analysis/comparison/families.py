@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import trainables.names as n
 from analysis.comparison import curves
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE, REPORTED
@@ -28,7 +29,6 @@ from analysis.comparison.statistics import (
     judged,
 )
 from analysis.comparison.sweep import Sweep
-from trainables import names as n
 
 AXIS, AT, LOWEST, HIGHEST = "axis", "at", "range_low", "range_high"
 OUTCOME = "outcome"

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+import trainables.names as n
 from analysis.comparison import curves, selection
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import (
@@ -34,7 +35,6 @@ from analysis.comparison.ranking import balanced
 from analysis.comparison.statistics import band
 from analysis.comparison.sweep import Sweep
 from analysis.figures import PERCENT, VISIBLE_DROP, despine, style
-from trainables import names as n
 
 BLUE, RED, GREEN, PURPLE, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 GREY, BLACK = "0.5", "0.15"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+import trainables.names as n
 from analysis import words
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import CHANGE, LEVEL, WHO, is_control
@@ -16,7 +17,6 @@ from analysis.comparison.ranking import complete
 from analysis.comparison.sentences import Answer, Table
 from analysis.comparison.statistics import COUNT, HIGHER, LOWER, MIN_SEEDS, TIE, UNDECIDED, VERDICT, estimates, judged
 from analysis.comparison.sweep import Sweep
-from trainables import names as n
 
 SAME = [n.SEED, LEVEL, WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN]
 LINE = [WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN, n.STEPS, n.FINE_TUNE_EPOCHS]

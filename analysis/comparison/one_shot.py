@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+import trainables.names as n
 from analysis import words
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import CHANGE, CHANGE_BEFORE, CONTROL, LEVEL, REPORTED, WHO, is_control
 from analysis.comparison.sentences import Answer, Table
 from analysis.comparison.statistics import COUNT, HIGHER, LOWER, MEAN, MIN_SEEDS, VERDICT, estimates, judged
 from analysis.comparison.sweep import Sweep
-from trainables import names as n
 
 LINE = [WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN]
 # A network that loses no more is called "within a point" of dense.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+import trainables.names as n
 from analysis.comparison.columns import LABEL, LEVEL, RECIPE, VALIDATION_CHANGE, is_control
-from trainables import names as n
 
 CELL = [n.SEED, LEVEL]
 

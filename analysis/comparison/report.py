@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+import trainables.names as n
 from analysis import files
 from analysis.comparison import families, figures, iterative, one_shot, structured
 from analysis.comparison.pages import html, markdown
@@ -19,7 +20,6 @@ from analysis.comparison.summary import BANDS, RULES, facts, split_note, summary
 from analysis.comparison.sweep import Sweep, load_sweep
 from analysis.figures import render
 from analysis.load import Study
-from trainables import names as n
 
 PAGE, MARKDOWN, ANSWERS = "comparison.html", "comparison.md", "answers.json"
 # What begins like this in the report's folder is made here, and removed when it is made no longer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+import trainables.names as n
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import CHANGE, DENSE_EPOCHS, LABEL, LEVEL, RECIPE
 from analysis.comparison.ranking import complete
@@ -11,7 +12,6 @@ from analysis.comparison.sentences import Table
 from analysis.comparison.statistics import COUNT, HIGHER, LOWER, MIN_SEEDS, TIE, UNDECIDED, VERDICT, estimates, judged
 from analysis.comparison.sweep import Sweep
 from analysis.words import MISSING
-from trainables import names as n
 
 SAME = [n.SEED, LEVEL, n.SCOPE, n.ROUND_TO, n.SHAPE_ID]
 BUDGET = "budget"

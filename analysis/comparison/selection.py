@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+import trainables.names as n
 from analysis import words
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import CONTROL, LABEL, LEVEL, RECIPE, VALIDATION_CHANGE, is_control
@@ -25,7 +26,6 @@ from analysis.comparison.statistics import (
     judged,
 )
 from analysis.comparison.sweep import Sweep, structured
-from trainables import names as n
 
 ONE, OTHER = "one", "other"
 

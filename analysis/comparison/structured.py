@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+import trainables.names as n
 from analysis.comparison import confirmation as fresh
 from analysis.comparison import scratch
 from analysis.comparison import selection as stage
@@ -17,7 +18,6 @@ from analysis.comparison.selection import Selection
 from analysis.comparison.sentences import Answer
 from analysis.comparison.statistics import MEAN, MIN_SEEDS
 from analysis.comparison.sweep import Sweep
-from trainables import names as n
 
 
 def answer(sweep: Sweep) -> Answer:

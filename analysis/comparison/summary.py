@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+import trainables.names as n
 from analysis import words
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import REPORTED, TEST
@@ -16,7 +17,6 @@ from analysis.comparison.families import reach_sentence, sides
 from analysis.comparison.sentences import Answer
 from analysis.comparison.statistics import CONFIDENCE, MIN_SEEDS
 from analysis.comparison.sweep import Sweep
-from trainables import names as n
 
 RULES = (
     "The data were split once. Whatever is chosen (retraining, recipes, finalists) is chosen on validation data; the test "

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import trainables.names as n
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import (
     BASE,
@@ -31,7 +32,6 @@ from analysis.comparison.ranking import equal_budget, ranked
 from analysis.confirmed import load_confirmed
 from analysis.load import Study
 from analysis.words import RETRAINING
-from trainables import names as n
 
 # A recipe is what is left of a schedule without its seed and its level.
 RECIPE_COLUMNS = (
