@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +70,7 @@ def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack)
     searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study))
     if _missing_roots(session) or not searcher.finished:
         if not ray.is_initialized():
-            stack.enter_context(_ray(study))
+            stack.enter_context(_ray())
         _train_dense(session, ledger, console)
         _search(session, searcher, ledger, console)
     return None if searcher.interrupted else searcher.finished_because
@@ -106,18 +106,30 @@ def _storage(study: Study) -> JournalStorage:
 
 
 @contextmanager
-def _ray(study: Study) -> Iterator[None]:
+def _ray() -> Iterator[None]:
     """Ray on this machine alone: a bare ``init`` would attach to whatever cluster was last started here."""
-    os.environ.update(RAY_QUIET | RAY_STAYS_HERE)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    if ray.cluster_resources().get("CPU", 0) < study.resources.cpu:
-        ray.shutdown()
-        raise InputError(f"resources.cpu: a trial takes {study.resources.cpu:g}, more than this machine has; lower it")
+    with _environment(RAY_QUIET | RAY_STAYS_HERE):
+        ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """These variables inside, and what was there before afterwards: a Tuner of the caller's own is not to see them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _missing_roots(session: Session) -> list[int]:

@@ -37,7 +37,7 @@ class ReferenceSettings(Settings):
 class SearchSettings(Settings):
     """How the search chooses and when it ends: at whichever budget is reached first."""
 
-    sampler: Annotated[str, AfterValidator(one_of(SAMPLERS))] = Field("tpe", description=" | ".join(SAMPLERS))
+    sampler: Annotated[str, AfterValidator(one_of(SAMPLERS))] = Field("tree", description=" | ".join(SAMPLERS))
     trials: int | None = Field(
         100, ge=1, description="trials to run; a schedule known already costs none; a sweep runs all of its schedules"
     )

@@ -128,7 +128,7 @@ class TreeSampler(BaseSampler):
         at = tree.point[nodes & (tree.point >= 0)]
         wanted = np.concatenate([at, self._waited_for(state)])
         fitted = _worth_fitting(reach(values, along), random)
-        drawn = draws(tree.features[state.told[fitted]], values[fitted], tree.features[wanted], int(random.integers(2**31)))
+        drawn = self._believed(state.told[fitted], values[fitted], wanted, int(random.integers(2**31)))
         front = np.repeat(reach(values, along).max(axis=0)[None], drawn.shape[1], axis=0)
         for pending in reach(drawn[len(at) :], along):
             front = np.maximum(front, pending)
@@ -136,6 +136,10 @@ class TreeSampler(BaseSampler):
         rates = gains / np.maximum(self._costs(state), tree.cost[tree.cost > 0].min(initial=1.0))
         rates[~self._open(state)] = 0.0
         return int(tree.point[rates.argmax()]) if rates.max() > 0 else self._any(state, random)
+
+    def _believed(self, told: Integers, values: Floats, wanted: Integers, seed: int) -> Floats:
+        """Draws of the values of the wanted candidates, [candidate, draw, objective]."""
+        return draws(self._tree.features[told], values, self._tree.features[wanted], seed)
 
     def _costs(self, state: State) -> Floats:
         """What each node counts as costing."""
