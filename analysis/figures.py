@@ -119,7 +119,7 @@ def _draw_panel(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame, axis: Axi
     _draw_points(axes, shown)
     if axis.objective:
         _draw_front(axes, front(points, ("accuracy", axis.objective), dense), dense, axis)
-        _log2_ticks(axes)
+        log2_ticks(axes)
     else:
         axes.xaxis.set_major_formatter(PERCENT_FORMAT)
     _draw_dense(axes, axis.values(dense, dense), dense[n.ACCURACY].mean())
@@ -170,7 +170,8 @@ def _limit_accuracy(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame) -> No
         axes.set_title(note, loc="left", fontsize="small", color="0.35")
 
 
-def _log2_ticks(axes: Axes) -> None:
+def log2_ticks(axes: Axes) -> None:
+    """A log2 scale whose ticks read as factors."""
     axes.set_xscale("log", base=2)
     low, high = axes.get_xlim()
     # At least one doubling, or an axis on which nothing differs would have no scale.

@@ -72,7 +72,7 @@ def hypervolume(
     accuracy_drop: float = n.REFERENCE_ACCURACY_DROP,
 ) -> float:
     """What the points dominate beyond the fixed reference; points beyond the reference add nothing."""
-    return _volume(excess(measured(points, objectives, dense), objectives, dense, accuracy_drop))
+    return volume(excess(measured(points, objectives, dense), objectives, dense, accuracy_drop))
 
 
 def hypervolume_history(
@@ -106,24 +106,25 @@ def best_at_drops(points: pd.DataFrame, dense: pd.DataFrame, drops: Sequence[flo
     return best.sort_values([ACCURACY_DROP, n.FAMILY], ascending=[True, False]).reset_index(drop=True)
 
 
-def _records(points: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(column): value for column, value in row.items()} for row in points.to_dict("records")]
-
-
-def _volume(values: Floats) -> float:
+def volume(values: Floats) -> float:
+    """What these positions dominate beyond the reference, the origin."""
     if not len(values):
         return 0.0
     return float(moocore.hypervolume(values, ref=np.zeros(values.shape[1]), maximise=True))
 
 
+def _records(points: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(column): value for column, value in row.items()} for row in points.to_dict("records")]
+
+
 def _running_volumes(values: Floats) -> list[float]:
-    volumes, volume = [], 0.0
+    volumes, reached = [], 0.0
     # Only the front so far is carried along, so that long studies stay fast.
     best = values[:0]
     for value in values:
         if (value > 0).all():
             best = np.vstack([best, value])
             best = best[moocore.is_nondominated(best, maximise=True, keep_weakly=False)]
-            volume = _volume(best)
-        volumes.append(volume)
+            reached = volume(best)
+        volumes.append(reached)
     return volumes

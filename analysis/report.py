@@ -14,6 +14,8 @@ import trainables.names as n
 from analysis import files, tables, words
 from analysis.figures import AXES, accuracy_figure, hypervolume_figure, render
 from analysis.load import Study
+from analysis.mattered.section import Mattered, what_mattered
+from analysis.mattered.sentences import RANGES
 from analysis.pareto import front, hypervolume_history
 from analysis.summary import summarise
 
@@ -28,12 +30,15 @@ def write_report(study: Study) -> Path:
     folder = study.folder / n.REPORT_FOLDER
     folder.mkdir(exist_ok=True)
     best = front(study.pruned, study.objectives, study.dense)
-    for name, figure in figures(study).items():
+    mattered = what_mattered(study, main_axis(study))
+    for name, figure in {**figures(study), **mattered.figures}.items():
         for kind in ("png", "svg"):
             files.write(folder / f"{name}.{kind}", render(figure, kind))
     files.write(folder / FRONT_TABLE, _csv(best))
     files.write(folder / POINTS_TABLE, _csv(pd.concat([study.dense, study.pruned])))
-    files.write(folder / INDEX, page(study, best))
+    for name, table in mattered.tables.items():
+        files.write(folder / name, _csv(table))
+    files.write(folder / INDEX, page(study, best, mattered))
     return folder / INDEX
 
 
@@ -53,14 +58,14 @@ def main_axis(study: Study) -> str:
     return next(name for name in study.objectives if name != "accuracy")
 
 
-def page(study: Study, best: pd.DataFrame) -> str:
+def page(study: Study, best: pd.DataFrame, mattered: Mattered) -> str:
     """The report's page; everything that comes from the study is escaped."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.get_template("report.html.j2").render(_content(study, best))
+    return environment.get_template("report.html.j2").render(_content(study, best, mattered))
 
 
-def _content(study: Study, best: pd.DataFrame) -> Mapping[str, Any]:
+def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[str, Any]:
     summary = summarise(study)
     return {
         "study": study,
@@ -74,6 +79,8 @@ def _content(study: Study, best: pd.DataFrame) -> Mapping[str, Any]:
         "axis": AXES[main_axis(study)].label,
         "front": tables.front_table(best),
         "best": tables.best_table(study),
+        "mattered": mattered,
+        "range": RANGES[main_axis(study)],
         "importances": tables.importance_table(study),
         "failures": tables.failure_table(study),
         "provenance": tables.provenance_table(study.provenance),

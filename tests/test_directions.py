@@ -50,14 +50,14 @@ def test_there_is_something_to_look_at() -> None:
 
 def test_analysis_reads_what_is_on_disk_and_imports_nothing_that_made_it() -> None:
     for file, names in within("analysis"):
-        assert not of(names, "search", "ray", "torch", "torchvision", "torch_pruning", "optuna"), file
+        assert not of(names, "search", "ray", "torch", "torchvision", "torch_pruning"), file
         allowed = {name for name in of(names, "trainables") if name == NAMES or name.startswith(f"{NAMES}.")}
         assert of(names, "trainables") == allowed, file
 
 
 def test_trainables_know_neither_who_asks_nor_who_reads() -> None:
     for file, names in within("trainables"):
-        assert not of(names, "search", "analysis", "optuna"), file
+        assert not of(names, "search", "analysis"), file
 
 
 def test_only_one_thin_module_of_trainables_knows_ray() -> None:
