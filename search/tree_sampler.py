@@ -6,8 +6,8 @@ It works in any Optuna study whose candidates are finite and known, single proce
     study = optuna.create_study(directions=["maximize", "maximize"], sampler=TreeSampler(tree, seed=0))
 
 Each ask fits a surrogate to every point told so far, and picks the candidate whose steps that are not done yet promise the
-most hypervolume (expected over the surrogate's draws) per cost. So cheap steps and the extension of a chain that was begun
-compete with new chains on one scale. What other trials are at is believed to come out as the surrogate says.
+most hypervolume (expected over the surrogate's draws) for their cost. So cheap steps and the extension of a chain that was
+begun compete with new chains on one scale. What other trials are at is believed to come out as the surrogate says.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ PICK = "tree_sampler:pick"
 """System attribute of a trial: the number of the candidate that was picked for it."""
 FIRST = 4
 """So many points are drawn at random before a surrogate is worth fitting."""
+HASTE = 0.7
+"""Power of the cost that gains are divided by. At 1 the sampler takes small cheap gains one after another and puts off the
+long chains that most of a front is made of; at 0 it is blind to costs (``benchmarks/search_efficiency.py`` compares)."""
+WORST = -0.5
+"""Values below the reference count as this far below it at most (1 is from the reference to the best told): how bad a bad
+point is must not shape the surrogate."""
 MOST_TOLD = 1500
 """Points that a surrogate is fitted to: half the farthest out, half any."""
 MOST_NODES = 3000
@@ -56,6 +62,8 @@ class TreeSampler(BaseSampler):
     ``reference`` is the hypervolume's reference point in the study's own objectives (worst values told, without it).
     The pick depends on the seed, the ask (the trial's number unless given) and the study's trials alone.
     """
+
+    haste = HASTE
 
     def __init__(self, tree: StepTree, seed: int, reference: Sequence[float] | None = None, ask: int | None = None) -> None:
         self._tree, self._seed, self._reference, self._ask = tree, seed, reference, ask
@@ -133,13 +141,13 @@ class TreeSampler(BaseSampler):
         for pending in reach(drawn[len(at) :], along):
             front = np.maximum(front, pending)
         gains = chain_gains(tree, nodes, state.known, at, drawn[: len(at)], front)
-        rates = gains / np.maximum(self._costs(state), tree.cost[tree.cost > 0].min(initial=1.0))
+        rates = gains / np.maximum(self._costs(state), tree.cost[tree.cost > 0].min(initial=1.0)) ** self.haste
         rates[~self._open(state)] = 0.0
         return int(tree.point[rates.argmax()]) if rates.max() > 0 else self._any(state, random)
 
     def _believed(self, told: Integers, values: Floats, wanted: Integers, seed: int) -> Floats:
         """Draws of the values of the wanted candidates, [candidate, draw, objective]."""
-        return draws(self._tree.features[told], values, self._tree.features[wanted], seed)
+        return draws(self._tree.features[told], np.maximum(values, WORST), self._tree.features[wanted], seed)
 
     def _costs(self, state: State) -> Floats:
         """What each node counts as costing."""

@@ -1,0 +1,204 @@
+"""Who takes part: Optuna under Ray Tune as a user would write it, and this project's search with and without its ideas."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FixedTrial
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from benchmarks.replay import METRICS, OBJECTIVES, Contestant, ReplayLedger, ReplayTree
+from search.samplers import TREE
+from search.searcher import FrontSearch
+from search.space import SearchSpace
+from search.study import SearchSettings
+from search.tree_sampler import State, TreeSampler
+from trainables.schedule import FAMILIES, Schedule
+
+Make = Callable[[ReplayTree, ReplayLedger], Contestant]
+
+
+@dataclass
+class Plain:
+    """A Ray Tune script with OptunaSearch: a trial reports its last step, and computes all of its steps itself."""
+
+    space: SearchSpace
+    searcher: Searcher
+    shared: bool = False
+    every_step: bool = False
+
+    def schedule(self, config: dict[str, Any]) -> Schedule:
+        """The schedule of a trial's parameters."""
+        return self.space.schedule(FixedTrial(config))
+
+
+@dataclass
+class Ours:
+    """The searcher of ``python -m search``."""
+
+    searcher: Searcher
+    shared: bool = True
+    every_step: bool = True
+
+    def schedule(self, config: dict[str, Any]) -> Schedule:
+        """The schedule of a trial's config."""
+        return FAMILIES[config["family"]](**{key: value for key, value in config.items() if key != "trial"})
+
+
+class LastStepsOnly(FrontSearch):
+    """Told what a trial's last step measured, and nothing of those before."""
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep it to oneself."""
+
+
+class NothingShared(TreeSampler):
+    """Counts the cost of a whole chain, known or not."""
+
+    def _costs(self, _state: State) -> np.ndarray:
+        return self._tree.new_cost(np.zeros(len(self._tree.parent), bool))
+
+
+class PerTrial(TreeSampler):
+    """Looks for the most hypervolume a trial, at any cost."""
+
+    haste = 0.0
+
+
+class PerEpoch(TreeSampler):
+    """Looks for the most hypervolume an epoch, and never farther."""
+
+    haste = 1.0
+
+
+class NothingExtended(TreeSampler):
+    """Always begins a new chain while there is one."""
+
+    def _open(self, state: State) -> np.ndarray:
+        points = self._tree.point >= 0
+        fresh = state.open & ~self._tree.down(state.known & points)
+        return fresh if fresh.any() else state.open
+
+
+class NothingBelieved(TreeSampler):
+    """Doesn't expect anything of the trials in flight."""
+
+    def _waited_for(self, state: State) -> np.ndarray:
+        return state.pending[:0]
+
+
+def knowing(space: SearchSpace, seed: int) -> Make:
+    """Ours told beforehand what every step measures on the seed that it sees: how far this way of choosing could go."""
+
+    def make(tree: ReplayTree, ledger: ReplayLedger) -> Contestant:
+        class Knowing(TreeSampler):
+            def _believed(self, told: Any, values: Any, wanted: Any, seed: int) -> np.ndarray:  # noqa: ARG002
+                above = np.array([tree.seen(one.chain[-1]) for one in self._tree.candidates]) - ledger.reference
+                # The scale of the values told: what is told and what is known agree on it.
+                size = np.nanmax(above[told] / np.where(values == 0, np.nan, values), axis=0)
+                return (above[wanted] / size)[:, None]
+
+        return ours(TREE, Knowing)(space, seed)(tree, ledger)
+
+    return make
+
+
+def plain(sampler: Callable[[int], BaseSampler]) -> Callable[[SearchSpace, int], Make]:
+    """OptunaSearch with this sampler."""
+
+    def with_seed(space: SearchSpace, seed: int) -> Make:
+        def make(_tree: ReplayTree, _ledger: ReplayLedger) -> Contestant:
+            def ask(trial: optuna.Trial) -> None:
+                space.schedule(trial)
+
+            points = [dict(params) for params in space.starting_points()]
+            search = OptunaSearch(
+                space=ask, metric=METRICS, mode=["max"] * 2, sampler=sampler(seed), points_to_evaluate=points
+            )
+            return Plain(space, search)
+
+        return make
+
+    return with_seed
+
+
+def ours(
+    sampler: str, kind: type[TreeSampler] | None = None, search: type[FrontSearch] = FrontSearch, **changes: bool
+) -> Callable[[SearchSpace, int], Make]:
+    """FrontSearch with a sampler by name, and ``kind`` of the one that knows the tree instead of it."""
+
+    def with_seed(space: SearchSpace, seed: int) -> Make:
+        def make(tree: ReplayTree, ledger: ReplayLedger) -> Contestant:
+            settings = SearchSettings(sampler=sampler, seed=seed, trials=None, epochs=10**9)
+            searcher = search(space, settings, tree, ledger, OBJECTIVES, InMemoryStorage())  # type: ignore[arg-type]
+            if kind is not None:
+                _replace_sampler(searcher, kind)
+            return Ours(searcher, **changes)
+
+        return make
+
+    return with_seed
+
+
+def _replace_sampler(searcher: FrontSearch, kind: type[TreeSampler]) -> None:
+    usual = searcher._sampler_of
+
+    def other(name: str, ask: int) -> BaseSampler:
+        sampler = usual(name, ask)
+        if isinstance(sampler, TreeSampler):
+            sampler.__class__ = kind
+        return sampler
+
+    searcher._sampler_of = other  # type: ignore[method-assign]
+
+
+def _tpe(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return TPESampler(seed=seed)
+
+
+def _gp(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return GPSampler(seed=seed)
+
+
+PLAIN_TPE = "OptunaSearch, TPE"
+TREE_SEARCH = "ours"
+CONTESTANTS: Mapping[str, Callable[[SearchSpace, int], Make]] = {
+    "OptunaSearch, random": plain(lambda seed: RandomSampler(seed=seed)),
+    PLAIN_TPE: plain(_tpe),
+    # Of a conditional space NSGA-II crosses only what all trials have in common, here the family; and a single parameter
+    # is always mutated. So it proposes what random does.
+    "OptunaSearch, NSGA-II": plain(lambda seed: NSGAIISampler(seed=seed)),
+    "OptunaSearch, GP": plain(_gp),
+    "random, shared, every step": ours("random"),
+    "TPE, shared, every step": ours("tpe"),
+    TREE_SEARCH: ours(TREE),
+    "ours, knowing every step": knowing,
+    "ours, nothing shared": ours(TREE, NothingShared, shared=False),
+    "ours, last steps only": ours(TREE, search=LastStepsOnly, every_step=False),
+    "ours, gain per trial": ours(TREE, PerTrial),
+    "ours, gain per epoch": ours(TREE, PerEpoch),
+    "ours, nothing extended": ours(TREE, NothingExtended),
+    "ours, nothing believed": ours(TREE, NothingBelieved),
+}
+AT_FOUR = (
+    "OptunaSearch, random",
+    PLAIN_TPE,
+    TREE_SEARCH,
+    "ours, knowing every step",
+    "ours, nothing believed",
+)
+"""Who takes part with four trials in flight."""
+LIMITS: Mapping[str, int] = {"OptunaSearch, GP": 100, "TPE, shared, every step": 300, "ours, last steps only": 200}
+"""Most trials of a contestant that takes long to choose; an epoch count beyond them is unknown."""

@@ -1,0 +1,242 @@
+"""A search replayed against a table of steps: the real searcher and samplers, no Ray and no training.
+
+Time is counted in epochs. Trials in flight take turns as they would on as many workers; two of them that want the same
+step wait for one computation, as in the store.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import moocore
+import numpy as np
+import numpy.typing as npt
+from ray.tune.search import Searcher
+
+from benchmarks.step_table import StepTable
+from search.candidates import with_training_before
+from trainables import names as n
+from trainables.problem import Problem
+from trainables.schedule import Node, Schedule
+from trainables.trainable import gain_metric
+
+Integers = npt.NDArray[np.int64]
+Gains = npt.NDArray[np.float64]
+
+OBJECTIVES = ("accuracy", "compression")
+METRICS = [gain_metric(name) for name in OBJECTIVES]
+MARKS = (0.95, 0.97, 0.99)
+FRUITLESS = 50
+"""A replay ends after so many steps in a row that were known already: a search that goes round in circles is over."""
+PATIENCE = 200
+"""A replay ends once the last mark has been held for as many epochs again as it took, and this many more."""
+
+
+class Contestant(Protocol):
+    """A searcher, and how its trials are run."""
+
+    shared: bool
+    """Whether a step that is known is found instead of computed."""
+    every_step: bool
+    """Whether each step is a point of the result, or only a trial's last."""
+    searcher: Searcher
+
+    def schedule(self, config: dict[str, Any]) -> Schedule:
+        """The schedule that a config of the searcher stands for."""
+
+
+class ReplayTree:
+    """What a searcher asks of ``trainables.walk.Tree``, with the addresses of a table."""
+
+    def __init__(self, table: StepTable, seen: int = 0) -> None:
+        study, self._table, self._seen = table.study, table, seen
+        nothing: Any = None  # data are needed for training alone
+        self.problem = Problem(nothing, study.model, study.dense, study.retraining, study.regularisation)
+        self._chains: dict[Schedule, list[Node]] = {}
+
+    def chain(self, schedule: Schedule) -> list[Node]:
+        """The nodes of the schedule's steps."""
+        if schedule not in self._chains:
+            self._chains[schedule] = self._table.chain(schedule)
+        return self._chains[schedule]
+
+    def seen(self, address: str) -> Gains:
+        """The gains of a step on the seed that the search sees."""
+        return self._table.gains[self._seen, self._table.ids[address]]
+
+    def epochs(self, node: Node) -> int:
+        """What a node costs."""
+        return self.problem.recipe(dict(node.settings)).epochs
+
+
+@dataclass
+class ReplayLedger:
+    """What a searcher asks of ``search.ledger.Ledger``."""
+
+    reference: list[float]
+    epochs_computed: int = 0
+
+
+class Score:
+    """Hypervolume, by the mean of the seeds that the search doesn't see, of the front that it sees; 1 is the table's."""
+
+    def __init__(self, table: StepTable, seen: int) -> None:
+        # Accuracies relative to each seed's own dense network, the reference at 0.
+        origin = np.zeros((len(table.dense), 1, 2))
+        origin[:, 0, 0] = table.dense - table.study.reference.accuracy_drop
+        above = table.gains - origin
+        self._seen = above[seen]
+        self._truth = np.delete(above, seen, axis=0).mean(axis=0)
+        self._front: list[int] = []
+        usable = np.flatnonzero(np.isfinite(table.gains).all(axis=(0, 2)))
+        self._whole = self._hypervolume(usable[self._kept(usable)])
+
+    def add(self, row: int) -> float:
+        """What the front is worth with this point."""
+        rows = np.array([*self._front, *([] if row in self._front else [row])])
+        self._front = rows[self._kept(rows)].tolist()
+        return self._hypervolume(np.array(self._front)) / self._whole
+
+    def _kept(self, rows: Integers) -> npt.NDArray[np.bool_]:
+        kept: npt.NDArray[np.bool_] = moocore.is_nondominated(self._seen[rows], maximise=True)
+        return kept
+
+    def _hypervolume(self, rows: Integers) -> float:
+        values = self._truth[rows]
+        values = values[(values > 0).all(axis=1)]
+        return float(moocore.hypervolume(values, ref=[0.0, 0.0], maximise=True)) if len(values) else 0.0
+
+
+@dataclass
+class Work:
+    """Epochs trained, as intervals on the clock; ``done`` says when each address was or will be finished."""
+
+    starts: list[float] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+    done: dict[str, float] = field(default_factory=dict)
+
+    def step(self, now: float, nodes: Sequence[tuple[str, int]], shared: bool) -> float:
+        """When a step that needs these nodes (address, epochs), begun now, is finished."""
+        for address, epochs in nodes:
+            if shared and address in self.done:
+                now = max(now, self.done[address])
+                continue
+            self.starts.append(now)
+            now += epochs
+            self.ends.append(now)
+            self.done[address] = now
+        return now
+
+    def spent(self, now: float) -> float:
+        """Epochs trained up to a time on the clock."""
+        starts, ends = np.array(self.starts), np.array(self.ends)
+        return float((np.minimum(ends, now) - starts).clip(min=0).sum())
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a search was worth after how many epochs, and the seconds that it took to choose each trial."""
+
+    epochs: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def reached(self, mark: float) -> float:
+        """The first epochs after which the score stays at or above the mark; infinity if it never does."""
+        below = np.flatnonzero(np.array(self.scores) < mark)
+        first = int(below[-1]) + 1 if len(below) else 0
+        return self.epochs[first] if first < len(self.epochs) else float("inf")
+
+    def at(self, epochs: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The score after so many epochs; 0 before the first point."""
+        places = np.searchsorted(self.epochs, epochs, side="right")
+        return np.array([0.0, *self.scores])[places]
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last mark has been held for as long again as it took to get there, and a while more."""
+        return bool(self.epochs) and self.epochs[-1] >= 2 * self.reached(MARKS[-1]) + PATIENCE
+
+
+@dataclass
+class _Trial:
+    key: str
+    schedule: Schedule
+    nodes: list[Node]
+    step: int = 0
+
+
+class Run:
+    """Trials in flight, each at one of its steps until a time on the clock."""
+
+    def __init__(self, table: StepTable, seen: int, tree: ReplayTree, contestant: Contestant) -> None:
+        self._table, self._seen, self._tree, self._contestant = table, seen, tree, contestant
+        self.work = Work()
+        self.seconds: list[float] = []
+        self._fruitless, self._trained = 0, 0
+        self._queue: list[tuple[float, int, _Trial]] = []
+
+    def points(self, at_once: int, most_trials: int | None) -> Iterator[tuple[float, int]]:
+        """(clock, row of the table) of each point of the result, as they come."""
+        for _ in range(at_once):
+            self._begin(0.0, most_trials)
+        while self._queue:
+            clock, _, trial = heapq.heappop(self._queue)
+            row = self._table.ids[trial.nodes[trial.step - 1].id]
+            last = trial.step == len(trial.nodes)
+            self._fruitless = 0 if len(self.work.ends) > self._trained else self._fruitless + 1
+            self._trained = len(self.work.ends)
+            failed = not np.isfinite(self._table.gains[:, row]).all()
+            if not failed and (last or self._contestant.every_step):
+                yield clock, row
+            self._tell(trial, row, last, failed)
+            if last or failed:
+                self._begin(clock, most_trials)
+            else:
+                self._continue(clock, trial)
+
+    def _begin(self, clock: float, most_trials: int | None) -> None:
+        if self._fruitless >= FRUITLESS or (most_trials is not None and len(self.seconds) >= most_trials):
+            return
+        key, started = f"trial{len(self.seconds)}", time.process_time()
+        config = self._contestant.searcher.suggest(key)
+        self.seconds.append(time.process_time() - started)
+        if isinstance(config, dict):
+            schedule = self._contestant.schedule(config)
+            self._continue(clock, _Trial(key, schedule, self._tree.chain(schedule)))
+
+    def _continue(self, clock: float, trial: _Trial) -> None:
+        nodes = [(node.id, self._tree.epochs(node)) for node in with_training_before(trial.nodes[trial.step])]
+        trial.step += 1
+        end = self.work.step(clock, nodes, self._contestant.shared)
+        heapq.heappush(self._queue, (end, int(trial.key.removeprefix("trial")), trial))
+
+    def _tell(self, trial: _Trial, row: int, last: bool, failed: bool) -> None:
+        searcher, gains = self._contestant.searcher, self._table.gains[self._seen, row]
+        if failed:
+            searcher.on_trial_complete(trial.key, None, error=True)
+            return
+        told = {n.STEP: trial.step, n.STEP_ID: trial.nodes[trial.step - 1].id}
+        told |= dict(zip(METRICS, map(float, gains), strict=True))
+        (searcher.on_trial_complete if last else searcher.on_trial_result)(trial.key, told)
+
+
+def replay(
+    table: StepTable, seen: int, make: Callable[[ReplayTree, ReplayLedger], Contestant], at_once: int, most_epochs: float,
+    most_trials: int | None = None,
+) -> Replay:  # fmt: skip
+    """Run a search with ``at_once`` trials in flight on the accuracies of one seed, for at most so many epochs."""
+    score, tree = Score(table, seen), ReplayTree(table, seen)
+    ledger = ReplayLedger([float(table.dense[seen]) - table.study.reference.accuracy_drop, 0.0])
+    run = Run(table, seen, tree, make(tree, ledger))
+    found = Replay(seconds=run.seconds)
+    for clock, row in run.points(at_once, most_trials):
+        found.epochs.append(run.work.spent(clock))
+        found.scores.append(score.add(row))
+        if found.epochs[-1] >= most_epochs or (len(found.epochs) % 20 == 0 and found.settled):
+            break
+    return found

@@ -1,0 +1,201 @@
+"""Epochs that a search spends until its front is worth 95, 97 and 99 % of the best, replayed on tables of real steps.
+
+    python -m benchmarks.search_efficiency --replay [--json FILE]
+    python -m benchmarks.search_efficiency --compute benchmarks/tables/digits.yaml --work FOLDER [--processes 2]
+
+``--replay`` needs no data and no training: each table of ``benchmarks/tables`` holds what every step of a space measured,
+for three seeds. A search sees one seed, and its front is scored by the mean of the other two, so that luck earns nothing;
+100 % is what the front of a search that saw the whole table scores. An epoch count is the first after which the score
+stays at its mark. All contestants begin with the same starting points. ``--growth`` times the sampler at many points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, only its own folder would be there
+
+import numpy as np
+import optuna
+
+from benchmarks import step_table
+from benchmarks.contestants import AT_FOUR, CONTESTANTS, LIMITS, PLAIN_TPE, TREE_SEARCH
+from benchmarks.growth import growth
+from benchmarks.replay import MARKS, replay
+
+TABLES = ("digits", "cifar10")
+REPLAYS = 21
+MOST_EPOCHS = 8000
+GOAL = 12
+GRID = np.unique(np.geomspace(5, MOST_EPOCHS, 120).round())
+"""Epochs at which the curves are kept."""
+FIGURE = Path(__file__).parent / "figures" / "search_efficiency.png"
+
+Result = dict[str, Any]
+Job = tuple[str, str, int, int]
+"""(table, contestant, trials in flight, number of the replay)"""
+
+
+def one(job: Job) -> Result:
+    """Replay one search; its number is the sampler's seed and says which of the table's seeds it sees."""
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    name, contestant, at_once, number = job
+    table = step_table.read(name)
+    make = CONTESTANTS[contestant](table.space, number)
+    found = replay(table, number % len(step_table.SEEDS), make, at_once, MOST_EPOCHS, LIMITS.get(contestant))
+    return {
+        "job": list(job),
+        "reached": {str(mark): found.reached(mark) if np.isfinite(found.reached(mark)) else None for mark in MARKS},
+        "end": found.epochs[-1],
+        "curve": [round(value, 4) for value in found.at(GRID)],
+        "choosing": round(float(np.mean(found.seconds)), 4),
+    }
+
+
+def jobs(tables: Sequence[str], contestants: Sequence[str], replays: int) -> Iterator[Job]:
+    """Everything to be replayed; some contestants take part with one trial in flight only."""
+    for number in range(replays):
+        for table in tables:
+            for at_once in (1, 4):
+                for contestant in contestants:
+                    if at_once == 1 or contestant in AT_FOUR:
+                        yield table, contestant, at_once, number
+
+
+def run(wanted: Sequence[Job], processes: int, kept: Path | None) -> list[Result]:
+    """Results of all jobs; those in the file ``kept`` are not replayed again, and new ones are added to it."""
+    lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
+    done = {tuple(result["job"]): result for result in map(json.loads, lines)}
+    left = [job for job in wanted if job not in done]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for result in pool.imap_unordered(one, left):
+            done[tuple(result["job"])] = result
+            if kept is not None:
+                with kept.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+    return [done[job] for job in wanted]
+
+
+def summary(results: Sequence[Result]) -> dict[str, Any]:
+    """Median and quartiles of the epochs to each mark, and plain TPE's median over ours, by table and trials in flight.
+
+    None stands for more epochs than a replay goes on for (or more trials, see ``LIMITS``). A ratio to a median that is None
+    counts those epochs instead of it, so it is a lower bound, and is listed as one.
+    """
+    tables: dict[str, Any] = {}
+    for name, at_once in dict.fromkeys((result["job"][0], result["job"][2]) for result in results):
+        mine = [result for result in results if (result["job"][0], result["job"][2]) == (name, at_once)]
+        contestants = list(dict.fromkeys(result["job"][1] for result in mine))
+        runs = {contestant: [r for r in mine if r["job"][1] == contestant] for contestant in contestants}
+        epochs = {c: {str(mark): _quartiles(some, mark) for mark in MARKS} for c, some in runs.items()}
+        choosing = {c: float(np.median([r["choosing"] for r in some])) for c, some in runs.items()}
+        key = name if at_once == 1 else f"{name}, {at_once} in flight"
+        tables[key] = {"epochs": epochs, "seconds_per_trial_choosing": choosing, **_ratios(epochs)}
+    return {"replays": len({r["job"][3] for r in results}), "most_epochs": MOST_EPOCHS, "goal": GOAL, "tables": tables}
+
+
+def _quartiles(results: Sequence[Result], mark: float) -> list[float | None]:
+    reached = [np.inf if (value := result["reached"][str(mark)]) is None else value for result in results]
+    found = np.quantile(reached, [0.5, 0.25, 0.75], method="nearest")
+    return [float(value) if np.isfinite(value) else None for value in found]
+
+
+def _ratios(epochs: Mapping[str, Mapping[str, Sequence[float | None]]]) -> dict[str, Any]:
+    if PLAIN_TPE not in epochs or TREE_SEARCH not in epochs:
+        return {}
+    ratios, bounds = {}, []
+    for mark in map(str, MARKS):
+        plain, ours = epochs[PLAIN_TPE][mark][0], epochs[TREE_SEARCH][mark][0]
+        ratios[mark] = None if ours is None else round((plain or MOST_EPOCHS) / ours, 1)
+        bounds += [mark] if plain is None else []
+    return {"ratio_to_plain_tpe": ratios, "ratio_is_lower_bound_at": bounds}
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The summary as text: median (quartiles) of the epochs to each mark."""
+    for name, table in found["tables"].items():
+        head = f"{name} ({found['replays']} replays)"
+        yield f"{head:32}" + "".join(f"{f'{mark:.0%}':>24}" for mark in MARKS) + "    s/trial"
+        for contestant, marks in table["epochs"].items():
+            cells = "".join(f"{_cell(marks[str(mark)], contestant):>24}" for mark in MARKS)
+            yield f"  {contestant:30}{cells}{table['seconds_per_trial_choosing'][contestant]:>11.3f}"
+        if "ratio_to_plain_tpe" in table:
+            at_least = table["ratio_is_lower_bound_at"]
+            ratios = [(">= " if m in at_least else "") + f"{r} times" for m, r in table["ratio_to_plain_tpe"].items()]
+            yield f"  {f'{TREE_SEARCH} against plain TPE':30}" + "".join(f"{ratio:>24}" for ratio in ratios)
+
+
+def _cell(values: Sequence[float | None], contestant: str) -> str:
+    never = f"> {LIMITS[contestant]} trials" if contestant in LIMITS else f"> {MOST_EPOCHS:,}"
+    median, low, high = (None if value is None else f"{value:,.0f}" for value in values)
+    return never if low is None else f"{median or never} ({low} - {high or '…'})"
+
+
+def figure(results: Sequence[Result], file: Path) -> None:
+    """The median score against the epochs spent, a panel for each table, one trial in flight."""
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    tables = list(dict.fromkeys(result["job"][0] for result in results))
+    canvas, axes = plt.subplots(1, len(tables), figsize=(6.5 * len(tables), 4.5), sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], tables, strict=True):
+        mine = [result for result in results if result["job"][0] == name and result["job"][2] == 1]
+        for contestant in dict.fromkeys(result["job"][1] for result in mine):
+            curves = np.array([r["curve"] for r in mine if r["job"][1] == contestant])
+            own = contestant.startswith(TREE_SEARCH)
+            wide = 2.5 if contestant == TREE_SEARCH else 1.2
+            axis.plot(GRID, np.median(curves, axis=0), label=contestant, lw=wide, ls="-" if own else "--")
+        axis.set(xscale="log", ylim=(0.5, 1.02), xlabel="epochs spent", title=name)
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("hypervolume, share of the whole table's")
+    axes[0, -1].legend(fontsize=7)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(file, dpi=120, bbox_inches="tight")
+    plt.close(canvas)
+
+
+def main() -> None:
+    """Compute a table, replay those that are there, or time the sampler."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--replay", action="store_true", help="replay the stored tables")
+    what.add_argument("--compute", type=Path, metavar="STUDY.yaml", help="compute the table of a study's space")
+    what.add_argument("--growth", action="store_true", help="seconds per suggestion at 100, 1,000 and 10,000 points")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the study")
+    parser.add_argument("--work", type=Path, default=Path("results/scratch-tables"), help="folder of steps on the way")
+    parser.add_argument("--processes", type=int, default=2, help="processes of one thread each (default 2)")
+    parser.add_argument("--tables", nargs="+", default=TABLES, help=f"tables to replay (default {' '.join(TABLES)})")
+    parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), metavar="NAME", help="default: all")
+    parser.add_argument("--replays", type=int, default=REPLAYS, help=f"replays of each (default {REPLAYS})")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="file of finished replays, to go on from")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--figure", type=Path, default=FIGURE, help="file for the figure")
+    arguments = parser.parse_args()
+    if arguments.compute:
+        print(step_table.compute(arguments.compute, arguments.set, arguments.work, arguments.processes))
+        return
+    if arguments.growth:
+        found: Mapping[str, Any] = growth()
+        print("\n".join(f"{key:>24}: {value:.3f} s" for key, value in found.items()))
+    else:
+        wanted = list(jobs(arguments.tables, arguments.contestants, arguments.replays))
+        results = run(wanted, arguments.processes, arguments.keep)
+        found = summary(results)
+        print("\n".join(lines(found)))
+        figure(results, arguments.figure)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""The sampler that knows the tree, on trees whose best next step is plain to see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import moocore
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState, create_trial
+
+from search import tree_sampler
+from search.candidates import step_tree
+from search.expected_gain import directions, reach
+from search.samplers import TREE, sampler_for_ask
+from search.space import SearchSpace, SpaceSettings
+from search.step_tree import Candidate, StepTree, encode
+from search.tree_sampler import TreeSampler, state_of
+from tests.search_helpers import SPACE
+from trainables.settings import parse
+from trainables.store import Store
+from trainables.walk import Tree
+
+LENGTH = 4
+Params = Mapping[str, Any]
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def chains(names: str = "abcdef", cost: Mapping[str, float] | None = None, length: int = LENGTH) -> StepTree:
+    """A chain of steps for each letter; step k of it is the candidate (letter, k)."""
+    costs = {f"{name}{step}": (cost or {}).get(name, 1.0) for name in names for step in range(1, length + 1)}
+    return StepTree(
+        [
+            Candidate({"name": name, "steps": step}, tuple(f"{name}{k}" for k in range(1, step + 1)))
+            for name in names
+            for step in range(1, length + 1)
+        ],
+        costs,
+    )
+
+
+def kinds(tree: StepTree) -> dict[str, BaseDistribution]:
+    names = sorted({str(one.params["name"]) for one in tree.candidates})
+    return {"name": CategoricalDistribution(names), "steps": IntDistribution(1, LENGTH)}
+
+
+def study_of(tree: StepTree, told: Mapping[str, Sequence[float]], seed: int = 0, **options: Any) -> optuna.Study:
+    """A study that was told values of steps by their address, such as ``a1``."""
+    study = optuna.create_study(
+        directions=["maximize"] * 2, sampler=TreeSampler(tree, seed, options.pop("reference", (0, 0)), **options)
+    )
+    for address, values in told.items():
+        params = {"name": address[0], "steps": int(address[1])}
+        study.add_trial(create_trial(params=params, distributions=kinds(tree), values=list(values)))
+    return study
+
+
+def ask(study: optuna.Study, tree: StepTree) -> tuple[optuna.Trial, str]:
+    """The next trial and the address of its last step."""
+    trial = study.ask(kinds(tree))
+    return trial, f"{trial.params['name']}{trial.params['steps']}"
+
+
+def line(name: str, height: float) -> dict[str, tuple[float, float]]:
+    """A whole chain at one height, each step farther out."""
+    return {f"{name}{step}": (height, float(step)) for step in range(1, LENGTH + 1)}
+
+
+def test_the_obviously_best_chain_is_extended() -> None:
+    tree = chains()
+    told = {**line("d", 0.3), **line("e", 0.2), "a1": (0.9, 1.0), "a2": (0.9, 2.0), "b1": (0.1, 1.0), "c1": (0.1, 1.0)}
+    for seed in range(5):
+        _, address = ask(study_of(tree, told, seed), tree)
+        assert address in ("a3", "a4")
+
+
+def test_of_equal_promises_the_cheaper_is_taken() -> None:
+    tree = chains("abcd", cost={"a": 10.0, "b": 1.0})
+    told = {**line("c", 0.3), **line("d", 0.3), "a1": (0.9, 1.0), "b1": (0.9, 1.0)}
+    for seed in range(5):
+        assert ask(study_of(tree, told, seed), tree)[1][0] == "b"
+
+
+def test_costs_count_only_what_is_new() -> None:
+    tree = chains("ab")
+    known = np.zeros(len(tree.parent), bool)
+    known[tree.path(2)] = True  # a1, a2, a3
+    assert tree.new_cost(known).tolist() == [0, 0, 0, 1, 1, 2, 3, 4]
+
+
+def test_hidden_steps_cost_once_and_are_nobody_s_points() -> None:
+    candidates = [Candidate({"x": i}, ("hidden", f"own{i}")) for i in range(2)]
+    tree = StepTree(candidates, {"hidden": 5.0, "own0": 1.0, "own1": 1.0})
+    nothing = np.zeros(3, bool)
+    assert tree.new_cost(nothing)[tree.node].tolist() == [6, 6]
+    done = nothing.copy()
+    done[tree.path(0)] = True
+    assert tree.new_cost(done)[tree.node].tolist() == [0, 1]
+    assert (tree.point >= 0).sum() == 2
+
+
+def test_nothing_known_or_under_way_is_proposed_until_nothing_is_left() -> None:
+    tree = chains("abc")
+    study = study_of(tree, {})
+    running: list[optuna.Trial] = []
+    seen: list[str] = []
+    for _ in range(100):
+        trial, address = ask(study, tree)
+        if not state_of(study, tree, but=trial.number).open.any():
+            study.tell(trial, state=TrialState.FAIL)
+            if not running:
+                break
+        else:
+            for other in running:  # neither a step that another trial is at, nor one that comes after it
+                assert other.params["name"] != address[0] or trial.params["steps"] < other.params["steps"]
+            seen.append(address)
+            running.append(trial)
+        if running and (len(running) == 3 or seen[-1] != address):
+            done = running.pop(0)
+            study.tell(done, [ord(done.params["name"]) / 100, float(done.params["steps"])])
+    assert len(seen) == len(set(seen)) == len(tree.candidates)
+
+
+def test_what_is_under_way_is_believed() -> None:
+    tree = chains("abcdz")
+    told = {**line("c", 0.3), **line("d", 0.3), **line("z", 0.1), "a1": (0.9, 1.0), "b1": (0.9, 1.0)}
+    study = study_of(tree, told)
+    (_, first), (_, second) = ask(study, tree), ask(study, tree)
+    assert {first[0], second[0]} <= {"a", "b"}
+    assert first != second
+
+
+def test_nothing_beyond_a_failed_step_is_proposed() -> None:
+    tree = chains("ab")
+    study = study_of(tree, {"a1": (0.5, 1.0), "b1": (0.5, 1.0)})
+    failed = study.ask({"name": CategoricalDistribution(["a"]), "steps": IntDistribution(2, 2)})
+    study.tell(failed, state=TrialState.FAIL)
+    left = state_of(study, tree).open
+    assert sorted(tree.point[left]) == [tree.number({"name": "b", "steps": step}) for step in (2, 3, 4)]
+
+
+def test_the_pick_depends_on_seed_ask_and_points_alone() -> None:
+    tree, told = chains(), {f"{name}{1}": (ord(name) % 7 / 7, 1.0) for name in "abcdef"}
+    backwards = dict(reversed(told.items()))
+    picks = [ask(study_of(tree, told, seed), tree)[1] for seed in range(8)]
+    assert picks == [ask(study_of(tree, backwards, seed), tree)[1] for seed in range(8)]
+    assert len({ask(study_of(tree, {}, seed), tree)[1] for seed in range(8)}) > 1
+    assert len({ask(study_of(tree, {}, ask=number), tree)[1] for number in range(8)}) > 1
+
+
+def test_costs_to_be_minimised_are_turned_around() -> None:
+    tree = chains()
+    told = {**line("d", 0.3), **line("e", 0.2), "a1": (0.9, 1.0), "a2": (0.9, 2.0), "b1": (0.1, 1.0), "c1": (0.1, 1.0)}
+    study = optuna.create_study(directions=["minimize"] * 2, sampler=TreeSampler(tree, 0, (0, 0)))
+    for address, (height, far) in told.items():
+        params = {"name": address[0], "steps": int(address[1])}
+        study.add_trial(create_trial(params=params, distributions=kinds(tree), values=[-height, -far]))
+    assert ask(study, tree)[1] in ("a3", "a4")
+
+
+def conditional(trial: optuna.Trial) -> tuple[float, float]:
+    """Two families with parameters of their own."""
+    if trial.suggest_categorical("kind", ["few", "many"]) == "few":
+        return trial.suggest_float("few.height", 0, 1, step=0.5), 0.1
+    return 0.1, float(trial.suggest_int("many.steps", 1, 3))
+
+
+def test_a_plain_study_with_a_conditional_space_ends_when_all_is_known() -> None:
+    few = [Candidate({"kind": "few", "few.height": height}, (f"few{height}",)) for height in (0.0, 0.5, 1.0)]
+    many = [
+        Candidate({"kind": "many", "many.steps": steps}, tuple(f"many{k}" for k in range(1, steps + 1)))
+        for steps in (1, 2, 3)
+    ]
+    tree = StepTree([*few, *many], {address: 1.0 for one in (*few, *many) for address in one.chain})
+    study = optuna.create_study(directions=["maximize"] * 2, sampler=TreeSampler(tree, 0))
+    study.enqueue_trial({"kind": "few", "few.height": 0.5})
+    study.optimize(conditional, n_trials=50)
+    assert study.trials[0].params == {"kind": "few", "few.height": 0.5}
+    assert sorted(map(str, (t.params for t in study.trials))) == sorted(str(dict(one.params)) for one in tree.candidates)
+
+
+def test_three_objectives_and_a_tree_too_large_to_look_at_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_sampler, "MOST_NODES", 7)
+    monkeypatch.setattr(tree_sampler, "MOST_TOLD", 6)
+    tree = chains("abcdefghij")
+    study = optuna.create_study(directions=["maximize"] * 3, sampler=TreeSampler(tree, 0))
+    seen = set()
+    for _ in range(25):
+        trial, address = ask(study, tree)
+        assert address not in seen
+        seen.add(address)
+        study.tell(trial, [ord(address[0]) / 100, float(address[1]), 1.0])
+
+
+def test_directions_measure_the_hypervolume() -> None:
+    stairs = np.array([[0.2, 0.9], [0.5, 0.6], [0.8, 0.3], [0.4, 0.5]])
+    radius = reach(stairs, directions(2)).max(axis=0)
+    exact = moocore.hypervolume(stairs, ref=[0, 0], maximise=True)
+    assert np.pi / 4 * (radius**2).mean() == pytest.approx(exact, rel=0.01)
+    assert reach(np.array([[-0.1, 5.0]]), directions(2)).max() == 0
+
+
+def test_numbers_stay_numbers_and_words_become_columns() -> None:
+    assert encode([{"x": 2, "w": "a"}, {"w": "b"}, {"x": 3}]).tolist() == [[2, 1, 0], [0, 0, 1], [3, 0, 0]]
+
+
+def test_every_schedule_of_a_space_is_a_candidate(tree: Tree, tmp_path: Any) -> None:
+    space = SearchSpace(parse(SpaceSettings, SPACE, "space"))
+    found = step_tree(space, Tree(tree.problem, Store(tmp_path)))
+    addresses = [found.candidates[number].chain[-1] for number in range(len(found.candidates))]
+    assert len(addresses) == len(set(addresses))
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    drawn = set()
+    for _ in range(300):
+        trial = study.ask()
+        schedule = space.schedule(trial)
+        number = found.number(trial.params)
+        assert number is not None
+        assert found.candidates[number].chain[-1] == tree.chain(schedule)[-1].id
+        drawn.add(number)
+    assert drawn == set(range(len(found.candidates)))
+
+
+def test_without_candidates_it_draws_at_random() -> None:
+    study = optuna.create_study(sampler=sampler_for_ask(TREE, 0, 0), directions=["maximize"] * 2)
+    assert 0 <= study.ask().suggest_int("x", 0, 9) <= 9
