@@ -78,7 +78,7 @@ SETTINGS: dict[str, Case] = {
     "a name that is a path": Case(top(name="../elsewhere"), ("name", "'../elsewhere'", "pattern")),
     "not a number": Case(change(dense={"learning_rate": float("nan")}), ("dense.learning_rate", "nan")),
     "infinite": Case(change(retraining={"learning_rate": float("inf")}), ("retraining.learning_rate", "inf")),
-    "endless": Case(top(search={"trials": None}), ("search", "never end", "give trials, epochs or minutes")),
+    "endless": Case(top(search={"trials": None}), ("search", "never end", "give trials, epochs, minutes or stall_epochs")),
     "neither space nor sweep": Case(top(space=None), ("'space' or 'sweep'",)),
     "space and sweep": Case(top(space=SPACE, sweep=SWEEP), ("'space' or 'sweep'", "not both")),
     "an empty space": Case(top(space={}), ("space", "name unstructured, structured or both")),
