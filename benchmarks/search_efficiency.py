@@ -23,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, only its own folder would be there
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 
 from benchmarks import step_table
@@ -151,7 +152,7 @@ def figure(results: Sequence[Result], file: Path) -> None:
     for axis, name in zip(axes[0], tables, strict=True):
         mine = [result for result in results if result["job"][0] == name and result["job"][2] == 1]
         for contestant in dict.fromkeys(result["job"][1] for result in mine):
-            curves = np.array([r["curve"] for r in mine if r["job"][1] == contestant])
+            curves = np.array([_seen(r) for r in mine if r["job"][1] == contestant])
             own = contestant.startswith(TREE_SEARCH)
             wide = 2.5 if contestant == TREE_SEARCH else 1.2
             axis.plot(GRID, np.median(curves, axis=0), label=contestant, lw=wide, ls="-" if own else "--")
@@ -162,6 +163,11 @@ def figure(results: Sequence[Result], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(file, dpi=120, bbox_inches="tight")
     plt.close(canvas)
+
+
+def _seen(result: Result) -> npt.NDArray[np.float64]:
+    """The curve of a replay, without what comes after its end if it was cut off."""
+    return np.where((result["job"][1] in LIMITS) & (result["end"] < GRID), np.nan, result["curve"])
 
 
 def main() -> None:

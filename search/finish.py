@@ -21,8 +21,9 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -
     rows = [*ledger.dense.values(), *ledger.front_rows()]
     with console.status("Measuring the latency of the front, with nothing else running …"):
         for row in rows:
-            if table.find(row) is None:
-                tree.content(tree.node(row[n.STEP_ID]))  # measuring needs weights that may have been given back
+            # Weights that were given back, or stayed on another host, are not computed again for a latency.
+            record = tree.store.record(row[n.STEP_ID])
+            if record is not None and table.find(row) is None and tree.store.weights(record) is not None:
                 table.of(row, tree)
     ledger.rewrite({row[n.STEP_ID]: table.find(row) or {} for row in ledger.points})
     _discard(session, ledger)
