@@ -151,6 +151,7 @@ def figure(results: Sequence[Result], file: Path) -> None:
     canvas, axes = plt.subplots(1, len(tables), figsize=(6.5 * len(tables), 4.5), sharey=True, squeeze=False)
     for axis, name in zip(axes[0], tables, strict=True):
         mine = [result for result in results if result["job"][0] == name and result["job"][2] == 1]
+        axis.set_prop_cycle(color=plt.get_cmap("tab20").colors)
         for contestant in dict.fromkeys(result["job"][1] for result in mine):
             curves = np.array([_seen(r) for r in mine if r["job"][1] == contestant])
             own = contestant.startswith(TREE_SEARCH)
@@ -159,7 +160,7 @@ def figure(results: Sequence[Result], file: Path) -> None:
         axis.set(xscale="log", ylim=(0.5, 1.02), xlabel="epochs spent", title=name)
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("hypervolume, share of the whole table's")
-    axes[0, -1].legend(fontsize=7)
+    axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     file.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(file, dpi=120, bbox_inches="tight")
     plt.close(canvas)
