@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from search.ledger import Ledger, Row
+from search.ledger import Row
 from search.study import describe, load_study
 from trainables import names as n
 from trainables.names import InputError
@@ -135,8 +135,6 @@ def _export(options: argparse.Namespace) -> None:
     step_id, size = export_point(options.folder, options.point, options.to, options.set, trusted=options.allow_code)
     print(f"Wrote point {step_id} to {options.to} ({size:,} bytes)")
 
-
-__all__ = ["Ledger", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())
