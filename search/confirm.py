@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -15,8 +18,9 @@ from search.study import Study, load_study
 from trainables import names as n
 from trainables import test_split
 from trainables.names import InputError
+from trainables.problem import Problem
 from trainables.store import Store
-from trainables.training import accuracy, tensors, threads
+from trainables.training import accuracy, tensors
 from trainables.walk import Tree
 
 
@@ -37,12 +41,25 @@ def confirm(
         if stored_only:
             rows = [row for row in rows if _stored(tree, row)]
         images, labels = tensors(*test_split.load(study.data, tree.problem.data), tree.problem.device)
-        with threads(os.cpu_count() or 1):
-            for row in track(rows, "Opening the test split", console=console, disable=not console.is_terminal):
+
+        one_at_a_time = Lock()
+
+        def open_split(row: Row) -> Row:
+            with one_at_a_time:  # weights that are missing are trained again, and torch has one random state
                 model = tree.network(tree.node(row[n.STEP_ID])).model
-                measured = accuracy(model, images, labels, tree.problem.data, tree.problem.device)
-                append(folder / n.CONFIRMED_FILE, {**row, n.TEST_ACCURACY: measured})
+            return {**row, n.TEST_ACCURACY: accuracy(model, images, labels, tree.problem.data, tree.problem.device)}
+
+        quiet = not console.is_terminal
+        # A network a core, as in the trials: threads that share one network wait for each other on a busy machine.
+        with ThreadPoolExecutor(_at_once(tree.problem), "confirm", torch.set_num_threads, (tree.problem.threads,)) as pool:
+            measured = pool.map(open_split, rows)
+            for row in track(measured, "Opening the test split", len(rows), console=console, disable=quiet):
+                append(folder / n.CONFIRMED_FILE, row)
     return len(rows)
+
+
+def _at_once(problem: Problem) -> int:
+    return max(1, (os.cpu_count() or 1) // problem.threads) if problem.device == "cpu" else 1
 
 
 def _waiting(study: Study, folder: Path) -> list[Row]:

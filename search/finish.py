@@ -1,4 +1,4 @@
-"""What comes after the trials: latencies of the front, weights that need not stay, provenance."""
+"""What comes after the trials: latencies, weights that need not stay, provenance."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -
     """Measure what is measured in quiet, tidy the store, and write where the numbers come from."""
     study, tree = session.study, session.tree
     table = LatencyTable(study.folder, tree.problem.threads)
-    rows = [*ledger.dense.values(), *ledger.front_rows()]
-    with console.status("Measuring the latency of the front, with nothing else running …"):
+    # Every network of a sweep was asked for; of a search's, only the front is looked at.
+    rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
+    with console.status("Measuring latencies, with nothing else running …"):
         for row in rows:
             # Weights that were given back, or stayed on another host, are not computed again for a latency.
             record = tree.store.record(row[n.STEP_ID])

@@ -70,6 +70,21 @@ def test_search_never_imports_analysis() -> None:
         assert not of(names, "analysis"), file
 
 
+def test_the_test_split_is_opened_by_one_module_alone() -> None:
+    """What reads test images is in ``trainables.test_split``, and nothing but ``search.confirm`` can reach it."""
+    split = "trainables.test_split"
+    assert [file for file in FILES if any(name.startswith(split) for name in imported(FILES[file]))] == [
+        "search/confirm.py"
+    ]
+    users = {
+        name for names in (imported(FILES[file]) for file in FILES) for name in names if name.startswith("search.confirm")
+    }
+    assert users == {"search.confirm.confirm"}  # the command line's one entry
+    for file in set(FILES) - {"trainables/test_split.py"}:
+        keywords = {(word.arg, ast.unparse(word.value)) for _, call in calls(FILES[file]) for word in call.keywords}
+        assert ("train", "False") not in keywords, f"{file} reads torchvision's test images"
+
+
 def test_the_names_need_the_standard_library_alone() -> None:
     outside = {name.split(".")[0] for name in imported(FILES["trainables/names.py"])} - set(sys.stdlib_module_names)
     assert outside == set()
