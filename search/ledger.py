@@ -28,6 +28,7 @@ class Ledger:
         self._objectives = tuple(objectives)
         self._accuracy_drop = accuracy_drop
         self.trials: list[Row] = list(read_rows(folder / n.TRIALS_FILE, _trial_fault))
+        self.failed = sum(row[n.STATE] == n.FAILED for row in self.trials)
         self.points: list[Row] = []
         self.dense: dict[int, Row] = {}
         self.epochs_computed = 0
@@ -35,6 +36,7 @@ class Ledger:
         self.steps_found = 0
         self._seen: set[tuple[int | None, str]] = set()
         self._totals: dict[int, int] = {}
+        self._alone = 0
         self._front: dict[str, list[float]] = {}
         self._history: list[tuple[int, float]] = []
         for row in read_rows(folder / n.POINTS_FILE, self._point_fault):
@@ -58,6 +60,7 @@ class Ledger:
         """Append how a trial ended."""
         row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
         self.trials.append(row)
+        self.failed += state == n.FAILED
         append(self._folder / n.TRIALS_FILE, row)
 
     def rewrite(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
@@ -89,6 +92,7 @@ class Ledger:
         self.epochs_computed += row[n.EPOCHS]
         self.steps_found += bool(row[n.REUSED])
         self.steps_computed += not row[n.REUSED]
+        self._alone += row[n.TOTAL_EPOCHS] - self._totals.get(row[n.TRIAL], 0)
         self._totals[row[n.TRIAL]] = row[n.TOTAL_EPOCHS]
         self._update_front(row)
         if row[n.EPOCHS]:
@@ -126,7 +130,7 @@ class Ledger:
     @property
     def epochs_saved(self) -> int:
         """What the trials' schedules would have cost one by one, less what was trained."""
-        return max(0, sum(self._totals.values()) - self.epochs_computed)
+        return max(0, self._alone - self.epochs_computed)
 
     def growth(self, epochs: int) -> float:
         """By what share the hypervolume grew over the last so many computed epochs; infinite before there are as many."""
@@ -135,11 +139,6 @@ class Ledger:
             return math.inf
         before, now = self._history[since][1], self._history[-1][1]
         return now / before - 1 if before > 0 else math.inf if now > 0 else 0.0
-
-    @property
-    def failed(self) -> int:
-        """Trials that failed."""
-        return sum(row[n.STATE] == n.FAILED for row in self.trials)
 
     def front_rows(self) -> list[Row]:
         """One row for each member of the front, smallest reduction first."""

@@ -23,6 +23,7 @@ from rich.markup import escape
 from search.finalists import choose
 from search.finish import finish
 from search.ledger import Ledger, drop_torn_line
+from search.live_trials import LiveFifo
 from search.progress import Progress
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
@@ -38,6 +39,8 @@ from trainables.trainable import PruningTrainable
 from trainables.walk import Tree
 
 RAY_QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
+TUNE_KEEPS_NOTHING = {"TUNE_GLOBAL_CHECKPOINT_S": "inf"}
+"""Tune would write all trials to its own files again and again; nothing lasting lives there."""
 RAY_STAYS_HERE = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
 """Relative paths, such as a checkpoint's, mean the same in a worker as here."""
 
@@ -115,7 +118,7 @@ def _storage(study: Study) -> JournalStorage:
 def _ray() -> Iterator[None]:
     """Ray on this machine alone: a bare ``init`` would attach to whatever cluster was last started here."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _environment(RAY_QUIET | RAY_STAYS_HERE):
+    with _environment(RAY_QUIET | RAY_STAYS_HERE | TUNE_KEEPS_NOTHING):
         ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         try:
             yield
@@ -186,7 +189,7 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=searcher, num_samples=-1, reuse_actors=True,
+                search_alg=searcher, scheduler=LiveFifo(), num_samples=-1, reuse_actors=True,
                 max_concurrent_trials=_at_once(study),
             ),
             run_config=tune.RunConfig(
