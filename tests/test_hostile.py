@@ -20,6 +20,7 @@ import torch
 from analysis import load as analysis_load
 from analysis.__main__ import main as analysis_main
 from search.__main__ import front_table, main
+from search.finish import _before
 from search.ledger import Ledger
 from search.runner import _storage, begin
 from search.session import prepare
@@ -138,6 +139,15 @@ def test_pickles_for_anything_else_are_refused(harm: bytes, folder: Path, tmp_pa
     assert image_folder._cached(folder / "images.npy", 1) is None
     np.save(tmp_path / "objects.npy", np.array([Harm()], object), allow_pickle=True)
     assert image_folder._cached(tmp_path / "objects.npy", 1) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"runs": "many"}', '{"runs": NaN}', "[" * 9999, '{"first_run": 1}'])
+def test_a_damaged_provenance_is_written_anew_at_the_end_of_a_run(text: str, tmp_path: Path) -> None:
+    (tmp_path / n.PROVENANCE_FILE).write_text(text)
+    assert _before(tmp_path / n.PROVENANCE_FILE) == {}
+    whole = {"first_run": "2026-01-01", "runs": 2, "hours": 0.5}
+    (tmp_path / n.PROVENANCE_FILE).write_bytes(to_json(whole))
+    assert _before(tmp_path / n.PROVENANCE_FILE) == whole
 
 
 LINKS = (*STUDY_FILES, "driver.lock", n.OPTUNA_FILE, n.CONFIRMED_FILE, n.REPORT_FOLDER, n.LATENCY_FOLDER, "steps/x")
