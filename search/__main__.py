@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from search.ledger import Row
@@ -91,7 +92,7 @@ def _run(options: argparse.Namespace) -> None:
         f"{ledger.steps_found} found, {ledger.epochs_computed} epochs computed and {ledger.epochs_saved} saved by sharing, "
         f"hypervolume {ledger.hypervolume:.4f}"
     )
-    console.print(f"Points: {study.folder}/points.jsonl. Report: python -m analysis report {study.folder}")
+    console.print(f"Points: {study.folder}/points.jsonl. Report: python -m analysis report {study.folder}", markup=False)
 
 
 def front_table(rows: list[Row]) -> Table:
@@ -104,7 +105,7 @@ def front_table(rows: list[Row]) -> Table:
             f"{row[n.ACCURACY]:.2%}",
             f"{row[n.COMPRESSION]:.2f}×",
             f"{row[n.SPARSITY]:.1%}",
-            recipe(row),
+            escape(recipe(row)),
             row[n.STEP_ID],
         )
     return table

@@ -20,7 +20,12 @@ from trainables import test_split
 from trainables.names import InputError
 from trainables.problem import Problem
 from trainables.store import Store
+<<<<<<< HEAD
 from trainables.training import accuracy, tensors
+=======
+from trainables.training import accuracy, tensors, threads
+from trainables.untrusted import check_links
+>>>>>>> hardening
 from trainables.walk import Tree
 
 
@@ -34,6 +39,7 @@ def confirm(
     """
     if not (folder / n.STUDY_FILE).exists():
         raise InputError(f"folder: {folder} holds no study; give results/<study>")
+    check_links(folder)
     study = load_study(folder / n.STUDY_FILE, overrides)
     tree = Tree(problem_of(study, trusted=trusted), Store(folder / n.STEPS_FOLDER))
     with only_driver(folder):
@@ -66,10 +72,10 @@ def _waiting(study: Study, folder: Path) -> list[Row]:
     """The points that may be opened and haven't been: one row a step, the dense networks among them."""
     ledger = Ledger(folder, study.objectives, study.reference.accuracy_drop)
     named = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
-    done = {row[n.STEP_ID] for row in read_rows(folder / n.CONFIRMED_FILE)}
+    done = {str(row.get(n.STEP_ID)) for row in read_rows(folder / n.CONFIRMED_FILE)}
     return list({row[n.STEP_ID]: row for row in named if row[n.STEP_ID] not in done}.values())
 
 
 def _stored(tree: Tree, row: Row) -> bool:
-    record = tree.store.record(row[n.STEP_ID])
+    record = tree.known(row[n.STEP_ID])
     return record is not None and tree.store.weights(record) is not None

@@ -11,6 +11,7 @@ from trainables import names as n
 from trainables.export import export
 from trainables.names import InputError
 from trainables.store import Store
+from trainables.untrusted import check_links
 from trainables.walk import Tree
 
 
@@ -23,6 +24,7 @@ def export_point(
     """
     if not (folder / n.STUDY_FILE).exists():
         raise InputError(f"folder: {folder} holds no study; give results/<study>")
+    check_links(folder)
     if not target.parent.exists():
         raise InputError(f"--to: the folder {target.parent} doesn't exist; make it first")
     if target.is_dir():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from search.session import Session
 from trainables import names as n
 from trainables.latency import LatencyTable
 from trainables.store import to_json, write_atomically
+from trainables.untrusted import parse_json, read
 
 
 def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -> None:
@@ -23,14 +25,24 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -
     with console.status("Measuring latencies, with nothing else running …"):
         for row in rows:
             # Weights that were given back, or stayed on another host, are not computed again for a latency.
-            record = tree.store.record(row[n.STEP_ID])
+            record = tree.known(row[n.STEP_ID])
             if record is not None and table.find(row) is None and tree.store.weights(record) is not None:
                 table.of(row, tree)
     ledger.rewrite({row[n.STEP_ID]: table.find(row) or {} for row in ledger.points})
     _discard(session, ledger)
     path = study.folder / n.PROVENANCE_FILE
-    before = json.loads(path.read_bytes()) if path.exists() else {}
-    write_atomically(path, to_json(provenance(session, ledger, before, seconds), indent=1))
+    write_atomically(path, to_json(provenance(session, ledger, _before(path), seconds), indent=1))
+
+
+def _before(path: Path) -> dict[str, Any]:
+    """What the last run wrote; nothing if it is damaged, because it is about to be written anew."""
+    try:
+        before = parse_json(read(path))
+    except (FileNotFoundError, ValueError):
+        return {}
+    kinds = {"first_run": str, "runs": int, "hours": int | float}
+    whole = isinstance(before, dict) and all(isinstance(before.get(name), kind) for name, kind in kinds.items())
+    return before if whole else {}
 
 
 def _discard(session: Session, ledger: Ledger) -> None:

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from search.ledger import Ledger
+from search.live_trials import forget_metrics
 from search.study import SearchSettings
 from trainables import names as n
 
@@ -67,6 +68,7 @@ class Progress(tune.Callback):
         self._running.pop(trial.trial_id, None)
         schedule = {key: value for key, value in trial.config.items() if key != n.TRIAL}
         self._ledger.add_trial(trial.config[n.TRIAL], state, schedule, reason)
+        forget_metrics(trial)
         self._draw()
 
     def stop(self) -> None:

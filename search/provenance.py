@@ -48,8 +48,12 @@ def provenance(session: Session, ledger: Ledger, before: Mapping[str, Any], seco
 
 
 def _dense(session: Session, row: Mapping[str, Any]) -> dict[str, Any]:
-    record = session.tree.store.record(row[n.STEP_ID]) or {}
-    return {"step_id": row[n.STEP_ID], "sha256": record["checksums"][n.WEIGHTS_FILE], n.ACCURACY: row[n.ACCURACY]}
+    record = session.tree.known(row[n.STEP_ID]) or {}
+    return {
+        "step_id": row[n.STEP_ID],
+        "sha256": record.get("checksums", {}).get(n.WEIGHTS_FILE),
+        n.ACCURACY: row[n.ACCURACY],
+    }
 
 
 def code_hash() -> str:

@@ -18,10 +18,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from ray import tune
 from rich.console import Console
+from rich.markup import escape
 
 from search.finalists import choose
 from search.finish import finish
 from search.ledger import Ledger, drop_torn_line
+from search.live_trials import LiveFifo
 from search.progress import Progress
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
@@ -37,6 +39,8 @@ from trainables.trainable import PruningTrainable
 from trainables.walk import Tree
 
 RAY_QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
+TUNE_KEEPS_NOTHING = {"TUNE_GLOBAL_CHECKPOINT_S": "inf"}
+"""Tune would write all trials to its own files again and again; nothing lasting lives there."""
 RAY_STAYS_HERE = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
 """Relative paths, such as a checkpoint's, mean the same in a worker as here."""
 
@@ -92,7 +96,7 @@ def begin(session: Session) -> None:
 def _tell_refusals(session: Session, console: Console) -> None:
     for kind, reasons in session.refused.items():
         for reason in reasons.values():
-            console.print(f"[yellow]Left out:[/yellow] {kind} {reason}")
+            console.print(f"[yellow]Left out:[/yellow] {kind} {escape(reason)}")
 
 
 def _storage(study: Study) -> JournalStorage:
@@ -102,14 +106,19 @@ def _storage(study: Study) -> JournalStorage:
     lock = JournalFileOpenLock(file, grace_period=3)
     Path(f"{file}.lock").unlink(missing_ok=True)
     drop_torn_line(Path(file))
-    return JournalStorage(JournalFileBackend(file, lock_obj=lock))
+    try:
+        return JournalStorage(JournalFileBackend(file, lock_obj=lock))
+    except Exception as error:  # what Optuna raises on a damaged line can be anything
+        raise InputError(
+            f"{file}: cannot be read ({one_line(error)}); move it away, finished steps are found again in the store"
+        ) from error
 
 
 @contextmanager
 def _ray() -> Iterator[None]:
     """Ray on this machine alone: a bare ``init`` would attach to whatever cluster was last started here."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _environment(RAY_QUIET | RAY_STAYS_HERE):
+    with _environment(RAY_QUIET | RAY_STAYS_HERE | TUNE_KEEPS_NOTHING):
         ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         try:
             yield
@@ -134,8 +143,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 def _missing_roots(session: Session) -> list[int]:
     """The seeds whose dense network isn't in the store."""
-    store, problem = session.tree.store, session.tree.problem
-    return [seed for seed in session.seeds if store.record(problem.root(seed).id) is None]
+    tree = session.tree
+    return [seed for seed in session.seeds if tree.known(tree.problem.root(seed).id) is None]
 
 
 def _train_dense(session: Session, ledger: Ledger, console: Console) -> None:
@@ -168,8 +177,8 @@ def _dense_task(problem: Problem, folder: str, seed: int) -> None:
 
 def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console) -> None:
     study, store = session.study, session.tree.store
-    dense = {seed: store.record(session.tree.problem.root(seed).id) for seed in session.seeds}
-    contents = {record["id"]: store.weights(record) for record in dense.values() if record}
+    dense = [session.tree.record(session.tree.problem.root(seed)) for seed in session.seeds]
+    contents = {record["id"]: store.weights(record) for record in dense}
     trainable = tune.with_parameters(
         PruningTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
         objectives=study.objectives,
@@ -180,7 +189,8 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=_at_once(study)
+                search_alg=searcher, scheduler=LiveFifo(), num_samples=-1, reuse_actors=True,
+                max_concurrent_trials=_at_once(study),
             ),
             run_config=tune.RunConfig(
                 name="trials", storage_path=scratch, verbose=0, callbacks=[progress],

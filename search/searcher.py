@@ -84,10 +84,12 @@ class FrontSearch(OptunaSearch):
         self.finished_because: str | None = None
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
+        self._waiting = sum(row.state == TrialState.WAITING for row in asked)
         if space.size is not None or settings.starting_points:
             for params in space.starting_points()[len(asked) :]:  # a sweep may have grown, or a crash cut this off
                 self._ot_study.enqueue_trial(params)
-        self._told = {row.user_attrs[n.STEP_ID] for row in rows if row.state == TrialState.COMPLETE}
+                self._waiting += 1
+        self._told = {row.user_attrs.get(n.STEP_ID) for row in rows if row.state == TrialState.COMPLETE}
         self._asks = sum(row.state != TrialState.WAITING for row in asked)
         self._started = sum(n.TRIAL in row.user_attrs for row in rows)
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING]
@@ -142,7 +144,16 @@ class FrontSearch(OptunaSearch):
     def _ask(self, trial_id: str, sampler: str) -> dict[str, Any] | None:
         self._ot_study.sampler = self._sampler_of(sampler, self._asks)
         self._asks += 1
-        return self._propose(self._ot_study.ask(), trial_id)
+        return self._propose(self._next_row(), trial_id)
+
+    def _next_row(self) -> Trial:
+        """Optuna's next row. Its own ``ask`` looks through all rows for one that waits; only those enqueued here do."""
+        study: optuna.Study = self._ot_study
+        if self._waiting:
+            self._waiting -= 1
+            return study.ask()
+        study._thread_local.cached_all_trials = None
+        return Trial(study, study._storage.create_new_trial(study._study_id))
 
     def _sampler_of(self, name: str, ask: int) -> BaseSampler:
         tree = self._step_tree if name == TREE else None

@@ -34,6 +34,7 @@ from trainables.problem import Problem
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
 from trainables.store import Store
 from trainables.training import fastest_precision
+from trainables.untrusted import read
 from trainables.walk import Tree
 
 LOCK_FILE = "driver.lock"
@@ -149,11 +150,12 @@ def _check_disk(study: Study, tree: Tree) -> None:
 def check_roots(session: Session, ledger: Ledger) -> None:
     """InputError if what a dense network depends on has changed since: its schedules would start from another one."""
     for seed, row in ledger.dense.items():
-        record, root = session.tree.store.record(row[n.STEP_ID]), session.tree.problem.root(seed)
+        record, root = session.tree.known(row[n.STEP_ID]), session.tree.problem.root(seed)
         if record is None or record["id"] == root.id:
             continue
-        key = next(key for key in root.settings if root.settings[key] != record["settings"].get(key))
-        old, new = record["settings"].get(key), root.settings[key]
+        before = record["settings"]
+        key = next(key for key in {**root.settings, **before} if root.settings.get(key) != before.get(key))
+        old, new = before.get(key), root.settings.get(key)
         raise InputError(
             f"{FIELDS.get(key, key)}: the dense network in {session.study.folder} was made with {key} {old!r}, and now it "
             f"is {new!r}; undo the change, or choose another `name`"
@@ -171,7 +173,7 @@ def only_driver(folder: Path) -> Iterator[None]:
             lock.write_text(f"{os.getpid()}\n")
             yield
     except Timeout:
-        holder = lock.read_text().strip()
+        holder = read(lock).decode(errors="replace").strip()[:20]
         raise InputError(f"storage: {folder} is being run by process {holder}; wait for it, or stop it") from None
     finally:
         if made:

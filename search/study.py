@@ -22,6 +22,7 @@ from trainables.schedule import FAMILIES, RetrainSettings, Schedule
 from trainables.settings import Settings, nearest, one_of, parse
 from trainables.structured import RegularisationSettings
 from trainables.training import DenseSettings
+from trainables.untrusted import check_links, parse_yaml, read
 
 OBJECTIVE = Annotated[str, AfterValidator(one_of(n.OBJECTIVES))]
 
@@ -155,18 +156,16 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; tags that would build objects are refused by the safe loader."""
+    """A YAML file that holds a mapping of plain data."""
     try:
-        raw = yaml.safe_load(path.read_text())
+        text = read(path).decode()
     except FileNotFoundError:
         raise InputError(f"{path}: no such study file; presets are in search/studies/") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f", line {place.line + 1}" if place else ""
-        raise InputError(f"{path}{line}: is not valid YAML ({getattr(error, 'problem', 'syntax')}); correct it") from None
-    except (ValueError, RecursionError) as error:  # a date that is none, brackets without end
+    try:
+        raw = parse_yaml(text)
+    except ValueError as error:
         raise InputError(f"{path}: is not valid YAML ({error}); correct it") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: holds {type(raw).__name__}, not keys and values; see search/studies/ for examples")
@@ -178,9 +177,9 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if not equals or not path:
         raise InputError(f"--set {override!r}: is not key=value, for example --set search.trials=20")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"--set {override!r}: the value is not valid YAML ({error}); quote it") from None
     *sections, key = path.split(".")
     for section in sections:
         if not isinstance(raw.get(section), dict):
@@ -197,6 +196,8 @@ def to_yaml(study: Study) -> str:
 def check_folder(study: Study) -> None:
     """InputError if the study's folder holds other settings, or can't be written."""
     written = study.folder / n.STUDY_FILE
+    if study.folder.is_dir():
+        check_links(study.folder)
     if written.exists():
         before = parse(Study, read_yaml(written), str(written))
         for key, (old, new) in _differences(before.model_dump(mode="json"), study.model_dump(mode="json")):

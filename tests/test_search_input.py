@@ -210,7 +210,7 @@ def test_a_study_file_that_is_none(
 
 def test_a_study_file_that_is_missing_a_folder_or_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such study file; presets are in search/studies/" in refusal(["run", str(tmp_path / "no.yaml")], capsys)
-    assert "can't be read" in refusal(["run", str(tmp_path)], capsys)
+    assert "no such study file" in refusal(["run", str(tmp_path)], capsys)
     (tmp_path / "image.yaml").write_bytes(b"\x89PNG\xff")
     assert "can't be read" in refusal(["run", str(tmp_path / "image.yaml")], capsys)
 

@@ -17,14 +17,14 @@ from trainables.names import InputError
 OBJECTIVES = ("accuracy", "compression")
 DENSE: dict[str, Any] = {
     n.STEP: 0, n.STEP_ID: "dense", n.FAMILY: n.DENSE, n.SEED: 0, n.ACCURACY: 0.9, n.COMPRESSION: 1.0, n.MACS: 800,
-    n.EPOCHS: 30, n.TOTAL_EPOCHS: 0, n.REUSED: False,
+    n.EPOCHS: 30, n.TOTAL_EPOCHS: 0, n.REUSED: False, n.SPARSITY: 0.0,
 }  # fmt: skip
 
 
 def point(step_id: str, accuracy: float = 0.85, compression: float = 2.0, **changes: Any) -> dict[str, Any]:
     made = {
         n.TRIAL: 0, n.STEP: 1, n.STEP_ID: step_id, n.SEED: 0, n.ACCURACY: accuracy, n.COMPRESSION: compression, n.MACS: 400,
-        n.EPOCHS: 1, n.TOTAL_EPOCHS: 1, n.REUSED: False,
+        n.EPOCHS: 1, n.TOTAL_EPOCHS: 1, n.REUSED: False, n.FAMILY: n.UNSTRUCTURED, n.SPARSITY: 0.5,
     }  # fmt: skip
     return made | changes
 

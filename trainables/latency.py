@@ -7,7 +7,6 @@ network that it was pruned from, and only structured steps need a measurement of
 from __future__ import annotations
 
 import getpass
-import json
 import logging
 import platform
 import tempfile
@@ -22,8 +21,10 @@ from filelock import ReadWriteLock
 from torch import nn
 
 from trainables import names as n
+from trainables.points import fault_of
 from trainables.store import to_json, write_atomically
 from trainables.training import threads
+from trainables.untrusted import parse_json, read
 from trainables.walk import Tree
 
 LARGE_BATCH = 64
@@ -82,10 +83,11 @@ class LatencyTable:
     def find(self, point: Mapping[str, Any]) -> dict[str, float] | None:
         """The latency columns of a point, if this host has measured its shape."""
         try:
-            record = json.loads(self._file(point).read_bytes())
-            return {column: float(record[column]["median_ms"]) for column in (n.LATENCY, n.LATENCY_LARGE)}
+            record = parse_json(read(self._file(point)))
+            found = {column: record[column]["median_ms"] for column in (n.LATENCY, n.LATENCY_LARGE)}
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
+        return found if all(found.values()) and fault_of(found, ()) is None else None
 
     def _measure(self, point: Mapping[str, Any], tree: Tree) -> dict[str, float]:
         # Its weights may be gone (keep: none), where another host measured it; then it is computed again.

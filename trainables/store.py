@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from trainables import names as n
+from trainables.untrusted import is_address, parse_json, read
 
 Record = dict[str, Any]
 
@@ -61,11 +62,13 @@ class Store:
     def record(self, step_id: str) -> Record | None:
         """What is on record of a step, or None if it isn't complete (a damaged record counts as none)."""
         try:
-            record = json.loads((self.folder / step_id / n.STEP_FILE).read_bytes())
+            if not is_address(step_id):
+                return None
+            record = parse_json(read(self.folder / step_id / n.STEP_FILE))
             whole = isinstance(record, dict) and record.get("id") == step_id and record.get(CHECKSUM) == _checksum(record)
         except (FileNotFoundError, ValueError):  # no JSON is a ValueError, and so is JSON with NaN in it
             return None
-        return record if whole else None
+        return record if whole and isinstance(record.get("checksums"), dict) else None
 
     def weights(self, record: Record, file: str = n.WEIGHTS_FILE) -> bytes | None:
         """The content of a step's weights file, or None if it is missing or differs from its checksum."""
@@ -73,7 +76,7 @@ class Store:
         if file == n.WEIGHTS_FILE and step_id in self.memory:
             return self.memory[step_id]
         try:
-            content = (self.folder / step_id / file).read_bytes()
+            content = read(self.folder / step_id / file)
         except FileNotFoundError:
             return None
         return content if hashlib.sha256(content).hexdigest() == record["checksums"].get(file) else None

@@ -10,9 +10,11 @@ from typing import Any
 from trainables import names as n
 from trainables import steps
 from trainables.footprint import Footprint, footprint
+from trainables.names import InputError
 from trainables.network import Network, decode, encode
+from trainables.points import is_record
 from trainables.problem import Problem
-from trainables.schedule import Node, Schedule, chain
+from trainables.schedule import Node, Schedule, address, chain
 from trainables.store import Record, Store
 from trainables.training import evaluate, threads
 
@@ -62,11 +64,18 @@ class Tree:
 
     def record(self, node: Node) -> Record:
         """What is on record of the node; it is computed first if it isn't there."""
-        found = self.store.record(node.id)
+        found = self.known(node.id)
         if found is not None:
             return found
         with self.store.claim(node.id):
-            return self.store.record(node.id) or self._compute(node)
+            return self.known(node.id) or self._compute(node)
+
+    def known(self, step_id: str) -> Record | None:
+        """What is on record of a step, or None; a record that isn't of its own address, or not whole, counts as none."""
+        record = self.store.record(step_id)
+        if record is None or not is_record(record, MEASURED) or address(record["parent"], record["settings"]) != step_id:
+            return None
+        return record
 
     def network(self, node: Node) -> Network:
         """The node's network as stored; it is computed again if its weights are missing or damaged."""
@@ -88,15 +97,15 @@ class Tree:
         return content
 
     def node(self, step_id: str) -> Node:
-        """The node of a step in the store, with its ancestors; KeyError if one of them isn't there."""
-        record = self.store.record(step_id)
+        """The node of a step in the store, with its ancestors; InputError if one of them isn't there."""
+        record = self.known(step_id)
         if record is None:
-            raise KeyError(step_id)
+            raise InputError(f"{self.store.folder}: has no whole record of step {step_id}; run the study again")
         return Node(self.node(record["parent"]) if record["parent"] else None, record["settings"])
 
     def record_of(self, node: Node) -> Record:
         """The record of a node that is known to be complete."""
-        record = self.store.record(node.id)
+        record = self.known(node.id)
         assert record is not None
         return record
 
