@@ -10,23 +10,28 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from search.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
 from search.ledger import Row
 from search.study import describe, load_study
 from trainables import names as n
-from trainables.names import InputError
+from trainables.names import InputError, StoppedError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 if it went well, 2 for input that can't be used, 130 if interrupted."""
+    """Run one command; 0 if it went well, 2 for input that can't be used, 3 if it had to stop, 130 if interrupted."""
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        with two_interrupts():
+            options.command(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except StoppedError as error:
+        print(f"error: {error}. {GO_ON}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
-        print("Interrupted. Finished steps are kept; run the same command to go on.", file=sys.stderr)
-        return 130
+        print(f"Interrupted. {GO_ON}", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

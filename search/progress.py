@@ -16,6 +16,8 @@ from rich.table import Table
 from search.ledger import Ledger
 from search.study import SearchSettings
 from trainables import names as n
+from trainables.names import StoppedError
+from trainables.trainable import STOPS
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines where there is no terminal to draw on."""
@@ -50,17 +52,20 @@ class Progress(tune.Callback):
         self._draw()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_i: Any) -> None:
-        """A step is done."""
+        """A step is done, or none can be done any more."""
+        if STOPS in result:
+            raise StoppedError(f"storage: trial {result[n.TRIAL]} can't write: {result[STOPS]}; make room or repair it")
         if n.STEP in result:
             self._ledger.add(result)
         self._draw()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
-        """A trial has ended well."""
-        self._end(trial, n.COMPLETE)
+        """A trial has ended: well, or with a step that failed, for which the study goes on."""
+        reason = trial.last_result.get(n.REASON)
+        self._end(trial, n.FAILED if reason else n.COMPLETE, reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
-        """A trial has failed: the reason is kept, and the study goes on."""
+        """A trial's worker died again and again: the reason is kept, and the study goes on."""
         self._end(trial, n.FAILED, reason_of(trial))
 
     def _end(self, trial: Any, state: str, reason: str | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import tempfile
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,30 +21,35 @@ from rich.console import Console
 
 from search.finalists import choose
 from search.finish import finish
+from search.healing import heal, with_latency
+from search.interrupts import second_interrupt_ends_at_once
 from search.ledger import Ledger, drop_torn_line
 from search.progress import Progress
+from search.raylet import watched
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
 from trainables import names as n
-from trainables.latency import LatencyTable
-from trainables.names import InputError
+from trainables.names import InputError, StoppedError
 from trainables.problem import Problem
 from trainables.settings import one_line
 from trainables.store import Store, write_atomically
-from trainables.trainable import PruningTrainable
+from trainables.trainable import STORAGE_ERRORS, StudyTrainable
 from trainables.walk import Tree
 
 RAY_QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
+RETRIES = 3
+"""So often a trial starts again whose worker died (a step that failed is not tried again: it would fail again)."""
+SCRATCH = ".tune"
 RAY_STAYS_HERE = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
 """Relative paths, such as a checkpoint's, mean the same in a worker as here."""
 
 
 def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
-    """Run the study to its end, from wherever it stands; returns its points."""
+    """Run the study to its end, from wherever it stands; returns its points. StoppedError if it can't go on here."""
     session = prepare(study, trusted=trusted)
-    with only_driver(study.folder):
+    with _storage_errors(study), only_driver(study.folder):
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         check_roots(session, ledger)
         begin(session)
@@ -61,6 +66,16 @@ def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
     return ledger
 
 
+@contextmanager
+def _storage_errors(study: Study) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        raise StoppedError(f"storage: {study.folder} can't be written: {one_line(error)}; make room or repair it") from None
+
+
 def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack) -> str | None:
     """Run what is left of a space or a sweep, and say what ended it, or None if it was interrupted.
 
@@ -68,12 +83,20 @@ def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack)
     """
     study = session.study
     searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study))
-    if _missing_roots(session) or not searcher.finished:
-        if not ray.is_initialized():
-            stack.enter_context(_ray())
-        _train_dense(session, ledger, console)
+    if _missing_roots(session):
+        _ensure_ray(stack)
+        _train_dense(session, console)
+    _record_dense(session, ledger, console)
+    heal(searcher.rows, session, ledger)
+    if not searcher.finished:
+        _ensure_ray(stack)
         _search(session, searcher, ledger, console)
     return None if searcher.interrupted else searcher.finished_because
+
+
+def _ensure_ray(stack: ExitStack) -> None:
+    if not ray.is_initialized():
+        stack.enter_context(_ray())
 
 
 def _with_finalists(session: Session, settings: FinalistSettings) -> Session:
@@ -85,7 +108,9 @@ def _with_finalists(session: Session, settings: FinalistSettings) -> Session:
 
 
 def begin(session: Session) -> None:
-    """Write the study as it runs."""
+    """Write the study as it runs, and remove what a driver that was killed in the middle of writing left."""
+    for left in (file for name in n.DRIVER_FILES for file in session.study.folder.glob(f".{name}.*")):
+        left.unlink()
     write_atomically(session.study.folder / n.STUDY_FILE, to_yaml(session.study).encode())
 
 
@@ -112,7 +137,8 @@ def _ray() -> Iterator[None]:
     with _environment(RAY_QUIET | RAY_STAYS_HERE):
         ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         try:
-            yield
+            with watched():
+                yield
         finally:
             ray.shutdown()
 
@@ -138,24 +164,29 @@ def _missing_roots(session: Session) -> list[int]:
     return [seed for seed in session.seeds if store.record(problem.root(seed).id) is None]
 
 
-def _train_dense(session: Session, ledger: Ledger, console: Console) -> None:
-    """Train the dense network of each seed, several at a time, and put them on record."""
+def _train_dense(session: Session, console: Console) -> None:
+    """Train the dense network of each seed, several at a time."""
     tree = session.tree
-    if missing := _missing_roots(session):
-        shared = ray.put(tree.problem)
-        cores = min(ray.cluster_resources().get("CPU", 1), tree.problem.dense.threads)
-        task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=session.study.resources.gpu)
-        with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
-            try:
-                ray.get([task.remote(shared, str(tree.store.folder), seed) for seed in missing])
-            except ray.exceptions.RayTaskError as error:
-                raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
+    shared = ray.put(tree.problem)
+    cores = min(ray.cluster_resources().get("CPU", 1), tree.problem.dense.threads)
+    task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=session.study.resources.gpu)
+    with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
+        try:
+            ray.get([task.remote(shared, str(tree.store.folder), seed) for seed in _missing_roots(session)])
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, OSError):
+                raise error.cause from None
+            raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
+        except ray.exceptions.RayError as error:  # Ray has started the task three times more
+            raise StoppedError(f"the dense network's worker died again and again: {one_line(error)}") from None
+
+
+def _record_dense(session: Session, ledger: Ledger, console: Console) -> None:
+    """Put the dense networks on record."""
     for seed in session.seeds:
         if seed in ledger.dense:
             continue
-        point = tree.dense_point(seed)
-        if "latency" in session.study.objectives:  # gains of the points to come are against the dense network's
-            point |= LatencyTable(session.study.folder, tree.problem.threads).of(point, tree)
+        point = with_latency(session.tree.dense_point(seed), session)
         ledger.add_dense(point)
         console.print(
             f"Dense network, seed {seed}: {point['accuracy']:.2%} validation accuracy, {point['params']:,} parameters"
@@ -171,26 +202,48 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
     dense = {seed: store.record(session.tree.problem.root(seed).id) for seed in session.seeds}
     contents = {record["id"]: store.weights(record) for record in dense.values() if record}
     trainable = tune.with_parameters(
-        PruningTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
+        StudyTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
         objectives=study.objectives,
     )  # fmt: skip
     resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
     progress = Progress(ledger, study.search, session.space.size or study.search.trials, console)
-    with tempfile.TemporaryDirectory(prefix="pruning-front-") as scratch:  # nothing lasting lives in Tune's own files
+    with _scratch(study.folder) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=_at_once(study)
             ),
             run_config=tune.RunConfig(
-                name="trials", storage_path=scratch, verbose=0, callbacks=[progress],
-                failure_config=tune.FailureConfig(max_failures=0),
+                name="trials", storage_path=str(scratch), verbose=0, callbacks=[progress],
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
             ),
         )  # fmt: skip
         try:
-            tuner.fit()
+            with second_interrupt_ends_at_once():  # Tune takes the first, and ends the trials
+                tuner.fit()
+        except tune.TuneError as error:
+            raise _cause(error) from None
         finally:
             progress.stop()
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for Tune's own files, in which nothing lasting lives; one that a killed driver left is emptied."""
+    scratch = folder.absolute() / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What our own code raised in Tune's callbacks, of which Tune makes an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, StoppedError | OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
 
 
 def _at_once(study: Study) -> int:

@@ -16,6 +16,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that names the field, the value and the remedy."""
 
 
+class StoppedError(RuntimeError):
+    """The study has to stop here through no fault of its own; the message is one line, and the same command goes on."""
+
+
 # Files of a study's folder, results/<study>/.
 STUDY_FILE = "study.yaml"
 PROVENANCE_FILE = "provenance.json"
@@ -26,6 +30,7 @@ LATENCY_FOLDER = "latency"
 OPTUNA_FILE = "optuna.journal"
 STEPS_FOLDER = "steps"
 REPORT_FOLDER = "report"
+DRIVER_FILES = (STUDY_FILE, PROVENANCE_FILE, POINTS_FILE, TRIALS_FILE)
 
 # Files of one step, steps/<step id>/.
 STEP_FILE = "step.json"
