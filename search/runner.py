@@ -26,6 +26,7 @@ from search.interrupts import second_interrupt_ends_at_once
 from search.ledger import Ledger, drop_torn_line
 from search.progress import Progress
 from search.raylet import watched
+from search.reaper import reaper
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
 from search.space import Sweep
@@ -134,7 +135,7 @@ def _storage(study: Study) -> JournalStorage:
 def _ray() -> Iterator[None]:
     """Ray on this machine alone: a bare ``init`` would attach to whatever cluster was last started here."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _environment(RAY_QUIET | RAY_STAYS_HERE):
+    with _environment(RAY_QUIET | RAY_STAYS_HERE), reaper():
         ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         try:
             with watched():

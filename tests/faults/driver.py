@@ -14,7 +14,7 @@ import psutil
 ROOT = Path(__file__).parents[2]
 HOOK = Path(__file__).parent / "hook"
 LINGER = 30.0
-"""Seconds after which no process of a dead driver may be left; Ray's own agents take about 20."""
+"""Seconds after which no process of a dead driver may be left."""
 
 
 class Driver:
