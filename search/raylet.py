@@ -7,8 +7,8 @@ is whole at any moment, so the driver leaves as soon as it notices, and says how
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -21,19 +21,31 @@ INTERVAL = 0.2
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Leave the process when one of the processes that Ray has just started, and can't do without, is gone."""
-    needed = [process for process in psutil.Process().children() if process.name() in NEEDED]
+    """Leave the process when one of those that Ray starts inside, and can't do without, is gone."""
     over = threading.Event()
-    threading.Thread(target=_watch, args=(needed, over), daemon=True).start()
+    threading.Thread(target=_watch, args=(over,), daemon=True).start()
     try:
         yield
     finally:
         over.set()
 
 
-def _watch(needed: Sequence[psutil.Process], over: threading.Event) -> None:
+def _watch(over: threading.Event) -> None:
+    seen: set[psutil.Process] = set()
     while not over.wait(INTERVAL):
-        for process in needed:
-            gone = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-            if gone and not over.is_set():
-                leave(f"error: ray: its process {process.pid} on this machine died. {GO_ON}", STOPPED)
+        seen |= {process for process in psutil.Process().children() if _name(process) in NEEDED}
+        gone = next((process for process in seen if not _lives(process)), None)
+        if gone is not None and not over.is_set():
+            leave(f"error: ray: its process {gone.pid} on this machine died. {GO_ON}", STOPPED)
+
+
+def _name(process: psutil.Process) -> str | None:
+    with suppress(psutil.Error):
+        return process.name() if _lives(process) else None
+    return None
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -31,20 +31,20 @@ from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
+from search.study_trainable import LOST_IN_A_ROW, STORAGE_ERRORS, StudyTrainable
 from trainables import names as n
 from trainables.names import InputError, StoppedError
 from trainables.problem import Problem
 from trainables.settings import one_line
 from trainables.store import Store, write_atomically
-from trainables.trainable import STORAGE_ERRORS, StudyTrainable
 from trainables.walk import Tree
 
 RAY_QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-RETRIES = 3
-"""So often a trial starts again whose worker died (a step that failed is not tried again: it would fail again)."""
-SCRATCH = ".tune"
+RAY_TAKES_ALL = {"TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
+"""A step that failed is a result without metrics."""
 RAY_STAYS_HERE = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
 """Relative paths, such as a checkpoint's, mean the same in a worker as here."""
+SCRATCH = ".tune"
 
 
 def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
@@ -89,9 +89,11 @@ def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack)
         _train_dense(session, console)
     _record_dense(session, ledger, console)
     heal(searcher.rows, session, ledger)
-    if not searcher.finished:
+    while not searcher.finished:
         _ensure_ray(stack)
         _search(session, searcher, ledger, console)
+        if searcher.interrupted:
+            break
     return None if searcher.interrupted else searcher.finished_because
 
 
@@ -135,13 +137,11 @@ def _storage(study: Study) -> JournalStorage:
 def _ray() -> Iterator[None]:
     """Ray on this machine alone: a bare ``init`` would attach to whatever cluster was last started here."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _environment(RAY_QUIET | RAY_STAYS_HERE), reaper():
+    with _environment(RAY_QUIET | RAY_TAKES_ALL | RAY_STAYS_HERE), reaper(), ExitStack() as stack:
+        stack.callback(ray.shutdown)
+        stack.enter_context(watched())  # until before the shutdown
         ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        try:
-            with watched():
-                yield
-        finally:
-            ray.shutdown()
+        yield
 
 
 @contextmanager
@@ -207,7 +207,7 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
         objectives=study.objectives,
     )  # fmt: skip
     resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
-    progress = Progress(ledger, study.search, session.space.size or study.search.trials, console)
+    progress = Progress(ledger, searcher, study.search, session.space.size or study.search.trials, console)
     with _scratch(study.folder) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
@@ -216,7 +216,7 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
             ),
             run_config=tune.RunConfig(
                 name="trials", storage_path=str(scratch), verbose=0, callbacks=[progress],
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                failure_config=tune.FailureConfig(max_failures=LOST_IN_A_ROW),
             ),
         )  # fmt: skip
         try:

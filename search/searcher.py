@@ -90,6 +90,7 @@ class FrontSearch(OptunaSearch):
         self._schedules, self._settings, self._tree, self._ledger = space, settings, tree, ledger
         self._clock, self._began = clock, clock()
         self._under_way: dict[str, Asked] = {}
+        self._died: dict[str, Asked] = {}
         self.finished_because: str | None = None
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
@@ -207,12 +208,14 @@ class FrontSearch(OptunaSearch):
         self._add(self._under_way[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna how the trial ended."""
+        """Tell Optuna how the trial ended; of one whose worker died, ``fail`` or ``run_again`` decides."""
         asked = self._under_way.pop(trial_id, None)
         if asked is None:
             return
-        if error or result is None or result.get(n.REASON):
-            self._fail(asked, result[n.REASON] if result and not error else "its worker died again and again")
+        if error or result is None:
+            self._died[trial_id] = asked
+        elif result.get(n.REASON):
+            self._fail(asked, result[n.REASON])
         elif result[n.STEP] < len(asked.ids):
             self._add(asked, result)
             self._close(asked.number, f"stopped after step {result[n.STEP]} of {len(asked.ids)}")
@@ -233,6 +236,15 @@ class FrontSearch(OptunaSearch):
         self._ot_study.add_trial(
             create_trial(params=params, distributions=dict(asked.distributions), values=values, user_attrs=attributes)
         )
+
+    def fail(self, trial_id: str, reason: str) -> None:
+        """A trial whose worker died will not run again."""
+        self._fail(self._died.pop(trial_id), reason)
+
+    def run_again(self, trial_id: str) -> None:
+        """A trial whose worker died is to be started again, as if its driver had died."""
+        number = self._died.pop(trial_id).number
+        self._orphans.append(self._ot_study.get_trials(deepcopy=False)[number])
 
     def _fail(self, asked: Asked, reason: str) -> None:
         """A step that failed would fail again: no schedule that goes through it is proposed any more."""

@@ -10,13 +10,10 @@ Nothing lasting lives in Ray's state: a trial that starts again finds its finish
 
 from __future__ import annotations
 
-import errno
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ray
 from ray import tune
 
 from trainables import names as n
@@ -24,14 +21,9 @@ from trainables.latency import LatencyTable
 from trainables.names import gains
 from trainables.problem import Problem
 from trainables.schedule import FAMILIES
-from trainables.settings import one_line, parse
+from trainables.settings import parse
 from trainables.store import Store
 from trainables.walk import Tree
-
-STOPS = "stops"
-"""The key of a result that is no step: why the study has to stop, or (``names.REASON``) why the trial has failed."""
-STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
-"""What every later step would fail with too, until somebody makes room or repairs the disk."""
 
 
 def gain_metric(objective: str) -> str:
@@ -90,29 +82,6 @@ class PruningTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing, for the same reason."""
-
-
-class StudyTrainable(PruningTrainable):
-    """A trial of a study: a step that fails is a result, so that Tune starts a trial again only when its worker died."""
-
-    _spoilt = False
-
-    def step(self) -> dict[str, Any]:
-        """A step's point, or why there is none: the trial has failed, or the study has to stop."""
-        try:
-            return super().step()
-        except Exception as error:
-            self._spoilt = True
-            stops = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
-            why = f"{type(error).__name__}: {one_line(error)}"
-            no_values = {gain_metric(name): math.nan for name in self._objectives}
-            return {STOPS if stops else n.REASON: why, **no_values, n.TRIAL: self._trial, "done": True}
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Serve another trial; but not after a failure, because what it did to memory or to a device may last."""
-        if self._spoilt:
-            ray.actor.exit_actor()
-        return super().reset_config(new_config)
 
 
 class UnstructuredTrainable(PruningTrainable):

@@ -21,13 +21,14 @@ class Driver:
     """A run of a study file, with everything that it says in ``said``."""
 
     def __init__(self, study: Path, *arguments: str, said: Path, environment: Mapping[str, str] | None = None) -> None:
-        path = os.pathsep.join([str(HOOK), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        given = (environment or {}).get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+        path = os.pathsep.join(filter(None, [str(HOOK), str(ROOT), given]))
         self.said = said
         with said.open("wb") as output:
             self.process = subprocess.Popen(  # noqa: S603 - our own command
                 [sys.executable, "-m", "search", "run", str(study), *arguments], cwd=ROOT, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=output,
-                env={**os.environ, "PYTHONPATH": path, **(environment or {})},
+                env={**os.environ, **(environment or {}), "PYTHONPATH": path},
             )  # fmt: skip
         self.ended: float | None = None
 
