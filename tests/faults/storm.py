@@ -17,8 +17,9 @@ from search.interrupts import STOPPED
 from search.ledger import Ledger, read_rows
 from search.study import load_study
 from tests.faults.driver import Driver
-from tests.search_helpers import optuna_rows
+from tests.search_helpers import Raw, optuna_rows, write
 from trainables import names as n
+from trainables.store import write_atomically
 
 DRIVER, WORKER, RAYLET = "driver", "worker", "raylet"
 PATIENCE = 600.0
@@ -41,6 +42,8 @@ class Storm:
         self.results = load_study(self.study).folder
         self.log = self.folder / "computations.log"
         self.log.touch()
+        self.clock = self.folder / "clock"
+        self._set_the_clock_back()
 
     def rage(self, kills: int) -> None:
         """Kill until there were so many kills, then let the study run to its end."""
@@ -60,11 +63,18 @@ class Storm:
 
     def _start(self) -> Driver:
         said = self.folder / f"life{len(self.lives)}.err"
-        self.lives.append(Driver(self.study, said=said, environment={"FAULTS_LOG": str(self.log)}))
+        self.lives.append(Driver(self.study, said=said, environment=self._environment()))
         for life in self.lives[-6:-1]:
             if life.ended and time.monotonic() > life.ended + 25:
                 life.nobody_is_left()
         return self.lives[-1]
+
+    def _environment(self) -> dict[str, str]:
+        return {"FAULTS_LOG": str(self.log), "FAULTS_CLOCK": str(self.clock)}
+
+    def _set_the_clock_back(self) -> None:
+        """By more than a day with each kill, while processes run."""
+        write_atomically(self.clock, b"%d" % (-100_000 * self.kills.total()))
 
     def _lines(self) -> int:
         file = self.results / n.POINTS_FILE
@@ -94,6 +104,7 @@ class Storm:
         except psutil.NoSuchProcess:
             return
         self.kills[kind] += 1
+        self._set_the_clock_back()
         if kind != WORKER:
             status = driver.wait(60)
             self.statuses[status] += 1
@@ -105,6 +116,17 @@ class Storm:
         """A finished step stays as it is for ever."""
         for step, identity in steps_of(self.results).items():
             assert self.finished.setdefault(step, identity) == identity, f"{step} was written again"
+
+    def computations(self) -> tuple[int, int]:
+        """(computations begun, those of them for a step that had been begun before); none begins after the step's end."""
+        begun: Counter[str] = Counter()
+        complete: set[str] = set()
+        for line in self.log.read_text().splitlines():
+            what, step = line.split()
+            assert step not in complete, f"{step}: {what} after its end"
+            begun[step] += what == "start"
+            complete |= {step} if what == "end" else set()
+        return begun.total(), begun.total() - len(begun)
 
     def end(self) -> None:
         """Leave no process behind, whatever happened."""
@@ -118,16 +140,20 @@ def steps_of(results: Path) -> Mapping[str, tuple[int, int]]:
     return {file.parent.name: (status.st_ino, status.st_mtime_ns) for file, status in files}
 
 
-def computations(log: Path) -> tuple[int, int]:
-    """(computations begun, those of them for a step that had been begun before); none may begin after the step's end."""
-    begun: Counter[str] = Counter()
-    complete: set[str] = set()
-    for line in log.read_text().splitlines():
-        what, step = line.split()
-        assert step not in complete, f"{step}: {what} after its end"
-        begun[step] += what == "start"
-        complete |= {step} if what == "end" else set()
-    return begun.total(), begun.total() - len(begun)
+def under_kills(raw: Raw, folder: Path, kills: int, seed: int = 0) -> Storm:
+    """A study under kills, which must come to what the same study comes to that is left in peace."""
+    study = write(folder, raw)
+    fury = Storm(study, folder, seed)
+    peace = Driver(study, "--set", "name=peace", said=folder / "peace.err")
+    try:
+        assert peace.wait(10 * PATIENCE) == 0, peace.said.read_text()
+        fury.rage(kills)
+    finally:
+        peace.end()
+        fury.end()
+    assert fury.kills.total() == kills
+    assert outcome(study) == outcome(study, "name=peace")
+    return fury
 
 
 def outcome(study: Path, *overrides: str) -> dict[str, Any]:

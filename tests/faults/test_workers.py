@@ -1,4 +1,4 @@
-"""Workers that fail, that run out of memory, that are killed by the kernel; and a clock that goes backwards."""
+"""Workers that run out of memory, and workers that are killed by the kernel."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.driver import Driver
-from tests.faults.storm import outcome
-from tests.faults.test_interrupts import has_points, wait_until
 from tests.search_helpers import optuna_rows, raw_study, rows, write
 from trainables import names as n
-from trainables.store import write_atomically
 
 pytestmark = pytest.mark.slow
 
@@ -58,30 +55,3 @@ def test_a_worker_without_memory_fails_its_trial_and_the_others_go_on(tmp_path: 
     assert "allocate" in trials[0.5][n.REASON]
     assert "worker" in trials[0.7][n.REASON] or "died" in trials[0.7][n.REASON]
     assert {row.state.name for row in optuna_rows(folder)} == {"COMPLETE", "FAIL"}
-
-
-def test_a_clock_that_goes_backwards_changes_nothing(tmp_path: Path) -> None:
-    sweep = [{"importance": name, "schedule": "linear", "sparsity": 0.9, "steps": 5, "fine_tune_epochs": 3}
-             for name in ("magnitude", "random")]  # fmt: skip
-    search = {"minutes": 30.0}
-    study = write(tmp_path, raw_study(tmp_path, sweep=sweep, search=search))
-    clock, folder = tmp_path / "clock", tmp_path / "results" / "tiny"
-    write_atomically(clock, b"0")
-    environment = {"FAULTS_CLOCK": str(clock), "FAULTS_LOG": str(tmp_path / "log")}
-    driver = Driver(study, said=tmp_path / "said", environment=environment)
-    try:
-        wait_until(lambda: has_points(folder), driver)
-        write_atomically(clock, b"-40000000")  # more than a year
-        before = len(rows(folder / n.POINTS_FILE))
-        wait_until(lambda: len(rows(folder / n.POINTS_FILE)) > before + 1, driver)
-        driver.process.kill()
-        driver.wait()
-        write_atomically(clock, b"-80000000")
-        driver = Driver(study, said=tmp_path / "said", environment=environment)
-        assert driver.wait() == 0, driver.said.read_text()
-        write_atomically(clock, b"0")
-        assert len(outcome(study)["steps"]) == 10
-        ends = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("end")]
-        assert len(ends) == len(set(ends))
-    finally:
-        driver.end()
