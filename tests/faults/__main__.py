@@ -14,16 +14,14 @@ from tests.faults.studies import search_study, sweep_study
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument(
-        "--kills", type=int, default=100, help="of a sweep with as many trials in flight as there are cores"
-    )
+    parser.add_argument("--kills", type=int, default=100, help="of a sweep, several trials in flight")
     parser.add_argument("--search-kills", type=int, default=10, help="of a search with one trial in flight")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
     options = parser.parse_args()
     for make, kills in ((sweep_study, options.kills), (search_study, options.search_kills)):
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
-            fury = under_kills(make(Path(folder), max(1, kills // 4)), Path(folder), kills, options.seed)
+            fury = under_kills(make(Path(folder), max(1, kills // 2)), Path(folder), kills, options.seed)
             begun, again = fury.computations()
             victims = ", ".join(f"{count} of a {kind}" for kind, count in sorted(fury.kills.items()))
             print(
