@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -35,6 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def run_and_exit() -> None:
+    """Run the command of this process, and end with its status."""
+    status = main()
+    if status == INTERRUPTED:
+        sys.stdout.flush()
+        os._exit(status)  # a Ray that was interrupted while it started may crash the interpreter on its way out
+    sys.exit(status)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m search", description="Find the Pareto front of accuracy against compression of a network."
@@ -42,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run", help="run a study, or go on with it", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Run a study file. The same command goes on with a study that was interrupted.", epilog=_fields(),
+        description="Run a study file. The same command goes on with a study that was interrupted (exit status 130), or that "
+        "had to stop (3).",
+        epilog=_fields(),
     )  # fmt: skip
     run.add_argument("study", help="a study file, for example search/studies/quickstart.yaml")
     _common(run)
@@ -142,4 +154,4 @@ def _export(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()

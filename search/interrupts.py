@@ -48,6 +48,8 @@ def two_interrupts() -> Iterator[None]:
 def second_interrupt_ends_at_once() -> Iterator[None]:
     """Around code that handles the first interrupt itself, and then puts back the handler that it found, as Tune does."""
     before = signal.getsignal(signal.SIGINT)
+    if before is _second:
+        raise KeyboardInterrupt  # some library has swallowed the first
     if before is not _first or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -27,8 +27,10 @@ def reaper() -> Iterator[None]:
     try:
         yield
     finally:
-        waiting.kill()
-        waiting.communicate()
+        # Interrupted, Ray may be half started, which its shutdown doesn't clean up; and this process is about to end.
+        if not isinstance(sys.exception(), KeyboardInterrupt):
+            waiting.kill()
+            waiting.communicate()
 
 
 def _orphans() -> Iterator[psutil.Process]:
