@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run", help="run a study, or go on with it", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Run a study file. The same command goes on with a study that was interrupted (exit status 130), or that "
-        "had to stop (3).",
+        description="Run a study file. The same command goes on with a study that was interrupted (exit status 130) or had "
+        "to stop (3).",
         epilog=_fields(),
     )  # fmt: skip
     run.add_argument("study", help="a study file, for example search/studies/quickstart.yaml")

@@ -111,10 +111,12 @@ def _with_finalists(session: Session, settings: FinalistSettings) -> Session:
 
 
 def begin(session: Session) -> None:
-    """Write the study as it runs, and remove what a driver that was killed in the middle of writing left."""
-    for left in (file for name in n.DRIVER_FILES for file in session.study.folder.glob(f".{name}.*")):
-        left.unlink()
-    write_atomically(session.study.folder / n.STUDY_FILE, to_yaml(session.study).encode())
+    """Write the study as it runs, and remove what processes left that were killed in the middle of writing."""
+    folder = session.study.folder
+    for name in n.REPLACED_FILES:
+        for left in [*folder.glob(f".{name}.*"), *folder.glob(f"{n.STEPS_FOLDER}/*/.{name}.*")]:
+            left.unlink(missing_ok=True)
+    write_atomically(folder / n.STUDY_FILE, to_yaml(session.study).encode())
 
 
 def _tell_refusals(session: Session, console: Console) -> None:

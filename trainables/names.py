@@ -30,13 +30,15 @@ LATENCY_FOLDER = "latency"
 OPTUNA_FILE = "optuna.journal"
 STEPS_FOLDER = "steps"
 REPORT_FOLDER = "report"
-DRIVER_FILES = (STUDY_FILE, PROVENANCE_FILE, POINTS_FILE, TRIALS_FILE)
 
 # Files of one step, steps/<step id>/.
 STEP_FILE = "step.json"
 WEIGHTS_FILE = "model.safetensors"
 REWIND_FILE = "rewind.safetensors"
 CLAIM_FILE = "claim.lock"
+
+# What is written to a temporary name beside it first, which a process that is killed leaves behind.
+REPLACED_FILES = (STUDY_FILE, PROVENANCE_FILE, POINTS_FILE, STEP_FILE, WEIGHTS_FILE, REWIND_FILE)
 
 UNSTRUCTURED = "unstructured"
 STRUCTURED = "structured"

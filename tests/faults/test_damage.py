@@ -24,7 +24,8 @@ from trainables import names as n
 
 pytestmark = pytest.mark.slow
 
-SWEEP = [{"importance": name, "schedule": "linear", "sparsity": 0.9, "steps": 4} for name in ("magnitude", "random")]
+STEPS = 8
+SWEEP = [{"importance": name, "schedule": "linear", "sparsity": 0.9, "steps": STEPS} for name in ("magnitude", "random")]
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,15 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("Ray was started with nothing left to do")
 
     monkeypatch.setattr("ray.init", started)
+
+
+def test_what_processes_left_that_were_killed_is_cleared_away(copy: Path, no_ray: None) -> None:
+    folder = load_study(copy).folder
+    step = next(iter(steps_of(folder)))
+    for name in (f".{n.POINTS_FILE}.abc", f"{n.STEPS_FOLDER}/{step}/.{n.WEIGHTS_FILE}.abc"):
+        (folder / name).write_bytes(b"half of it")
+    assert main(["run", str(copy)]) == 0
+    assert outcome(copy)
 
 
 def drop_lines(file: Path, which: Callable[[int], bool]) -> None:
@@ -100,7 +110,9 @@ def test_damaged_steps_are_computed_again_as_they_were(finished: Path, tmp_path:
         driver.end()
     chains = outcome(finished)["points"]
     there = steps_of(folder)
-    trial, done = next((t, k) for t, k in chains if 1 < k < 4 and chains[t, k] in there and chains[t, k + 1] not in there)
+    trial, done = next(
+        (t, k) for t, k in chains if 1 < k < STEPS and chains[t, k] in there and chains[t, k + 1] not in there
+    )
     earlier, last = (folder / n.STEPS_FOLDER / chains[trial, step] for step in (done - 1, done))
     whole = (last / n.WEIGHTS_FILE).read_bytes()
     (last / n.WEIGHTS_FILE).write_bytes(whole[:-10] + bytes(10))
@@ -139,8 +151,7 @@ def fill(folder: Path) -> Path:
 
 
 def test_a_full_disk_stops_the_study_and_with_room_it_goes_on(small_disk: Path, tmp_path: Path) -> None:
-    sweep = [{**schedule, "fine_tune_epochs": 4} for schedule in SWEEP]
-    study = write(tmp_path, raw_study(tmp_path, sweep=sweep, storage=str(small_disk)))
+    study = write(tmp_path, raw_study(tmp_path, sweep=SWEEP, storage=str(small_disk)))
     driver = Driver(study, said=tmp_path / "said")
     try:
         wait_until(lambda: has_points(small_disk / "tiny"), driver)
@@ -154,7 +165,7 @@ def test_a_full_disk_stops_the_study_and_with_room_it_goes_on(small_disk: Path, 
         ballast.unlink()
         assert main(["run", str(study)]) == 0
         assert before.items() <= steps_of(small_disk / "tiny").items()
-        assert len(outcome(study)["steps"]) == 8
+        assert len(outcome(study)["steps"]) == 2 * STEPS
     finally:
         driver.end()
 
