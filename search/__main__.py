@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -11,24 +12,38 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from search.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
 from search.ledger import Row
 from search.study import describe, load_study
 from trainables import names as n
-from trainables.names import InputError
+from trainables.names import InputError, StoppedError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 if it went well, 2 for input that can't be used, 130 if interrupted."""
+    """Run one command; 0 if it went well, 2 for input that can't be used, 3 if it had to stop, 130 if interrupted."""
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        with two_interrupts():
+            options.command(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except StoppedError as error:
+        print(f"error: {error}. {GO_ON}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
-        print("Interrupted. Finished steps are kept; run the same command to go on.", file=sys.stderr)
-        return 130
+        print(f"Interrupted. {GO_ON}", file=sys.stderr)
+        return INTERRUPTED
     return 0
+
+
+def run_and_exit() -> None:
+    """Run the command of this process, and end with its status."""
+    status = main()
+    if status == INTERRUPTED:
+        sys.stdout.flush()
+        os._exit(status)  # a Ray that was interrupted while it started may crash the interpreter on its way out
+    sys.exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run", help="run a study, or go on with it", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Run a study file. The same command goes on with a study that was interrupted.", epilog=_fields(),
+        description="Run a study file. The same command goes on with a study that was interrupted (exit status 130) or had "
+        "to stop (3).",
+        epilog=_fields(),
     )  # fmt: skip
     run.add_argument("study", help="a study file, for example search/studies/quickstart.yaml")
     _common(run)
@@ -138,4 +155,4 @@ def _export(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()

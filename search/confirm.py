@@ -20,12 +20,8 @@ from trainables import test_split
 from trainables.names import InputError
 from trainables.problem import Problem
 from trainables.store import Store
-<<<<<<< HEAD
 from trainables.training import accuracy, tensors
-=======
-from trainables.training import accuracy, tensors, threads
 from trainables.untrusted import check_links
->>>>>>> hardening
 from trainables.walk import Tree
 
 

@@ -15,8 +15,11 @@ from rich.table import Table
 
 from search.ledger import Ledger
 from search.live_trials import forget_metrics
+from search.searcher import FrontSearch
 from search.study import SearchSettings
+from search.study_trainable import STOPS
 from trainables import names as n
+from trainables.names import StoppedError
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines where there is no terminal to draw on."""
@@ -25,8 +28,11 @@ PLAIN_INTERVAL = 10.0
 class Progress(tune.Callback):
     """Writes each result to the ledger and draws the state of the study."""
 
-    def __init__(self, ledger: Ledger, settings: SearchSettings, trials: int | None, console: Console) -> None:
+    def __init__(
+        self, ledger: Ledger, searcher: FrontSearch, settings: SearchSettings, trials: int | None, console: Console
+    ) -> None:
         self._ledger, self._settings, self._trials, self._console = ledger, settings, trials, console
+        self._searcher = searcher
         self._live: Live | None = None
         self._began = self._printed = time.monotonic()
         self._before = (len(ledger.trials), ledger.epochs_computed)
@@ -51,18 +57,31 @@ class Progress(tune.Callback):
         self._draw()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_i: Any) -> None:
-        """A step is done."""
+        """A step is done, or none can be done any more."""
+        if STOPS in result:
+            raise StoppedError(
+                f"storage: trial {trial.config[n.TRIAL]} can't write: {result[STOPS]}; make room or repair it"
+            )
         if n.STEP in result:
             self._ledger.add(result)
+            if not result[n.REUSED]:
+                trial.run_metadata.num_failures = 0  # only workers lost in a row count
         self._draw()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
-        """A trial has ended well."""
-        self._end(trial, n.COMPLETE)
+        """A trial has ended: well, or with a step that failed, for which the study goes on."""
+        reason = trial.last_result.get(n.REASON)
+        self._end(trial, n.FAILED if reason else n.COMPLETE, reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
-        """A trial has failed: the reason is kept, and the study goes on."""
-        self._end(trial, n.FAILED, reason_of(trial))
+        """A trial's worker died: again and again, or between two trials, when Tune itself doesn't run a trial again."""
+        if trial.should_recover():
+            self._running.pop(trial.trial_id, None)
+            self._searcher.run_again(trial.trial_id)
+            return
+        reason = reason_of(trial)
+        self._searcher.fail(trial.trial_id, reason)
+        self._end(trial, n.FAILED, reason)
 
     def _end(self, trial: Any, state: str, reason: str | None = None) -> None:
         self._running.pop(trial.trial_id, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import tempfile
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,33 +22,39 @@ from rich.markup import escape
 
 from search.finalists import choose
 from search.finish import finish
+from search.healing import heal, with_latency
+from search.interrupts import second_interrupt_ends_at_once
 from search.ledger import Ledger, drop_torn_line
 from search.live_trials import LiveFifo
 from search.progress import Progress
+from search.raylet import watched
+from search.reaper import reaper
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
+from search.study_trainable import LOST_IN_A_ROW, STORAGE_ERRORS, StudyTrainable
 from trainables import names as n
-from trainables.latency import LatencyTable
-from trainables.names import InputError
+from trainables.names import InputError, StoppedError
 from trainables.problem import Problem
 from trainables.settings import one_line
 from trainables.store import Store, write_atomically
-from trainables.trainable import PruningTrainable
 from trainables.walk import Tree
 
 RAY_QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
 TUNE_KEEPS_NOTHING = {"TUNE_GLOBAL_CHECKPOINT_S": "inf"}
 """Tune would write all trials to its own files again and again; nothing lasting lives there."""
+RAY_TAKES_ALL = {"TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
+"""A step that failed is a result without metrics."""
 RAY_STAYS_HERE = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
 """Relative paths, such as a checkpoint's, mean the same in a worker as here."""
+SCRATCH = ".tune"
 
 
 def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
-    """Run the study to its end, from wherever it stands; returns its points."""
+    """Run the study to its end, from wherever it stands; returns its points. StoppedError if it can't go on here."""
     session = prepare(study, trusted=trusted)
-    with only_driver(study.folder):
+    with _storage_errors(study), only_driver(study.folder):
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         check_roots(session, ledger)
         begin(session)
@@ -65,6 +71,16 @@ def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
     return ledger
 
 
+@contextmanager
+def _storage_errors(study: Study) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        raise StoppedError(f"storage: {study.folder} can't be written: {one_line(error)}; make room or repair it") from None
+
+
 def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack) -> str | None:
     """Run what is left of a space or a sweep, and say what ended it, or None if it was interrupted.
 
@@ -72,12 +88,22 @@ def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack)
     """
     study = session.study
     searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study))
-    if _missing_roots(session) or not searcher.finished:
-        if not ray.is_initialized():
-            stack.enter_context(_ray())
-        _train_dense(session, ledger, console)
+    if _missing_roots(session):
+        _ensure_ray(stack)
+        _train_dense(session, console)
+    _record_dense(session, ledger, console)
+    heal(searcher.rows, session, ledger)
+    while not searcher.finished:
+        _ensure_ray(stack)
         _search(session, searcher, ledger, console)
+        if searcher.interrupted:
+            break
     return None if searcher.interrupted else searcher.finished_because
+
+
+def _ensure_ray(stack: ExitStack) -> None:
+    if not ray.is_initialized():
+        stack.enter_context(_ray())
 
 
 def _with_finalists(session: Session, settings: FinalistSettings) -> Session:
@@ -89,8 +115,12 @@ def _with_finalists(session: Session, settings: FinalistSettings) -> Session:
 
 
 def begin(session: Session) -> None:
-    """Write the study as it runs."""
-    write_atomically(session.study.folder / n.STUDY_FILE, to_yaml(session.study).encode())
+    """Write the study as it runs, and remove what processes left that were killed in the middle of writing."""
+    folder = session.study.folder
+    for name in n.REPLACED_FILES:
+        for left in [*folder.glob(f".{name}.*"), *folder.glob(f"{n.STEPS_FOLDER}/*/.{name}.*")]:
+            left.unlink(missing_ok=True)
+    write_atomically(folder / n.STUDY_FILE, to_yaml(session.study).encode())
 
 
 def _tell_refusals(session: Session, console: Console) -> None:
@@ -118,12 +148,12 @@ def _storage(study: Study) -> JournalStorage:
 def _ray() -> Iterator[None]:
     """Ray on this machine alone: a bare ``init`` would attach to whatever cluster was last started here."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _environment(RAY_QUIET | RAY_STAYS_HERE | TUNE_KEEPS_NOTHING):
+    quiet = RAY_QUIET | RAY_TAKES_ALL | RAY_STAYS_HERE | TUNE_KEEPS_NOTHING
+    with _environment(quiet), reaper(), ExitStack() as stack:
+        stack.callback(ray.shutdown)
+        stack.enter_context(watched())  # until before the shutdown
         ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        try:
-            yield
-        finally:
-            ray.shutdown()
+        yield
 
 
 @contextmanager
@@ -147,24 +177,29 @@ def _missing_roots(session: Session) -> list[int]:
     return [seed for seed in session.seeds if tree.known(tree.problem.root(seed).id) is None]
 
 
-def _train_dense(session: Session, ledger: Ledger, console: Console) -> None:
-    """Train the dense network of each seed, several at a time, and put them on record."""
+def _train_dense(session: Session, console: Console) -> None:
+    """Train the dense network of each seed, several at a time."""
     tree = session.tree
-    if missing := _missing_roots(session):
-        shared = ray.put(tree.problem)
-        cores = min(ray.cluster_resources().get("CPU", 1), tree.problem.dense.threads)
-        task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=session.study.resources.gpu)
-        with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
-            try:
-                ray.get([task.remote(shared, str(tree.store.folder), seed) for seed in missing])
-            except ray.exceptions.RayTaskError as error:
-                raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
+    shared = ray.put(tree.problem)
+    cores = min(ray.cluster_resources().get("CPU", 1), tree.problem.dense.threads)
+    task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=session.study.resources.gpu)
+    with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
+        try:
+            ray.get([task.remote(shared, str(tree.store.folder), seed) for seed in _missing_roots(session)])
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, OSError):
+                raise error.cause from None
+            raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
+        except ray.exceptions.RayError as error:  # Ray has started the task three times more
+            raise StoppedError(f"the dense network's worker died again and again: {one_line(error)}") from None
+
+
+def _record_dense(session: Session, ledger: Ledger, console: Console) -> None:
+    """Put the dense networks on record."""
     for seed in session.seeds:
         if seed in ledger.dense:
             continue
-        point = tree.dense_point(seed)
-        if "latency" in session.study.objectives:  # gains of the points to come are against the dense network's
-            point |= LatencyTable(session.study.folder, tree.problem.threads).of(point, tree)
+        point = with_latency(session.tree.dense_point(seed), session)
         ledger.add_dense(point)
         console.print(
             f"Dense network, seed {seed}: {point['accuracy']:.2%} validation accuracy, {point['params']:,} parameters"
@@ -180,12 +215,12 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
     dense = [session.tree.record(session.tree.problem.root(seed)) for seed in session.seeds]
     contents = {record["id"]: store.weights(record) for record in dense}
     trainable = tune.with_parameters(
-        PruningTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
+        StudyTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
         objectives=study.objectives,
     )  # fmt: skip
     resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
-    progress = Progress(ledger, study.search, session.space.size or study.search.trials, console)
-    with tempfile.TemporaryDirectory(prefix="pruning-front-") as scratch:  # nothing lasting lives in Tune's own files
+    progress = Progress(ledger, searcher, study.search, session.space.size or study.search.trials, console)
+    with _scratch(study.folder) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
@@ -193,14 +228,36 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
                 max_concurrent_trials=_at_once(study),
             ),
             run_config=tune.RunConfig(
-                name="trials", storage_path=scratch, verbose=0, callbacks=[progress],
-                failure_config=tune.FailureConfig(max_failures=0),
+                name="trials", storage_path=str(scratch), verbose=0, callbacks=[progress],
+                failure_config=tune.FailureConfig(max_failures=LOST_IN_A_ROW),
             ),
         )  # fmt: skip
         try:
-            tuner.fit()
+            with second_interrupt_ends_at_once():  # Tune takes the first, and ends the trials
+                tuner.fit()
+        except tune.TuneError as error:
+            raise _cause(error) from None
         finally:
             progress.stop()
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for Tune's own files, in which nothing lasting lives; one that a killed driver left is emptied."""
+    scratch = folder.absolute() / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What our own code raised in Tune's callbacks, of which Tune makes an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, StoppedError | OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
 
 
 def _at_once(study: Study) -> int:

@@ -48,6 +48,15 @@ KNOWN_IN_A_ROW = 200
 REASON = "reason"
 EXHAUSTED = "exhausted"
 ADDED = "added"
+GIVEN_UP = "given_up"
+
+FAILED = "failed: "
+"""What the reason of a trial that failed begins with."""
+
+
+def params_of(row: FrozenTrial) -> Params:
+    """A row's parameters, or those that it was enqueued with and will have."""
+    return row.params or row.system_attrs.get("fixed_params", {})
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,8 @@ class Asked:
     trial: int
     params: Params
     distributions: Mapping[str, BaseDistribution]
-    steps: int
-    last_id: str
+    ids: tuple[str, ...]
+    """Addresses of its steps."""
 
 
 class FrontSearch(OptunaSearch):
@@ -81,6 +90,7 @@ class FrontSearch(OptunaSearch):
         self._schedules, self._settings, self._tree, self._ledger = space, settings, tree, ledger
         self._clock, self._began = clock, clock()
         self._under_way: dict[str, Asked] = {}
+        self._died: dict[str, Asked] = {}
         self.finished_because: str | None = None
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
@@ -90,9 +100,10 @@ class FrontSearch(OptunaSearch):
                 self._ot_study.enqueue_trial(params)
                 self._waiting += 1
         self._told = {row.user_attrs.get(n.STEP_ID) for row in rows if row.state == TrialState.COMPLETE}
+        self._given_up = {row.user_attrs[GIVEN_UP] for row in rows if GIVEN_UP in row.user_attrs}
         self._asks = sum(row.state != TrialState.WAITING for row in asked)
         self._started = sum(n.TRIAL in row.user_attrs for row in rows)
-        self._orphans = [row for row in rows if row.state == TrialState.RUNNING]
+        self._orphans = [row for row in rows if row.state == TrialState.RUNNING and space.holds(params_of(row))]
 
     @property
     def finished(self) -> bool:
@@ -171,8 +182,8 @@ class FrontSearch(OptunaSearch):
             self._close(row.number, str(refusal).splitlines()[0])
             return None
         asked = self._asked(row.number, self._started, schedule, row.params, row.distributions)
-        if asked.last_id in self._told:
-            self._close(row.number, f"known: {asked.last_id}")
+        if asked.ids[-1] in self._told or not self._given_up.isdisjoint(asked.ids):
+            self._close(row.number, f"known: {asked.ids[-1]}")
             return None
         row.set_user_attr(n.TRIAL, asked.trial)
         self._started += 1
@@ -185,15 +196,19 @@ class FrontSearch(OptunaSearch):
             ask = sum(ADDED not in earlier.user_attrs for earlier in before)
             self._ot_study.sampler = self._sampler_of(self._settings.sampler, ask)
             return self._propose(Trial(self._ot_study, row._trial_id), trial_id)
-        schedule = self._schedules.schedule(optuna.trial.FixedTrial(row.params))
+        try:
+            schedule = self._schedules.schedule(optuna.trial.FixedTrial(row.params))
+        except (KeyError, ValueError):
+            self._close(row.number, "lost, and the study file has lost one of its choices since")
+            return None
         asked = self._asked(row.number, row.user_attrs[n.TRIAL], schedule, row.params, row.distributions)
         return self._start(trial_id, asked, schedule)
 
     def _asked(
         self, number: int, trial: int, schedule: Schedule, params: Params, distributions: Mapping[str, BaseDistribution]
     ) -> Asked:
-        nodes = self._tree.chain(schedule)
-        return Asked(number, trial, params, distributions, len(nodes), nodes[-1].id)
+        ids = tuple(node.id for node in self._tree.chain(schedule))
+        return Asked(number, trial, params, distributions, ids)
 
     def _start(self, trial_id: str, asked: Asked, schedule: Schedule) -> dict[str, Any]:
         self._under_way[trial_id] = asked
@@ -204,15 +219,17 @@ class FrontSearch(OptunaSearch):
         self._add(self._under_way[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna how the trial ended."""
+        """Tell Optuna how the trial ended; of one whose worker died, ``fail`` or ``run_again`` decides."""
         asked = self._under_way.pop(trial_id, None)
         if asked is None:
             return
         if error or result is None:
-            self._close(asked.number, "failed: trials.jsonl has the reason")
-        elif result[n.STEP] < asked.steps:
+            self._died[trial_id] = asked
+        elif result.get(n.REASON):
+            self._fail(asked, result[n.REASON])
+        elif result[n.STEP] < len(asked.ids):
             self._add(asked, result)
-            self._close(asked.number, f"stopped after step {result[n.STEP]} of {asked.steps}")
+            self._close(asked.number, f"stopped after step {result[n.STEP]} of {len(asked.ids)}")
         elif result[n.STEP_ID] in self._told:
             self._close(asked.number, f"known: {result[n.STEP_ID]}")
         else:
@@ -231,6 +248,22 @@ class FrontSearch(OptunaSearch):
             create_trial(params=params, distributions=dict(asked.distributions), values=values, user_attrs=attributes)
         )
 
+    def fail(self, trial_id: str, reason: str) -> None:
+        """A trial whose worker died will not run again."""
+        self._fail(self._died.pop(trial_id), reason)
+
+    def run_again(self, trial_id: str) -> None:
+        """A trial whose worker died is to be started again, as if its driver had died."""
+        number = self._died.pop(trial_id).number
+        self._orphans.append(self._ot_study.get_trials(deepcopy=False)[number])
+
+    def _fail(self, asked: Asked, reason: str) -> None:
+        """A step that failed would fail again: no schedule that goes through it is proposed any more."""
+        step_id = next((step_id for step_id in asked.ids if step_id not in self._told), asked.ids[-1])
+        self._given_up.add(step_id)
+        self._attribute(asked.number, GIVEN_UP, step_id)
+        self._close(asked.number, f"{FAILED}{reason}")
+
     def _values(self, result: Mapping[str, Any]) -> list[float]:
         return [float(result[metric]) for metric in self._gain_metrics]
 
@@ -242,6 +275,11 @@ class FrontSearch(OptunaSearch):
         storage = self._ot_study._storage
         study_id = self._ot_study._study_id
         storage.set_trial_user_attr(storage.get_trial_id_from_study_id_trial_number(study_id, number), key, value)
+
+    @property
+    def rows(self) -> list[FrozenTrial]:
+        """The rows of Optuna's study that belong to the space."""
+        return [row for row in self._ot_study.get_trials(deepcopy=False) if self._schedules.holds(params_of(row))]
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> FrontSearch:
         return self

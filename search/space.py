@@ -112,6 +112,9 @@ class Space(Protocol):
     def schedule(self, trial: BaseTrial) -> Schedule:
         """The schedule that the trial's parameters stand for, asking the trial for them."""
 
+    def holds(self, params: Params) -> bool:
+        """Whether these parameters are of this space; a sweep's study has rows of the finalists too, who come later."""
+
     def starting_points(self) -> Sequence[Params]:
         """Parameters to begin with."""
 
@@ -153,6 +156,10 @@ class SearchSpace:
         if fields["pruner"] != "base":
             fields["sparse_epochs"] = choose("sparse_epochs")
         return StructuredSchedule(**fields)
+
+    def holds(self, params: Params) -> bool:  # noqa: ARG002
+        """Always: there is one space."""
+        return True
 
     def longest(self) -> Iterator[Params]:
         """Parameters of the longest schedule of every recipe; every other schedule of the space is a prefix of one."""
@@ -217,6 +224,10 @@ class Sweep:
         schedule = self._schedules[trial.suggest_int("schedule", 0, len(self._schedules) - 1)]
         trial.suggest_int("steps", 1, schedule.steps)
         return schedule
+
+    def holds(self, params: Params) -> bool:
+        """Whether the number is in the list."""
+        return bool(params.get("schedule", 0) < len(self._schedules))
 
     def starting_points(self) -> Sequence[Params]:
         """All of them."""

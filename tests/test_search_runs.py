@@ -19,6 +19,7 @@ import safetensors.torch
 from optuna.trial import TrialState
 
 from search.__main__ import main
+from search.interrupts import GO_ON
 from search.ledger import Ledger
 from search.session import LOCK_FILE
 from search.study import load_study
@@ -274,8 +275,7 @@ def finished_steps(folder: Path) -> Mapping[str, Any]:
     return {file.parent.name: file.stat().st_mtime_ns for file in files}
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_driver_s_command_goes_on_and_computes_only_what_is_missing(how: signal.Signals, tmp_path: Path) -> None:
+def test_an_interrupted_command_goes_on_and_computes_only_what_is_missing(tmp_path: Path) -> None:
     sweep = [{"importance": name, "schedule": "linear", "sparsity": 0.9, "steps": 8, "fine_tune_epochs": 2}
              for name in ("magnitude", "random")]  # fmt: skip
     raw = raw_study(tmp_path, sweep=sweep, resources={"cpu": 1})
@@ -289,13 +289,10 @@ def test_a_killed_driver_s_command_goes_on_and_computes_only_what_is_missing(how
         assert driver.poll() is None, "the driver ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.kill(driver.pid, how)
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
     _, told_by_driver = driver.communicate()
-    if how == signal.SIGINT:
-        assert driver.returncode == 130
-        assert "run the same command to go on" in told_by_driver
-        assert "Traceback" not in told_by_driver
-    time.sleep(4)  # its workers end within three seconds
+    assert driver.returncode == 130
+    assert told_by_driver == f"Interrupted. {GO_ON}\n"
     before, reported = finished_steps(folder), pruned(rows(folder / n.POINTS_FILE))
     assert len(before) < 17
     run(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from ray.tune.search import Searcher
 from search import searcher as module
 from search.ledger import Ledger
 from search.samplers import SAMPLERS, sampler_for_ask
-from search.searcher import ADDED, REASON, FrontSearch
+from search.searcher import ADDED, FAILED, REASON, FrontSearch
 from search.space import SearchSpace, Space, SpaceSettings, Sweep
 from search.study import SearchSettings
 from tests.search_helpers import STRUCTURED_SPACE, UNSTRUCTURED_SPACE
@@ -115,6 +116,7 @@ class Study:
                 result = next(running[key])
                 if fails(result[n.TRIAL], result[n.STEP]):
                     search.on_trial_complete(key, error=True)
+                    search.fail(key, "its worker died")
                     del running[key]
                     continue
                 self.report(search, key, result)
@@ -427,3 +429,91 @@ def test_a_sampler_depends_on_the_seed_and_the_number_of_the_ask_alone(name: str
     proposals = [proposal(seed, ask) for seed in range(3) for ask in range(3)]
     assert proposals == [proposal(seed, ask) for seed in range(3) for ask in range(3)]
     assert len(set(proposals)) == 9
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_any_number_of_restarts_makes_no_difference(sampler: str, make: Callable[..., Study]) -> None:
+    undisturbed = make(sampler=sampler)
+    undisturbed.run(undisturbed.search())
+
+    study, draw = make(sampler=sampler), random.Random(0)
+    while not (search := study.search()).finished:
+        for key in map(str, range(draw.randint(1, 3))):
+            config = search.suggest(key)
+            if config == Searcher.FINISHED:
+                break
+            study.configs.append(config)
+            results = list(study.results(config))
+            for result in results[: draw.randrange(len(results) + 1)]:
+                study.report(search, key, result)
+            if results[-1][n.STEP_ID] not in study.reported:  # the driver is killed now
+                break
+        study.storage = journal(study.folder / n.OPTUNA_FILE)
+    assert len(study.configs) > TRIALS + 5, "too few trials were lost"
+    last = {config[n.TRIAL]: config for config in study.configs}
+    assert all(config == last[config[n.TRIAL]] for config in study.configs)
+    assert [last[trial] for trial in range(TRIALS)] == undisturbed.configs
+    assert comparable(study.rows()) == comparable(undisturbed.rows())
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_step_that_failed_is_paid_for_once(sampler: str, told: bool, make: Callable[..., Study]) -> None:
+    study = make(space=search_space(importance=["magnitude", "random"], step_ratio=[0.5], max_steps=4), sampler=sampler)
+    fails: list[str] = []
+
+    def run(search: FrontSearch) -> None:
+        while (config := search.suggest("a")) != Searcher.FINISHED:
+            for result in study.results(config):
+                if config["importance"] == "random" and result[n.STEP] == 2:
+                    fails.append(result[n.STEP_ID])
+                    search.on_trial_complete("a", {n.REASON: "it diverged"} if told else None, error=not told)
+                    if not told:
+                        search.fail("a", "it diverged")
+                    break
+                study.report(search, "a", result)
+            if fails and study.storage is first:
+                return  # the driver is killed
+
+    first = study.storage
+    run(study.search())
+    study.storage = journal(study.folder / n.OPTUNA_FILE)
+    run(study.search())
+    assert len(fails) == 1
+    assert len(study.reported) == 4 + 1
+    assert not set(fails) & set(study.reported)
+    reasons = [row.user_attrs[REASON] for row in study.rows() if row.user_attrs.get(n.TRIAL) is not None and not row.values]
+    assert [reason for reason in reasons if reason.startswith(FAILED)] == [FAILED + "it diverged"]
+
+
+def test_a_lost_trial_of_the_finalists_waits_for_them(make: Callable[..., Study]) -> None:
+    study = make(space=sweep(4))
+    first = study.search()
+    for i in range(3):
+        for result in study.results(first.suggest(str(i))):
+            study.report(first, str(i), result)
+    lost = first.suggest("lost")
+    shorter = make(space=sweep(2), storage=study.storage).search()
+    assert shorter.finished
+    assert shorter.suggest("none") == Searcher.FINISHED
+    study.run(study.search())
+    assert study.configs == [lost]
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_trial_whose_worker_died_runs_again_under_its_number(after: int, make: Callable[..., Study]) -> None:
+    study = make(space=sweep(2))
+    search = study.search()
+    configs = [search.suggest(key) for key in "ab"]
+    for result in itertools.islice(study.results(configs[0]), after):
+        study.report(search, "a", result)
+    search.on_trial_complete("a", error=True)
+    search.run_again("a")
+    assert not search.finished
+    assert search.suggest("c") == configs[0]
+    for key, config in zip("cb", configs, strict=True):
+        for result in study.results(config):
+            study.report(search, key, result)
+    assert search.finished
+    assert {row.user_attrs[n.STEP_ID] for row in complete(study.rows())} == set(study.reported)
+    assert TrialState.RUNNING not in {row.state for row in study.rows()}

@@ -24,6 +24,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
+class StoppedError(RuntimeError):
+    """The study has to stop here through no fault of its own; the message is one line, and the same command goes on."""
+
+
 # Files of a study's folder, results/<study>/.
 STUDY_FILE = "study.yaml"
 PROVENANCE_FILE = "provenance.json"
@@ -40,6 +44,9 @@ STEP_FILE = "step.json"
 WEIGHTS_FILE = "model.safetensors"
 REWIND_FILE = "rewind.safetensors"
 CLAIM_FILE = "claim.lock"
+
+# What is written to a temporary name beside it first, which a process that is killed leaves behind.
+REPLACED_FILES = (STUDY_FILE, PROVENANCE_FILE, POINTS_FILE, STEP_FILE, WEIGHTS_FILE, REWIND_FILE)
 
 UNSTRUCTURED = "unstructured"
 STRUCTURED = "structured"

@@ -1,0 +1,61 @@
+"""Ctrl-C: once ends a command cleanly, twice at once. What is on disk is whole at any moment, so both may be resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+
+STOPPED, INTERRUPTED = 3, 130
+"""Exit statuses of a command that had to stop, and of one that was told to."""
+GO_ON = "Finished steps are kept; run the same command to go on."
+
+
+def leave(message: str, status: int) -> None:
+    """End this process now, without waiting for anything; Ray's processes end with it."""
+    Console(stderr=True).show_cursor()
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _first(_signal: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, _second)
+    raise KeyboardInterrupt
+
+
+def _second(_signal: int, _frame: FrameType | None) -> None:
+    leave(f"Interrupted twice: stopped at once. {GO_ON}", INTERRUPTED)
+
+
+@contextmanager
+def two_interrupts() -> Iterator[None]:
+    """The first interrupt raises KeyboardInterrupt, the second leaves."""
+    before = signal.signal(signal.SIGINT, _first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def second_interrupt_ends_at_once() -> Iterator[None]:
+    """Around code that handles the first interrupt itself, and then puts back the handler that it found, as Tune does."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is _second:
+        raise KeyboardInterrupt  # some library has swallowed the first
+    if before is not _first or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _second)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is not _second:  # there was no interrupt; Tune leaves its handler behind
+            signal.signal(signal.SIGINT, before)

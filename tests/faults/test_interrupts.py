@@ -1,0 +1,68 @@
+"""Ctrl-C, as a terminal sends it: once to end cleanly, twice to end at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search.interrupts import GO_ON, INTERRUPTED
+from tests.faults.driver import Driver
+from tests.faults.storm import outcome
+from tests.search_helpers import raw_study, write
+from trainables import names as n
+
+pytestmark = pytest.mark.slow
+
+SWEEP = [{"importance": name, "schedule": "linear", "sparsity": 0.9, "steps": 6, "fine_tune_epochs": 4}
+         for name in ("magnitude", "random")]  # fmt: skip
+
+
+def wait_until(true: Callable[[], bool], driver: Driver) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert driver.running, driver.said.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def has_points(folder: Path, count: int = 2) -> bool:
+    """Whether so many steps were written, besides the dense network."""
+    file = folder / n.POINTS_FILE
+    return file.exists() and file.read_bytes().count(b"\n") > count
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    study, folder = write(tmp_path, raw_study(tmp_path, sweep=SWEEP)), tmp_path / "results" / "tiny"
+    driver = Driver(study, said=tmp_path / "said")
+    try:
+        wait_until(lambda: has_points(folder), driver)
+        for _ in range(2):  # to the whole process group, Ray's daemons included
+            os.killpg(driver.process.pid, signal.SIGINT)
+            time.sleep(0.3)
+        assert driver.wait() == INTERRUPTED
+        assert driver.said.read_text().splitlines() == [f"Interrupted twice: stopped at once. {GO_ON}"]
+        driver.nobody_is_left()
+        assert not (folder / n.TRIALS_FILE).exists(), "the study was over before it was interrupted"
+        driver = Driver(study, said=tmp_path / "said again")
+        assert driver.wait() == 0
+        assert len(outcome(study)["steps"]) == 2 * 6
+    finally:
+        driver.end()
+
+
+def test_an_interrupt_before_the_first_trial(tmp_path: Path) -> None:
+    study, folder = write(tmp_path, raw_study(tmp_path, sweep=SWEEP)), tmp_path / "results" / "tiny"
+    driver = Driver(study, said=tmp_path / "said")
+    try:
+        wait_until((folder / n.OPTUNA_FILE).exists, driver)
+        os.killpg(driver.process.pid, signal.SIGINT)
+        assert driver.wait() == INTERRUPTED
+        assert driver.said.read_text().splitlines()[-1] == f"Interrupted. {GO_ON}"
+        driver.nobody_is_left()
+    finally:
+        driver.end()

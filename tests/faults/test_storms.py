@@ -1,0 +1,18 @@
+"""The short form of ``python -m tests.faults``: a handful of kills over one study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.storm import PATIENCE, under_kills
+from tests.faults.studies import sweep_study
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
+
+
+def test_a_sweep_under_kills_ends_as_if_left_in_peace(tmp_path: Path) -> None:
+    fury = under_kills(sweep_study(tmp_path, size=1), tmp_path, kills=4)
+    begun, again = fury.computations()
+    assert begun == 1 + 6 + 6 + 3 + again

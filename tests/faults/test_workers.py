@@ -1,0 +1,57 @@
+"""Workers that run out of memory, and workers that are killed by the kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.driver import Driver
+from tests.search_helpers import optuna_rows, raw_study, rows, write
+from trainables import names as n
+
+pytestmark = pytest.mark.slow
+
+FACTORY = "greedy_network_for_tests"
+GREEDY = '''
+"""A network that asks for too much memory when little is left of it, and is killed when hardly anything is."""
+import os, resource, signal
+import torch
+from torch import nn
+
+class Greedy(nn.Sequential):
+    def forward(self, x):
+        left = (self[0].weight != 0).float().mean().item()
+        if left < 0.4:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does
+        if left < 0.6:
+            soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+            pages = int(open("/proc/self/statm").read().split()[0])
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**28, hard))
+            try:
+                torch.ones(2**30)
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        return super().forward(x)
+
+def greedy():
+    return Greedy(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+'''
+
+
+def test_a_worker_without_memory_fails_its_trial_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / f"{FACTORY}.py").write_text(GREEDY)
+    sweep = [{"step_ratio": ratio, "scope": "layerwise", "steps": 1} for ratio in (0.2, 0.5, 0.7, 0.1)]
+    sweep += [{"levels": [0.5, 0.55], "scope": "layerwise"}, {"step_ratio": 0.05, "scope": "layerwise"}]
+    raw = raw_study(tmp_path, sweep=sweep, model={"name": f"{FACTORY}:greedy", "arguments": {}})
+    study, folder = write(tmp_path, raw), tmp_path / "results" / "tiny"
+    driver = Driver(study, "--allow-code", said=tmp_path / "said", environment={"PYTHONPATH": str(tmp_path)})
+    try:
+        assert driver.wait() == 0, driver.said.read_text()
+    finally:
+        driver.end()
+    trials = {row[n.SCHEDULE].get("step_ratio"): row for row in rows(folder / n.TRIALS_FILE)}
+    assert {ratio for ratio, row in trials.items() if row[n.STATE] == n.COMPLETE} == {0.2, 0.1, 0.05}
+    assert "allocate" in trials[0.5][n.REASON]
+    assert "worker" in trials[0.7][n.REASON] or "died" in trials[0.7][n.REASON]
+    assert {row.state.name for row in optuna_rows(folder)} == {"COMPLETE", "FAIL"}
