@@ -11,10 +11,12 @@ from typing import Any
 from ray import tune
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from search.ledger import Ledger
 from search.study import SearchSettings
+from search.study_trainable import NODE, UNFIT
 from trainables import names as n
 
 PLAIN_INTERVAL = 10.0
@@ -24,8 +26,12 @@ PLAIN_INTERVAL = 10.0
 class Progress(tune.Callback):
     """Writes each result to the ledger and draws the state of the study."""
 
-    def __init__(self, ledger: Ledger, settings: SearchSettings, trials: int | None, console: Console) -> None:
+    def __init__(
+        self, ledger: Ledger, settings: SearchSettings, trials: int | None, console: Console, nodes: dict[str, Any]
+    ) -> None:
         self._ledger, self._settings, self._trials, self._console = ledger, settings, trials, console
+        self._nodes = nodes
+        self.unfit: str | None = None
         self._live: Live | None = None
         self._began = self._printed = time.monotonic()
         self._before = (len(ledger.trials), ledger.epochs_computed)
@@ -51,16 +57,32 @@ class Progress(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_i: Any) -> None:
         """A step is done."""
+        if UNFIT in result:  # what it computed could not stand beside the others' points, so the study stops
+            self.unfit = result[UNFIT]
+            raise RuntimeError(self.unfit)
         if n.STEP in result:
             self._ledger.add(result)
+            if not result[n.REUSED]:
+                trial.run_metadata.num_failures = 0  # only workers lost in a row count
+        if NODE in result:
+            node = dict(result[NODE])
+            self._nodes[node.pop("host")] = node
+        self._draw()
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
+        """A trial lost its worker, or the node under it, and will run again."""
+        self._running.pop(trial.trial_id, None)
+        which = f"Trial {trial.config[n.TRIAL]} lost its worker and runs again"
+        self._console.print(f"[yellow]{which}:[/yellow] {escape(reason_of(trial))}")
         self._draw()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
-        """A trial has ended well."""
-        self._end(trial, n.COMPLETE)
+        """A trial has ended: well, or with the error of a step, which is kept while the study goes on."""
+        reason = trial.last_result.get(n.REASON)
+        self._end(trial, n.FAILED if reason else n.COMPLETE, reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
-        """A trial has failed: the reason is kept, and the study goes on."""
+        """A trial has lost its worker too often: the reason is kept, and the study goes on."""
         self._end(trial, n.FAILED, reason_of(trial))
 
     def _end(self, trial: Any, state: str, reason: str | None = None) -> None:

@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
-import ray
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from ray import tune
+from ray.tune import TuneError
 from rich.console import Console
 
+import ray
+from ray import tune
 from search.finalists import choose
 from search.finish import finish
 from search.ledger import Ledger, drop_torn_line
+from search.node_checks import agreed
+from search.nodes import AsManyAsFit, alive
 from search.progress import Progress
+from search.ray_cluster import connected, local
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
+from search.study_trainable import LOST_IN_A_ROW, StudyTrainable, describe
 from trainables import names as n
 from trainables.latency import LatencyTable
 from trainables.names import InputError
 from trainables.problem import Problem
 from trainables.settings import one_line
 from trainables.store import Store, write_atomically
-from trainables.trainable import PruningTrainable
 from trainables.walk import Tree
 
-RAY_QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-RAY_STAYS_HERE = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
-"""Relative paths, such as a checkpoint's, mean the same in a worker as here."""
 
+def run(study: Study, console: Console, *, trusted: bool = False, address: str | None = None) -> Ledger:
+    """Run the study to its end, from wherever it stands; returns its points.
 
-def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
-    """Run the study to its end, from wherever it stands; returns its points."""
-    session = prepare(study, trusted=trusted)
-    with only_driver(study.folder):
+    ``address`` is a Ray cluster's, HOST:PORT or auto; without it, Ray runs on this machine alone.
+    """
+    with ExitStack() as connection:
+        cluster = connection.enter_context(connected(address, study)) if address else None
+        session = prepare(study, trusted=trusted, fastest=cluster.fastest if cluster else None)
+        connection.enter_context(only_driver(study.folder))
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         check_roots(session, ledger)
+        if cluster:
+            terms = connection.enter_context(agreed(session, cluster, console))
+            nodes = {node.host: describe(machine) for node, machine in cluster.machines.items()}
+            session = replace(session, terms=terms, nodes=nodes)
         begin(session)
         _tell_refusals(session, console)
         started = time.monotonic()
@@ -70,7 +75,7 @@ def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack)
     searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study))
     if _missing_roots(session) or not searcher.finished:
         if not ray.is_initialized():
-            stack.enter_context(_ray())
+            stack.enter_context(local())
         _train_dense(session, ledger, console)
         _search(session, searcher, ledger, console)
     return None if searcher.interrupted else searcher.finished_because
@@ -105,33 +110,6 @@ def _storage(study: Study) -> JournalStorage:
     return JournalStorage(JournalFileBackend(file, lock_obj=lock))
 
 
-@contextmanager
-def _ray() -> Iterator[None]:
-    """Ray on this machine alone: a bare ``init`` would attach to whatever cluster was last started here."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _environment(RAY_QUIET | RAY_STAYS_HERE):
-        ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """These variables inside, and what was there before afterwards: a Tuner of the caller's own is not to see them."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def _missing_roots(session: Session) -> list[int]:
     """The seeds whose dense network isn't in the store."""
     store, problem = session.tree.store, session.tree.problem
@@ -140,16 +118,19 @@ def _missing_roots(session: Session) -> list[int]:
 
 def _train_dense(session: Session, ledger: Ledger, console: Console) -> None:
     """Train the dense network of each seed, several at a time, and put them on record."""
-    tree = session.tree
+    tree, resources = session.tree, session.study.resources
     if missing := _missing_roots(session):
         shared = ray.put(tree.problem)
-        cores = min(ray.cluster_resources().get("CPU", 1), tree.problem.dense.threads)
-        task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=session.study.resources.gpu)
+        largest = max(node.cpu for node in alive() if node.room(resources))
+        # Where a trial doesn't fit, nobody looked whether the node can be relied on.
+        cores = max(resources.cpu, min(largest, tree.problem.dense.threads))
+        task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
         with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
             try:
                 ray.get([task.remote(shared, str(tree.store.folder), seed) for seed in missing])
-            except ray.exceptions.RayTaskError as error:
-                raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
+            except ray.exceptions.RayError as error:
+                reason = one_line(getattr(error, "cause", None) or error)
+                raise InputError(f"dense: the dense network can't be trained: {reason}") from None
     for seed in session.seeds:
         if seed in ledger.dense:
             continue
@@ -171,32 +152,27 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
     dense = {seed: store.record(session.tree.problem.root(seed).id) for seed in session.seeds}
     contents = {record["id"]: store.weights(record) for record in dense.values() if record}
     trainable = tune.with_parameters(
-        PruningTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
-        objectives=study.objectives,
+        StudyTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
+        objectives=study.objectives, terms=session.terms,
     )  # fmt: skip
     resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
-    progress = Progress(ledger, study.search, session.space.size or study.search.trials, console)
+    progress = Progress(ledger, study.search, session.space.size or study.search.trials, console, session.nodes)
     with tempfile.TemporaryDirectory(prefix="pruning-front-") as scratch:  # nothing lasting lives in Tune's own files
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=_at_once(study)
+                search_alg=AsManyAsFit(searcher, study.resources), num_samples=-1, reuse_actors=True
             ),
             run_config=tune.RunConfig(
                 name="trials", storage_path=scratch, verbose=0, callbacks=[progress],
-                failure_config=tune.FailureConfig(max_failures=0),
+                failure_config=tune.FailureConfig(max_failures=LOST_IN_A_ROW),
             ),
         )  # fmt: skip
         try:
             tuner.fit()
+        except TuneError:
+            if progress.unfit is None:
+                raise
+            raise InputError(f"--address: {progress.unfit}") from None
         finally:
             progress.stop()
-
-
-def _at_once(study: Study) -> int:
-    """As many trials as fit on the machine or cluster."""
-    have = ray.cluster_resources()
-    fits = [have.get("CPU", 1) / study.resources.cpu]
-    if study.resources.gpu:
-        fits.append(have.get("GPU", 0) / study.resources.gpu)
-    return max(1, math.floor(float(min(fits))))

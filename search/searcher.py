@@ -197,7 +197,7 @@ class FrontSearch(OptunaSearch):
         asked = self._under_way.pop(trial_id, None)
         if asked is None:
             return
-        if error or result is None:
+        if error or result is None or n.REASON in result:
             self._close(asked.number, "failed: trials.jsonl has the reason")
         elif result[n.STEP] < asked.steps:
             self._add(asked, result)
