@@ -9,7 +9,9 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 from optuna.trial import TrialState
@@ -45,27 +47,33 @@ def nodes(cluster: Hosts) -> list[Host]:
 
 
 def study_of(tmp: Path, **changes: object) -> Raw:
-    """Chains of steps that take about a second each."""
+    """Chains of short steps, from a dense network that takes some seconds."""
     sweep = [{"importance": ["magnitude", "random"], "schedule": "linear", "sparsity": 0.9, "steps": STEPS,
-              "fine_tune_epochs": 20, "seed": list(range(1 + ROUNDS))}]  # fmt: skip
+              "fine_tune_epochs": 4, "seed": list(range(1 + ROUNDS))}]  # fmt: skip
     dense = {"epochs": 100, "learning_rate": 0.1, "batch_size": 32, "threads": 1}
     return raw_study(tmp, **{"sweep": sweep, "dense": dense, **changes})
 
 
-def refused(cluster: Hosts, file: Path, *arguments: str, **environment: str) -> str:
-    """The one line with which a run of the study, started on the head, is refused."""
-    driver = cluster.head.search("run", str(file), *arguments, **environment)
-    until("a refusal", lambda: driver.poll() is not None)
-    assert driver.returncode == 2, cluster.head.output(driver)
-    return one_line(cluster.head.output(driver))
+def refused(cluster: Hosts, *runs: Popen[str]) -> list[str]:
+    """The one line with which each of some runs on the head is refused."""
+    until("refusals", lambda: all(run.poll() is not None for run in runs))
+    assert {run.returncode for run in runs} == {2}, [cluster.head.output(run) for run in runs]
+    return [one_line(cluster.head.output(run)) for run in runs]
 
 
 def test_what_a_cluster_can_t_do_is_told_in_one_line(cluster: Hosts, nodes: list[Host], tmp_path: Path) -> None:
     file, address = write(tmp_path, study_of(tmp_path)), cluster.ray_address
-    wrong = refused(cluster, file, "--address", address, RAY_AUTH_TOKEN="0" * 64)
+    run = ("run", str(file), "--address", address)
+    elsewhere = f"{cluster.head.address}:1"
+    wrong, large, nobody = refused(
+        cluster,
+        cluster.head.search(*run, RAY_AUTH_TOKEN="0" * 64),
+        cluster.head.search(*run, "--set", "resources.cpu=2"),
+        cluster.head.search("run", str(file), "--address", elsewhere),
+    )
     assert wrong.startswith(f"error: --address: the cluster at {address} refuses the token; ")
-    large = refused(cluster, file, "--address", address, "--set", "resources.cpu=2")
     assert large.startswith("error: resources: a trial takes 2 cpu and 0 gpu, and the cluster's largest node, ")
+    assert nobody.startswith(f"error: --address: no Ray cluster can be reached at {elsewhere} (")
     assert not (tmp_path / "results").exists()
 
 
@@ -75,10 +83,10 @@ def test_a_node_that_sees_other_files_or_runs_other_code_is_named(
     if not cluster.isolated:
         pytest.skip("needs a host with mounts of its own")
     (tmp_path / "results").mkdir()
-    file, command = write(tmp_path, study_of(tmp_path)), ("--address", cluster.ray_address)
+    run = ("run", str(write(tmp_path, study_of(tmp_path))), "--address", cluster.ray_address)
     host = cluster.add()
     host.start_node(before=f"mount -t tmpfs none {tmp_path}/results")
-    line = refused(cluster, file, *command)
+    [line] = refused(cluster, cluster.head.search(*run))
     assert line.startswith(f"error: --address: node {host.address} doesn't see the same files in {tmp_path}/results/tiny ")
     host.kill()
     package = Path(n.__file__).parent
@@ -86,7 +94,7 @@ def test_a_node_that_sees_other_files_or_runs_other_code_is_named(
         f"cp -r {package} {tmp_path}/other && echo >> {tmp_path}/other/names.py && mount --bind {tmp_path}/other {package}"
     )
     host.start_node(before=changed)
-    line = refused(cluster, file, *command)
+    [line] = refused(cluster, cluster.head.search(*run))
     assert line.startswith(f"error: --address: node {host.address} runs another version of this program ")
     assert not any((tmp_path / "results" / "tiny").glob("*/step.json"))
     host.kill()
@@ -102,33 +110,46 @@ def test_a_study_outlives_its_nodes(cluster: Hosts, nodes: list[Host], tmp_path:
         assert driver.poll() is None, f"the driver ended early: {head.output(driver)}"
         return head.output(driver)
 
-    def points() -> int:
-        file = study.folder / n.POINTS_FILE
-        return file.read_bytes().count(b"\n") if told() is not None and file.exists() else 0
-
     def work_on(host: Host) -> None:
         until("a trial on a host", lambda: told() is not None and host.runs("Trainable"))
 
     until("the dense training", lambda: told() is not None and any(host.runs("_dense_task") for host in nodes))
-    victim = next(host for host in nodes if host.runs("_dense_task"))
-    survivor = next(host for host in nodes if host is not victim)
-    victim.kill()
-    late = cluster.add()
-    late.start_node()
-    until("points", lambda: points() > ROUNDS + 1)
-    hosts_up, draw = [survivor, late], random.Random(0)
-    for _ in range(ROUNDS):
-        for event in (cut_off, kill) if cluster.isolated else (kill,):
-            host = hosts_up[draw.randrange(2)]
-            work_on(host)
-            before, lost = points(), told().count(LOST)
-            event(host, lambda lost=lost: told().count(LOST) > lost)
-            host.start_node()
-            until("more points", lambda before=before: points() > before)
+    with held_back(study) as let_go:
+        victim = next(host for host in nodes if host.runs("_dense_task"))
+        survivor = next(host for host in nodes if host is not victim)
+        victim.kill()
+        late = cluster.add()
+        late.start_node()
+        work_on(late)
+        draw = random.Random(0)
+        for _ in range(ROUNDS):
+            for event in (cut_off, kill) if cluster.isolated else (kill,):
+                host = draw.choice([survivor, late])
+                work_on(host)
+                lost = told().count(LOST)
+                event(host, lambda lost=lost: told().count(LOST) > lost)
+                host.start_node()
+            let_go(2)
     until("the end of the study", lambda: driver.poll() is not None, 600 + 60 * ROUNDS)
     assert driver.returncode == 0, head.output(driver)
-    assert head.output(driver).count(LOST) >= ROUNDS
     _nothing_lost(study, tmp_path)
+
+
+@contextmanager
+def held_back(study: Study) -> Iterator[Callable[[int], None]]:
+    """Keep each schedule from its last step, as another trial that computes it would, until so many are let go."""
+    tree = prepare(study).tree
+    last = [tree.chain(schedule)[-1].id for schedule in study.schedules()]
+    with ExitStack() as everything:
+        claims = [everything.enter_context(ExitStack()) for _ in last]
+        for claim, step in zip(claims, last, strict=True):
+            claim.enter_context(tree.store.claim(step))
+
+        def let_go(count: int) -> None:
+            for _ in range(count):
+                claims.pop(0).close()
+
+        yield let_go
 
 
 LOST = "lost its worker and runs again"
