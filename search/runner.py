@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
+import ray
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from ray import tune
 from ray.tune import TuneError
 from rich.console import Console
 
-import ray
-from ray import tune
 from search.finalists import choose
 from search.finish import finish
 from search.ledger import Ledger, drop_torn_line
