@@ -23,12 +23,13 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from search import runner
+from search.ray_cluster import ENVIRONMENT, environment
 from search.session import prepare
 from search.study import load_study
+from search.study_trainable import StudyTrainable
 from trainables import names as n
 from trainables.schedule import Node
 from trainables.store import Record
-from trainables.trainable import PruningTrainable
 
 MEMORY = 256 * 2**20
 """Bytes of a node's object store."""
@@ -37,7 +38,7 @@ CPU_FOLDER = "core_seconds"
 """Beside a study's folder: a file for each worker, a line for each step: seconds and core seconds at its begin and end."""
 
 
-class Measured(PruningTrainable):
+class Measured(StudyTrainable):
     """Notes the core time that a step takes to prune, train and measure."""
 
     def setup(self, config: dict[str, Any], **given: Any) -> None:
@@ -56,7 +57,7 @@ class Measured(PruningTrainable):
         self._tree._compute = timed  # type: ignore[method-assign]
 
 
-class Sleeping(PruningTrainable):
+class Sleeping(StudyTrainable):
     """Sleeps instead of computing a step, and makes up what it measured; nothing is stored."""
 
     def setup(self, config: dict[str, Any], **given: Any) -> None:
@@ -92,7 +93,7 @@ def cores(workers: int, nodes: int) -> Iterator[None]:
     """A Ray of so many cores on this machine, spread over so many nodes."""
     logging = {"log_to_driver": False, "logging_level": "ERROR"}
     each = {"num_cpus": workers // nodes, "object_store_memory": MEMORY, "include_dashboard": False}
-    with runner._environment(runner.RAY_QUIET | runner.RAY_STAYS_HERE):
+    with environment(ENVIRONMENT):
         if nodes == 1:
             ray.init(address="local", **each, **logging)
             yield
@@ -114,7 +115,7 @@ def main(file: str, trainable: str, workers: int, nodes: int) -> None:
     session = prepare(study)
     runner.begin(session)
     session.tree.record(session.tree.problem.root(0))
-    with cores(workers, nodes), patch.object(runner, "PruningTrainable", TRAINABLES[trainable]):
+    with cores(workers, nodes), patch.object(runner, "StudyTrainable", TRAINABLES[trainable]):
         runner.run(study, Console())
 
 

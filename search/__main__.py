@@ -58,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_fields(),
     )  # fmt: skip
     run.add_argument("study", help="a study file, for example search/studies/quickstart.yaml")
+    run.add_argument(
+        "--address",
+        metavar="HOST:PORT|auto",
+        help="run on the Ray cluster there, from one of its nodes; default: here alone",
+    )
     _common(run)
     run.set_defaults(command=_run)
     confirm = commands.add_parser(
@@ -102,7 +107,7 @@ def _run(options: argparse.Namespace) -> None:
     from search.runner import run  # noqa: PLC0415
 
     console = _console()
-    ledger = run(study, console, trusted=options.allow_code)
+    ledger = run(study, console, trusted=options.allow_code, address=options.address)
     console.print(front_table(ledger.front_rows()))
     console.print(
         f"{len(ledger.trials)} trials ({ledger.failed} failed), {ledger.steps_computed} steps computed and "

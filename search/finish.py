@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from search.ledger import Ledger
@@ -26,7 +27,8 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -
         for row in rows:
             # Weights that were given back, or stayed on another host, are not computed again for a latency.
             record = tree.known(row[n.STEP_ID])
-            if record is not None and table.find(row) is None and tree.store.weights(record) is not None:
+            missing = record is not None and table.find(row) is None and tree.store.weights(record) is not None
+            if missing and (tree.problem.device == "cpu" or torch.cuda.is_available()):  # a driver may have no GPU
                 table.of(row, tree)
     ledger.rewrite({row[n.STEP_ID]: table.find(row) or {} for row in ledger.points})
     _discard(session, ledger)

@@ -34,6 +34,7 @@ def provenance(session: Session, ledger: Ledger, before: Mapping[str, Any], seco
         "hours": round(float(before.get("hours", 0.0)) + seconds / 3600, 4),
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
         "hardware": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
+        "nodes": {**before.get("nodes", {}), **session.nodes},
         "training": {"precision": problem.precision, "threads": problem.threads, "device": problem.device},
         "data": {
             "fingerprint": data.fingerprint,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +23,15 @@ from search.healing import heal, with_latency
 from search.interrupts import second_interrupt_ends_at_once
 from search.ledger import Ledger, drop_torn_line
 from search.live_trials import LiveFifo
+from search.node_checks import agreed
+from search.nodes import AsManyAsFit, alive
 from search.progress import Progress
-from search.raylet import watched
-from search.reaper import reaper
+from search.ray_cluster import connected, local
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
-from search.study_trainable import LOST_IN_A_ROW, STORAGE_ERRORS, StudyTrainable
+from search.study_trainable import LOST_IN_A_ROW, STORAGE_ERRORS, StudyTrainable, describe
 from trainables import names as n
 from trainables.names import InputError, StoppedError
 from trainables.problem import Problem
@@ -41,22 +39,26 @@ from trainables.settings import one_line
 from trainables.store import Store, write_atomically
 from trainables.walk import Tree
 
-RAY_QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-TUNE_KEEPS_NOTHING = {"TUNE_GLOBAL_CHECKPOINT_S": "inf"}
-"""Tune would write all trials to its own files again and again; nothing lasting lives there."""
-RAY_TAKES_ALL = {"TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
-"""A step that failed is a result without metrics."""
-RAY_STAYS_HERE = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
-"""Relative paths, such as a checkpoint's, mean the same in a worker as here."""
 SCRATCH = ".tune"
 
 
-def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
-    """Run the study to its end, from wherever it stands; returns its points. StoppedError if it can't go on here."""
-    session = prepare(study, trusted=trusted)
-    with _storage_errors(study), only_driver(study.folder):
+def run(study: Study, console: Console, *, trusted: bool = False, address: str | None = None) -> Ledger:
+    """Run the study to its end, from wherever it stands; returns its points.
+
+    StoppedError if it can't go on here. ``address`` is a Ray cluster's, HOST:PORT or auto; without it, Ray runs on this
+    machine alone.
+    """
+    with ExitStack() as connection:
+        cluster = connection.enter_context(connected(address, study)) if address else None
+        session = prepare(study, trusted=trusted, fastest=cluster.fastest if cluster else None)
+        connection.enter_context(_storage_errors(study))
+        connection.enter_context(only_driver(study.folder))
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         check_roots(session, ledger)
+        if cluster:
+            terms = connection.enter_context(agreed(session, cluster, console))
+            nodes = {node.host: describe(machine) for node, machine in cluster.machines.items()}
+            session = replace(session, terms=terms, nodes=nodes)
         begin(session)
         _tell_refusals(session, console)
         started = time.monotonic()
@@ -103,7 +105,7 @@ def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack)
 
 def _ensure_ray(stack: ExitStack) -> None:
     if not ray.is_initialized():
-        stack.enter_context(_ray())
+        stack.enter_context(local())
 
 
 def _with_finalists(session: Session, settings: FinalistSettings) -> Session:
@@ -144,33 +146,6 @@ def _storage(study: Study) -> JournalStorage:
         ) from error
 
 
-@contextmanager
-def _ray() -> Iterator[None]:
-    """Ray on this machine alone: a bare ``init`` would attach to whatever cluster was last started here."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    quiet = RAY_QUIET | RAY_TAKES_ALL | RAY_STAYS_HERE | TUNE_KEEPS_NOTHING
-    with _environment(quiet), reaper(), ExitStack() as stack:
-        stack.callback(ray.shutdown)
-        stack.enter_context(watched())  # until before the shutdown
-        ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        yield
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """These variables inside, and what was there before afterwards: a Tuner of the caller's own is not to see them."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def _missing_roots(session: Session) -> list[int]:
     """The seeds whose dense network isn't in the store."""
     tree = session.tree
@@ -179,10 +154,12 @@ def _missing_roots(session: Session) -> list[int]:
 
 def _train_dense(session: Session, console: Console) -> None:
     """Train the dense network of each seed, several at a time."""
-    tree = session.tree
+    tree, resources = session.tree, session.study.resources
     shared = ray.put(tree.problem)
-    cores = min(ray.cluster_resources().get("CPU", 1), tree.problem.dense.threads)
-    task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=session.study.resources.gpu)
+    largest = max(node.cpu for node in alive() if node.room(resources))
+    # Where a trial doesn't fit, nobody looked whether the node can be relied on.
+    cores = max(resources.cpu, min(largest, tree.problem.dense.threads))
+    task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
     with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
         try:
             ray.get([task.remote(shared, str(tree.store.folder), seed) for seed in _missing_roots(session)])
@@ -190,7 +167,7 @@ def _train_dense(session: Session, console: Console) -> None:
             if isinstance(error.cause, OSError):
                 raise error.cause from None
             raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
-        except ray.exceptions.RayError as error:  # Ray has started the task three times more
+        except ray.exceptions.RayError as error:  # Ray has started the task several times more
             raise StoppedError(f"the dense network's worker died again and again: {one_line(error)}") from None
 
 
@@ -216,16 +193,16 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
     contents = {record["id"]: store.weights(record) for record in dense}
     trainable = tune.with_parameters(
         StudyTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
-        objectives=study.objectives,
+        objectives=study.objectives, terms=session.terms,
     )  # fmt: skip
     resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
-    progress = Progress(ledger, searcher, study.search, session.space.size or study.search.trials, console)
+    trials = session.space.size or study.search.trials
+    progress = Progress(ledger, searcher, study.search, trials, console, session.nodes)
     with _scratch(study.folder) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=searcher, scheduler=LiveFifo(), num_samples=-1, reuse_actors=True,
-                max_concurrent_trials=_at_once(study),
+                search_alg=AsManyAsFit(searcher, study.resources), scheduler=LiveFifo(), num_samples=-1, reuse_actors=True
             ),
             run_config=tune.RunConfig(
                 name="trials", storage_path=str(scratch), verbose=0, callbacks=[progress],
@@ -255,15 +232,6 @@ def _scratch(folder: Path) -> Iterator[Path]:
 def _cause(error: BaseException) -> BaseException:
     """What our own code raised in Tune's callbacks, of which Tune makes an error of its own."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, StoppedError | OSError):
+    while cause is not None and not isinstance(cause, StoppedError | InputError | OSError):
         cause = cause.__cause__ or cause.__context__
     return cause or error
-
-
-def _at_once(study: Study) -> int:
-    """As many trials as fit on the machine or cluster."""
-    have = ray.cluster_resources()
-    fits = [have.get("CPU", 1) / study.resources.cpu]
-    if study.resources.gpu:
-        fits.append(have.get("GPU", 0) / study.resources.gpu)
-    return max(1, math.floor(float(min(fits))))

@@ -7,8 +7,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -33,9 +34,12 @@ from trainables.network import Network, encode
 from trainables.problem import Problem
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
 from trainables.store import Store
-from trainables.training import fastest_precision
+from trainables.training import Precision, fastest_precision
 from trainables.untrusted import read
 from trainables.walk import Tree
+
+if TYPE_CHECKING:
+    from search.nodes import Terms
 
 LOCK_FILE = "driver.lock"
 FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "resources.cpu", "device": "resources.gpu"}
@@ -44,20 +48,29 @@ FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "res
 
 @dataclass(frozen=True)
 class Session:
-    """A study made ready to run: everything that could be wrong with it has been looked at."""
+    """A study made ready to run: everything that could be wrong with it has been looked at.
+
+    On a cluster, ``terms`` are what a node must fulfil, and ``nodes`` is the hardware of those that did, by host.
+    """
 
     study: Study
     tree: Tree
     space: Space
     seeds: tuple[int, ...]
     refused: dict[str, dict[str, str]]
+    terms: Terms | None = None
+    nodes: dict[str, Any] = field(default_factory=dict)
 
 
-def prepare(study: Study, *, trusted: bool = False) -> Session:
-    """Load the data, build the network and check the study against both; InputError before anything is written."""
+def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = None) -> Session:
+    """Load the data, build the network and check the study against both; InputError before anything is written.
+
+    ``fastest`` is the precision that is fast where the trials will run, if that is not this machine.
+    """
     check_folder(study)
-    _check_resources(study)
-    problem = problem_of(study, trusted=trusted)
+    if fastest is None:
+        _check_resources(study)
+    problem = problem_of(study, trusted=trusted, fastest=fastest)
     schedules = study.schedules()
     for schedule in schedules:
         problem.check(schedule)
@@ -108,14 +121,16 @@ def _refuse_retraining(retrain: str, space: FamilySpace, problem: Problem) -> st
     return None
 
 
-def problem_of(study: Study, *, trusted: bool) -> Problem:
-    """The study's data and network, ready for schedules."""
+def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None) -> Problem:
+    """The study's data and network, ready for schedules; ``fastest`` as in :func:`prepare`."""
     device = "cuda" if study.resources.gpu > 0 else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"resources.gpu: {study.resources.gpu:g}, but torch finds no GPU here; set it to 0")
+    if fastest is None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError(f"resources.gpu: {study.resources.gpu:g}, but torch finds no GPU here; set it to 0")
+        fastest = fastest_precision(device)
     problem = Problem(
         data.load(study.data), study.model, study.dense, study.retraining, study.regularisation,
-        precision=fastest_precision(device) if study.precision == "auto" else study.precision,
+        precision=fastest if study.precision == "auto" else study.precision,
         threads=max(1, math.floor(study.resources.cpu)), device=device, trusted=trusted,
     )  # fmt: skip
     problem.check_network()
