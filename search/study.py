@@ -66,11 +66,19 @@ class FinalistSettings(Settings):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, description="the fresh seeds")
 
 
+def _shareable(gpu: float) -> float:
+    if gpu > 1 and gpu != int(gpu):
+        raise ValueError("a part of a GPU, or whole ones")
+    return gpu
+
+
 class ResourceSettings(Settings):
     """What one trial takes; as many trials run at once as fit."""
 
     cpu: float = Field(1, gt=0, description="processor cores a trial; also its threads")
-    gpu: float = Field(0, ge=0, description="GPUs a trial, fractions allowed; 0 trains on the CPU")
+    gpu: Annotated[float, AfterValidator(_shareable)] = Field(
+        0, ge=0, description="GPUs a trial, fractions allowed; 0 trains on the CPU"
+    )
 
 
 class Study(Settings):

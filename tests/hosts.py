@@ -24,11 +24,15 @@ ROOT = Path(__file__).parent.parent
 IP = shutil.which("ip") or "/usr/sbin/ip"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 DEADLINE = 180.0
-QUICK_DEATH = {
+RAY_SETTINGS = {
     "RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000", "RAY_health_check_failure_threshold": "4",
+    "RAY_memory_monitor_refresh_ms": "0",
 }  # fmt: skip
-"""A node that can't be reached is given up after about ten seconds instead of more than half a minute."""
+"""A node that can't be reached is given up after about ten seconds instead of more than half a minute.
+
+And no worker is killed because other programs on this machine take its memory.
+"""
 
 
 def ip(*words: str) -> str:
@@ -146,7 +150,7 @@ class Hosts:
         # Sockets live in it, and their paths may have about a hundred characters.
         self.temporary = Path(f"/tmp/{self.name}")  # noqa: S108
         token = secrets.token_hex(32)
-        self.environment: Mapping[str, str] = os.environ | QUICK_DEATH | {
+        self.environment: Mapping[str, str] = os.environ | RAY_SETTINGS | {
             "RAY_TMPDIR": str(self.temporary), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token,
         }  # fmt: skip
         self._port = 6379 if self.isolated else _free_port()

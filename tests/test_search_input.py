@@ -171,6 +171,7 @@ SETTINGS: dict[str, Case] = {
         ("fine_tune_epochs", "3", "dense.epochs 2", "at most"),
     ),
     "more cores than there are": Case(top(resources={"cpu": 4096}), ("resources.cpu", "4096", "lower it")),
+    "one and a half GPUs": Case(top(resources={"gpu": 1.5}), ("resources.gpu", "1.5", "whole ones")),
     "more GPUs than there are": Case(top(resources={"gpu": 64}), ("resources.gpu", "64")),
     "fewer images than classes": Case(change(data={"limit": 3}), ("data.limit", "3", "raise the limit")),
 }  # fmt: skip
