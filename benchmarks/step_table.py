@@ -26,7 +26,8 @@ from trainables import names as n
 from trainables.data import load
 from trainables.schedule import Node, Schedule, chain
 from trainables.steps import NothingRemovedError
-from trainables.store import Store, write_atomically
+from trainables.storage import write_atomically
+from trainables.store import Store
 from trainables.training import TrainingDivergedError, threads
 from trainables.walk import Tree, walk
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from trainables import names as n
 from trainables.names import InputError, gains, reference
-from trainables.store import to_json, write_atomically
+from trainables.storage import write_atomically
+from trainables.store import to_json
 
 Row = dict[str, Any]
 

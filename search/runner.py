@@ -23,8 +23,10 @@ from search.finalists import choose
 from search.finish import finish
 from search.ledger import Ledger, drop_torn_line
 from search.progress import Progress
+from search.rebuild import drop_rest
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
+from search.snapshots import Snapshots
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
 from trainables import names as n
@@ -32,7 +34,8 @@ from trainables.latency import LatencyTable
 from trainables.names import InputError
 from trainables.problem import Problem
 from trainables.settings import one_line
-from trainables.store import Store, write_atomically
+from trainables.storage import Place, write_atomically
+from trainables.store import Store
 from trainables.trainable import PruningTrainable
 from trainables.walk import Tree
 
@@ -44,16 +47,17 @@ RAY_STAYS_HERE = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
 def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
     """Run the study to its end, from wherever it stands; returns its points."""
     session = prepare(study, trusted=trusted)
-    with only_driver(study.folder):
+    with only_driver(study.folder, study.place) as held, Snapshots(study.folder, study.place, held) as snapshots:
+        drop_rest(study.folder)
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         check_roots(session, ledger)
         begin(session)
         _tell_refusals(session, console)
         started = time.monotonic()
         with ExitStack() as stack:
-            ended = _stage(session, ledger, console, stack)
+            ended = _stage(session, ledger, console, snapshots, stack)
             if ended and study.finalists is not None:  # an interrupted sweep has no finalists yet
-                ended = _stage(_with_finalists(session, study.finalists), ledger, console, stack)
+                ended = _stage(_with_finalists(session, study.finalists), ledger, console, snapshots, stack)
         finish(session, ledger, console, time.monotonic() - started)
     if ended is None:
         raise KeyboardInterrupt  # Tune has kept it to itself
@@ -61,7 +65,7 @@ def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
     return ledger
 
 
-def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack) -> str | None:
+def _stage(session: Session, ledger: Ledger, console: Console, snapshots: Snapshots, stack: ExitStack) -> str | None:
     """Run what is left of a space or a sweep, and say what ended it, or None if it was interrupted.
 
     Ray is started only if something is left, once, and stays in ``stack``.
@@ -72,7 +76,7 @@ def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack)
         if not ray.is_initialized():
             stack.enter_context(_ray())
         _train_dense(session, ledger, console)
-        _search(session, searcher, ledger, console)
+        _search(session, searcher, ledger, console, snapshots)
     return None if searcher.interrupted else searcher.finished_because
 
 
@@ -147,7 +151,7 @@ def _train_dense(session: Session, ledger: Ledger, console: Console) -> None:
         task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=session.study.resources.gpu)
         with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
             try:
-                ray.get([task.remote(shared, str(tree.store.folder), seed) for seed in missing])
+                ray.get([task.remote(shared, tree.store.place, seed) for seed in missing])
             except ray.exceptions.RayTaskError as error:
                 raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
     for seed in session.seeds:
@@ -155,23 +159,23 @@ def _train_dense(session: Session, ledger: Ledger, console: Console) -> None:
             continue
         point = tree.dense_point(seed)
         if "latency" in session.study.objectives:  # gains of the points to come are against the dense network's
-            point |= LatencyTable(session.study.folder, tree.problem.threads).of(point, tree)
+            point |= LatencyTable(session.study.place, tree.problem.threads).of(point, tree)
         ledger.add_dense(point)
         console.print(
             f"Dense network, seed {seed}: {point['accuracy']:.2%} validation accuracy, {point['params']:,} parameters"
         )
 
 
-def _dense_task(problem: Problem, folder: str, seed: int) -> None:
-    Tree(problem, Store(Path(folder))).record(problem.root(seed))
+def _dense_task(problem: Problem, place: Place, seed: int) -> None:
+    Tree(problem, Store(place)).record(problem.root(seed))
 
 
-def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console) -> None:
+def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console, snapshots: Snapshots) -> None:
     study, store = session.study, session.tree.store
     dense = {seed: store.record(session.tree.problem.root(seed).id) for seed in session.seeds}
     contents = {record["id"]: store.weights(record) for record in dense.values() if record}
     trainable = tune.with_parameters(
-        PruningTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
+        PruningTrainable, problem=session.tree.problem, folder=store.place, dense=contents,
         objectives=study.objectives,
     )  # fmt: skip
     resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
@@ -183,7 +187,7 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
                 search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=_at_once(study)
             ),
             run_config=tune.RunConfig(
-                name="trials", storage_path=scratch, verbose=0, callbacks=[progress],
+                name="trials", storage_path=scratch, verbose=0, callbacks=[progress, snapshots],
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )  # fmt: skip

@@ -25,6 +25,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from search.candidates import step_tree
 from search.ledger import Ledger
+from search.rebuild import lost_trials
 from search.samplers import TREE, sampler_for_ask
 from search.space import Params, Space
 from search.step_tree import StepTree
@@ -82,6 +83,9 @@ class FrontSearch(OptunaSearch):
         self._clock, self._began = clock, clock()
         self._under_way: dict[str, Asked] = {}
         self.finished_because: str | None = None
+        if space.size is None and not self._ot_study.get_trials(deepcopy=False):
+            for lost in lost_trials(space, tree.store):
+                self._ot_study.add_trial(lost)
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
         if space.size is not None or settings.starting_points:
@@ -89,7 +93,7 @@ class FrontSearch(OptunaSearch):
                 self._ot_study.enqueue_trial(params)
         self._told = {row.user_attrs[n.STEP_ID] for row in rows if row.state == TrialState.COMPLETE}
         self._asks = sum(row.state != TrialState.WAITING for row in asked)
-        self._started = sum(n.TRIAL in row.user_attrs for row in rows)
+        self._started = max((row.user_attrs.get(n.TRIAL, -1) for row in rows), default=-1) + 1
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING]
 
     @property

@@ -19,9 +19,10 @@ import torch
 
 from tests.conftest import MakeProblem, digits_problem
 from trainables import names as n
-from trainables import store as store_module
+from trainables import storage as storage_module
 from trainables.schedule import UnstructuredSchedule
-from trainables.store import Store, to_json, write_atomically
+from trainables.storage import write_atomically
+from trainables.store import Store, to_json
 from trainables.walk import Tree, walk
 
 SCHEDULE = UnstructuredSchedule(step_ratio=0.5, steps=2, fine_tune_epochs=1)
@@ -56,7 +57,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_partial_one(
     target = tmp_path / "file"
     write_atomically(target, b"old")
     with monkeypatch.context() as patch:
-        patch.setattr(store_module.os, call, fail)
+        patch.setattr(storage_module.os, call, fail)
         with pytest.raises(OSError, match="disk full"):
             write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
@@ -73,7 +74,7 @@ def test_a_step_is_complete_only_with_its_record(tmp_path: Path, monkeypatch: py
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "write_atomically", die_at_the_record)
+        patch.setattr(storage_module, "write_atomically", die_at_the_record)
         with pytest.raises(KeyboardInterrupt):
             steps.write({"id": "a"}, {n.WEIGHTS_FILE: b"weights"})
     assert steps.record("a") is None
@@ -127,7 +128,7 @@ def test_a_damaged_step_is_computed_again_bit_for_bit(name: str, tree: Tree) -> 
     list(walk(SCHEDULE, tree))
     node = tree.chain(SCHEDULE)[0]
     record, content = tree.record_of(node), tree.content(node)
-    flip_a_byte(tree.store.folder / node.id / name)
+    flip_a_byte(Path(tree.store.place) / node.id / name)
     again = Tree(tree.problem, tree.store)
     assert again.content(node) == content
     assert told(again.record(node)) == told(record)
@@ -137,7 +138,7 @@ def test_a_damaged_step_is_computed_again_bit_for_bit(name: str, tree: Tree) -> 
 def test_a_damaged_dense_network_is_trained_again_when_a_step_needs_it(tree: Tree) -> None:
     points = list(walk(SCHEDULE, tree))
     root = tree.problem.root(0)
-    flip_a_byte(tree.store.folder / root.id / n.WEIGHTS_FILE)
+    flip_a_byte(Path(tree.store.place) / root.id / n.WEIGHTS_FILE)
     longer = UnstructuredSchedule(levels=(0.3,))
     again = Tree(tree.problem, tree.store)
     list(walk(longer, again))
@@ -161,7 +162,7 @@ def test_weights_in_memory_serve_without_the_file(tree: Tree) -> None:
     root = tree.problem.root(0)
     content = tree.content(root)
     tree.store.discard_weights(root.id)
-    shared = Tree(tree.problem, Store(tree.store.folder, {root.id: content}))
+    shared = Tree(tree.problem, Store(tree.store.place, {root.id: content}))
     list(walk(SCHEDULE, shared))
     assert shared.epochs == 2
 

@@ -14,7 +14,7 @@ from trainables.names import InputError
 from trainables.network import Network, decode, encode, metadata
 from trainables.problem import Problem
 from trainables.settings import Settings, parse
-from trainables.store import write_atomically
+from trainables.storage import write_atomically
 from trainables.structured import Anatomy
 
 EXPORT = "export"
