@@ -22,9 +22,9 @@ from trainables.storage import Held, HeldError, this_process
 if TYPE_CHECKING:
     from obstore import UpdateVersion as Version
 
-RENEW = 10.0
+RENEW = 5.0
 """Seconds between two renewals."""
-EXPIRY = 45.0
+EXPIRY = 30.0
 """Seconds after which a lease that wasn't renewed is taken over."""
 POLL = 1.0
 """Seconds between two looks of an observer."""

@@ -6,6 +6,7 @@ never into a results folder.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -95,6 +96,10 @@ class ObjectStore:
 
     def check(self) -> None:
         """InputError if the bucket can't be listed."""
+        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            endpoint = os.environ.get(name, "http://localhost")
+            if not endpoint.startswith(("http://", "https://")):  # obstore would panic
+                raise InputError(f"storage: {self.url} can't be used: {name} {endpoint!r} is no http:// or https:// URL")
         with self._told():
             next(iter(obstore.list(self._client(patient=False))), None)
 
