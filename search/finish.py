@@ -13,14 +13,15 @@ from search.provenance import provenance
 from search.session import Session
 from trainables import names as n
 from trainables.latency import LatencyTable
-from trainables.store import to_json, write_atomically
+from trainables.storage import write_atomically
+from trainables.store import to_json
 from trainables.untrusted import parse_json, read
 
 
 def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -> None:
     """Measure what is measured in quiet, tidy the store, and write where the numbers come from."""
     study, tree = session.study, session.tree
-    table = LatencyTable(study.folder, tree.problem.threads)
+    table = LatencyTable(study.place, tree.problem.threads)
     # Every network of a sweep was asked for; of a search's, only the front is looked at.
     rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
     with console.status("Measuring latencies, with nothing else running …"):

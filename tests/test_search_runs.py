@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -218,7 +219,7 @@ def test_a_second_driver_is_refused_and_a_dead_one_is_not_in_the_way(
         assert holder.stdout.readline() == b"held\n"
         for _ in range(2):  # asking doesn't wipe out the holder's number
             line = refusal(["run", str(study), "--set", f"storage={copy}"], capsys)
-            assert f"{copy / 'tiny'} is being run by process {holder.pid};" in line
+            assert f"{copy / 'tiny'} is being run by process {holder.pid} on {platform.node()};" in line
     finally:
         holder.kill()
         holder.communicate()
