@@ -23,10 +23,11 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -
     with console.status("Measuring the latency of the front, with nothing else running …"):
         for row in rows:
             # Weights that were given back, or stayed on another host, are not computed again for a latency.
-            record = tree.store.record(row[n.STEP_ID])
-            if record is not None and table.find(row) is None and tree.store.weights(record) is not None:
+            record = tree.store.record(row[n.STEP_ID]) if table.find(row) is None else None
+            if record is not None and tree.store.weights(record) is not None:
                 table.of(row, tree)
-    ledger.rewrite({row[n.STEP_ID]: table.find(row) or {} for row in ledger.points})
+    found = {shape: table.find(row) or {} for shape, row in {row[n.SHAPE_ID]: row for row in ledger.points}.items()}
+    ledger.rewrite({row[n.STEP_ID]: found[row[n.SHAPE_ID]] for row in ledger.points})
     _discard(session, ledger)
     path = study.folder / n.PROVENANCE_FILE
     before = json.loads(path.read_bytes()) if path.exists() else {}

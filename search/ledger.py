@@ -55,10 +55,11 @@ class Ledger:
             self._count(row)
 
     def add_trial(self, trial: int, state: str, schedule: Mapping[str, Any], reason: str | None = None) -> None:
-        """Append how a trial ended."""
+        """Append how a trial ended; what is on record already is not written twice."""
         row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
-        self.trials.append(row)
-        append(self._folder / n.TRIALS_FILE, row)
+        if row not in self.trials:
+            self.trials.append(row)
+            append(self._folder / n.TRIALS_FILE, row)
 
     def rewrite(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
         """Fill in columns of points by step id (latencies, which are measured after the trials)."""

@@ -23,7 +23,7 @@ from search.finalists import choose
 from search.finish import finish
 from search.ledger import Ledger, drop_torn_line
 from search.progress import Progress
-from search.rebuild import drop_rest
+from search.rebuild import forget_untold
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
 from search.snapshots import Snapshots
@@ -47,8 +47,11 @@ RAY_STAYS_HERE = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
 def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
     """Run the study to its end, from wherever it stands; returns its points."""
     session = prepare(study, trusted=trusted)
-    with only_driver(study.folder, study.place) as held, Snapshots(study.folder, study.place, held) as snapshots:
-        drop_rest(study.folder)
+    with ExitStack() as driving:
+        with console.status("Looking whether another driver is at work …"):  # takes a while where one has died
+            held = driving.enter_context(only_driver(study.folder, study.place))
+        snapshots = driving.enter_context(Snapshots(study.folder, study.place, held))
+        forget_untold(study.folder)
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         check_roots(session, ledger)
         begin(session)
@@ -58,6 +61,8 @@ def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
             ended = _stage(session, ledger, console, snapshots, stack)
             if ended and study.finalists is not None:  # an interrupted sweep has no finalists yet
                 ended = _stage(_with_finalists(session, study.finalists), ledger, console, snapshots, stack)
+        if not held():
+            raise InputError(f"storage: {study.place} was taken over by another driver; the steps of this one are kept")
         finish(session, ledger, console, time.monotonic() - started)
     if ended is None:
         raise KeyboardInterrupt  # Tune has kept it to itself
