@@ -16,9 +16,8 @@ from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedu
 from trainables.store import Store
 from trainables.walk import Point, Tree
 
-SPACE = SearchSpace(
-    SpaceSettings.model_validate({"unstructured": {"retrain": ["fine_tune", "weight_rewind"]}, "structured": {}})
-)
+FAMILIES = {"unstructured": {"retrain": ["fine_tune", "weight_rewind"]}, "structured": {}}
+SPACE = SearchSpace(SpaceSettings.model_validate(FAMILIES))
 SCHEDULES = [
     UnstructuredSchedule(step_ratio=0.5, steps=2, fine_tune_epochs=1),
     UnstructuredSchedule(step_ratio=0.5, steps=3, fine_tune_epochs=1),
@@ -52,6 +51,7 @@ def told(points: list[Point]) -> list[Point]:
 @pytest.fixture
 def found(problem: MakeProblem, tmp_path: Path) -> tuple[Tree, list[list[Point]]]:
     tree = Tree(problem(), Store(tmp_path / "steps"))
+    tree.dense_point(0)
     return tree, [run(tree, schedule, trial) for trial, schedule in enumerate(SCHEDULES)]
 
 

@@ -76,7 +76,8 @@ def test_what_has_not_changed_is_not_stored_again(tmp_path: Path, host: Host, ur
         shots.store()
         count = open_storage(url).read(COUNT_FILE)
         shots.store()
-    assert open_storage(url).read(COUNT_FILE) == count is not None
+    assert count is not None
+    assert open_storage(url).read(COUNT_FILE) == count
 
 
 def test_one_who_has_lost_his_hold_stores_nothing(tmp_path: Path, url: str) -> None:
