@@ -64,8 +64,10 @@ class Ledger:
         self._count(row)
 
     def add_trial(self, trial: int, state: str, schedule: Mapping[str, Any], reason: str | None = None) -> None:
-        """Append how a trial ended."""
+        """Append how a trial ended; what is on record already is not written twice."""
         row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
+        if row in self.trials:
+            return
         self.trials.append(row)
         self.failed += state == n.FAILED
         append(self._folder / n.TRIALS_FILE, row)

@@ -21,11 +21,10 @@ from trainables.store import Record
 from trainables.walk import ASKED, Tree
 
 
-def drop_rest(folder: Path) -> None:
-    """Points and Optuna's study tell one story: where one of them is lost, both are made again."""
-    if not all((folder / name).exists() for name in (n.POINTS_FILE, n.OPTUNA_FILE)):
-        for name in (n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE):
-            (folder / name).unlink(missing_ok=True)
+def forget_untold(folder: Path) -> None:
+    """Where the points are lost, Optuna's study goes too: it would never ask again for what it was told."""
+    if not (folder / n.POINTS_FILE).exists():
+        (folder / n.OPTUNA_FILE).unlink(missing_ok=True)
 
 
 def lost_trials(space: Space, tree: Tree) -> Iterator[FrozenTrial]:

@@ -27,7 +27,7 @@ from search.node_checks import agreed
 from search.nodes import AsManyAsFit, alive
 from search.progress import Progress
 from search.ray_cluster import connected, local
-from search.rebuild import drop_rest, lost_trials
+from search.rebuild import forget_untold, lost_trials
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
 from search.snapshots import Snapshots
@@ -55,9 +55,10 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
         cluster = connection.enter_context(connected(address, study)) if address else None
         session = prepare(study, trusted=trusted, fastest=cluster.fastest if cluster else None)
         connection.enter_context(_storage_errors(study))
-        held = connection.enter_context(only_driver(study.folder, study.place))
+        with console.status("Looking whether another driver is at work …"):  # takes a while where one has died
+            held = connection.enter_context(only_driver(study.folder, study.place))
         snapshots = connection.enter_context(Snapshots(study.folder, study.place, held))
-        drop_rest(study.folder)
+        forget_untold(study.folder)
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         check_roots(session, ledger)
         if cluster:
@@ -71,6 +72,8 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
             ended = _stage(session, ledger, console, snapshots, stack)
             if ended and study.finalists is not None:  # an interrupted sweep has no finalists yet
                 ended = _stage(_with_finalists(session, study.finalists), ledger, console, snapshots, stack)
+        if not held():
+            raise InputError(f"storage: {study.place} was taken over by another driver; the steps of this one are kept")
         finish(session, ledger, console, time.monotonic() - started)
     if ended is None:
         raise KeyboardInterrupt  # Tune has kept it to itself

@@ -187,8 +187,8 @@ def only_driver(folder: Path, place: Place | None = None) -> Iterator[Held]:
     """Hold the study's folder, and its URL if it has one; a second driver is refused, and a dead one's hold passes on."""
     made = not folder.exists()
     try:
-        with _driving(folder) as held, _driving(place) if place and is_url(place) else nullcontext(held) as held_there:
-            yield held_there
+        with _driving(place) if place and is_url(place) else nullcontext(lambda: True) as held, _driving(folder):
+            yield held
     finally:
         if made:
             with suppress(OSError):
