@@ -70,12 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Open the test split, once, for the schedules that the study file names in advance (a sweep), or for "
         "the front of a search. Writes confirmed.jsonl; what was confirmed before is not opened again.",
     )  # fmt: skip
-    confirm.add_argument("folder", type=Path, help="a study's folder, results/<study>")
+    confirm.add_argument("folder", help="a study's folder, results/<study>, or its URL")
     confirm.add_argument("--stored-only", action="store_true", help="pass over networks whose weights aren't on disk")
     _common(confirm)
     confirm.set_defaults(command=_confirm)
     export = commands.add_parser("export", help="write one point's network to a file of its own")
-    export.add_argument("folder", type=Path, help="a study's folder, results/<study>")
+    export.add_argument("folder", help="a study's folder, results/<study>, or its URL")
     export.add_argument("--point", required=True, metavar="ID", help="the point's step_id, or the beginning of it")
     export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
     _common(export)

@@ -13,32 +13,34 @@ from rich.console import Console
 from rich.progress import track
 
 from search.ledger import Ledger, Row, append, read_rows
-from search.session import only_driver, problem_of
+from search.session import only_driver, problem_of, steps_of
+from search.snapshots import Snapshots, local_folder
 from search.study import Study, load_study
 from trainables import names as n
 from trainables import test_split
 from trainables.names import InputError
 from trainables.problem import Problem
-from trainables.store import Store
 from trainables.training import accuracy, tensors
 from trainables.untrusted import check_links
 from trainables.walk import Tree
 
 
 def confirm(
-    folder: Path, console: Console, overrides: Sequence[str] = (), *, stored_only: bool = False, trusted: bool = False
+    place: str, console: Console, overrides: Sequence[str] = (), *, stored_only: bool = False, trusted: bool = False
 ) -> int:
     """Measure test accuracies into ``confirmed.jsonl``; returns how many were new.
 
     What was confirmed before is not opened again. With ``stored_only``, networks whose weights aren't on disk are passed
-    over; otherwise they are computed again.
+    over; otherwise they are computed again. ``place`` is a study's folder, or its URL.
     """
+    folder = local_folder(place)
     if not (folder / n.STUDY_FILE).exists():
         raise InputError(f"folder: {folder} holds no study; give results/<study>")
     check_links(folder)
     study = load_study(folder / n.STUDY_FILE, overrides)
-    tree = Tree(problem_of(study, trusted=trusted), Store(folder / n.STEPS_FOLDER))
-    with only_driver(folder):
+    tree = Tree(problem_of(study, trusted=trusted), steps_of(study, folder))
+    there = study.place_of(folder)
+    with only_driver(folder, there) as held, Snapshots(folder, there, held):
         rows = _waiting(study, folder)
         if stored_only:
             rows = [row for row in rows if _stored(tree, row)]

@@ -13,24 +13,26 @@ from search.provenance import provenance
 from search.session import Session
 from trainables import names as n
 from trainables.latency import LatencyTable
-from trainables.store import to_json, write_atomically
+from trainables.storage import write_atomically
+from trainables.store import to_json
 from trainables.untrusted import parse_json, read
 
 
 def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -> None:
     """Measure what is measured in quiet, tidy the store, and write where the numbers come from."""
     study, tree = session.study, session.tree
-    table = LatencyTable(study.folder, tree.problem.threads)
+    table = LatencyTable(study.place, tree.problem.threads)
     # Every network of a sweep was asked for; of a search's, only the front is looked at.
     rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
     with console.status("Measuring latencies, with nothing else running …"):
         for row in rows:
             # Weights that were given back, or stayed on another host, are not computed again for a latency.
-            record = tree.known(row[n.STEP_ID])
-            missing = record is not None and table.find(row) is None and tree.store.weights(record) is not None
+            record = tree.known(row[n.STEP_ID]) if table.find(row) is None else None
+            missing = record is not None and tree.store.weights(record) is not None
             if missing and (tree.problem.device == "cpu" or torch.cuda.is_available()):  # a driver may have no GPU
                 table.of(row, tree)
-    ledger.rewrite({row[n.STEP_ID]: table.find(row) or {} for row in ledger.points})
+    found = {shape: table.find(row) or {} for shape, row in {row[n.SHAPE_ID]: row for row in ledger.points}.items()}
+    ledger.rewrite({row[n.STEP_ID]: found[row[n.SHAPE_ID]] for row in ledger.points})
     _discard(session, ledger)
     path = study.folder / n.PROVENANCE_FILE
     write_atomically(path, to_json(provenance(session, ledger, _before(path), seconds), indent=1))

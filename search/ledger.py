@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 from trainables import names as n
 from trainables.names import InputError, gains, reference
 from trainables.points import REQUIRED, fault_of
-from trainables.store import to_json, write_atomically
+from trainables.storage import write_atomically
+from trainables.store import to_json
 from trainables.untrusted import is_address, parse_json, read
 
 Row = dict[str, Any]
@@ -36,10 +37,8 @@ class Ledger:
         self.steps_computed = 0
         self.steps_found = 0
         self._seen: set[tuple[int | None, str]] = set()
-        self._unpaid: set[str] = set()
         self._totals: dict[int, int] = {}
         self._alone = 0
-        self._epochs_to: dict[str, int] = {}
         self._front: dict[str, list[float]] = {}
         self._history: list[tuple[int, float]] = []
         for row in read_rows(folder / n.POINTS_FILE, self._point_fault):
@@ -52,11 +51,6 @@ class Ledger:
         """Put a dense network on record, once."""
         self.add({**point, n.TRIAL: None})
 
-    def found_at_start(self, step_ids: Iterable[str]) -> None:
-        """What the store holds when the driver starts: what no line has as computed, a run computed that was killed before
-        it could write the line. The first trial that finds such a step is charged with its epochs."""
-        self._unpaid = set(step_ids) - {row[n.STEP_ID] for row in self.points if not row[n.REUSED]}
-
     def has(self, trial: int, step_id: str) -> bool:
         """Whether this step of this trial is on record."""
         return (trial, step_id) in self._seen
@@ -66,14 +60,14 @@ class Ledger:
         row: Row = {name: point.get(name) for name in n.POINT_COLUMNS}
         if (row[n.TRIAL], row[n.STEP_ID]) in self._seen:
             return
-        if row[n.TRIAL] is not None and row[n.REUSED] and row[n.STEP_ID] in self._unpaid:
-            row |= {n.REUSED: False, n.EPOCHS: row[n.TOTAL_EPOCHS] - self._epochs_to.get(row[n.PARENT_ID], 0)}
         append(self._folder / n.POINTS_FILE, row)
         self._count(row)
 
     def add_trial(self, trial: int, state: str, schedule: Mapping[str, Any], reason: str | None = None) -> None:
-        """Append how a trial ended."""
+        """Append how a trial ended; what is on record already is not written twice."""
         row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
+        if row in self.trials:
+            return
         self.trials.append(row)
         self.failed += state == n.FAILED
         append(self._folder / n.TRIALS_FILE, row)
@@ -101,9 +95,6 @@ class Ledger:
     def _count(self, row: Row) -> None:
         self.points.append(row)
         self._seen.add((row[n.TRIAL], row[n.STEP_ID]))
-        self._epochs_to[row[n.STEP_ID]] = row[n.TOTAL_EPOCHS]
-        if not row[n.REUSED]:
-            self._unpaid.discard(row[n.STEP_ID])
         if row[n.TRIAL] is None:
             self.dense[row[n.SEED]] = row
             return

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,7 +18,7 @@ from search.study import ResourceSettings, Study
 from trainables.names import InputError
 from trainables.problem import Problem
 from trainables.settings import one_line
-from trainables.store import write_atomically
+from trainables.storage import Storage, above, open_storage
 from trainables.training import Precision
 
 ANSWER = 180.0
@@ -95,17 +93,16 @@ def on_each(
 def agreed(session: Session, cluster: Cluster, console: Console) -> Iterator[Terms]:
     """Terms that every node fulfils now, and a late one can be held to; InputError that names a node which doesn't."""
     study, problem = session.study, session.tree.problem
-    probe = study.folder.absolute() / PROBE
+    place = above(session.tree.store.place)
+    storage = open_storage(place)
     auto = problem.precision if study.precision == "auto" else None
     # A trial in fp32 is as good on a node that would be faster in bf16.
-    terms = Terms(
-        this_machine("cpu"), problem.device, auto if auto == "bf16" else None, probe.parent, secrets.token_hex(16)
-    )
+    terms = Terms(this_machine("cpu"), problem.device, auto if auto == "bf16" else None, place, secrets.token_hex(16))
     try:
-        write_atomically(probe / DRIVER, terms.secret.encode())
+        storage.write(f"{PROBE}/{DRIVER}", terms.secret.encode())
         told = on_each(list(cluster.machines), study.resources, _prove, terms, ray.put(problem))
         for node, reason in told.items():
-            if wrong := reason or _elsewhere(probe, node, terms):
+            if wrong := reason or _elsewhere(storage, node, terms):
                 raise InputError(f"--address: node {node.host} {wrong}")
         if (kinds := len(cluster.kinds)) > 1:
             console.print(
@@ -113,7 +110,7 @@ def agreed(session: Session, cluster: Cluster, console: Console) -> Iterator[Ter
             )
         yield terms
     finally:
-        shutil.rmtree(probe, ignore_errors=True)
+        storage.clear(PROBE)
 
 
 def _prove(terms: Terms, problem: Problem) -> str | None:
@@ -127,8 +124,7 @@ def _prove(terms: Terms, problem: Problem) -> str | None:
     return reason
 
 
-def _elsewhere(probe: Path, node: Node, terms: Terms) -> str | None:
-    echo = probe / node.id
-    if echo.exists() and echo.read_text() == terms.secret:
+def _elsewhere(storage: Storage, node: Node, terms: Terms) -> str | None:
+    if storage.read(f"{PROBE}/{node.id}") == terms.secret.encode():
         return None
-    return f"writes to another {probe.parent} than this machine's; choose a `storage` that all nodes share"
+    return f"writes to another {terms.place} than this machine's; choose a `storage` that all nodes share"

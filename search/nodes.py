@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,7 +17,8 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from search.provenance import code_hash
 from search.study import ResourceSettings
 from trainables.latency import processor
-from trainables.store import write_atomically
+from trainables.names import InputError
+from trainables.storage import Place, open_storage
 from trainables.training import Precision, fastest_precision
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy")
@@ -112,7 +112,7 @@ class Terms:
     here: Machine
     device: str
     fastest: Precision | None
-    folder: Path
+    place: Place
     secret: str
 
 
@@ -131,16 +131,20 @@ def unfit(terms: Terms) -> str | None:
             f"is fastest in {machine.fastest}, and precision auto chose {terms.fastest} for the others; "
             "name a precision, or take the node out"
         )
-    return difference(machine, terms.here) or _unshared(terms.folder / PROBE, terms.secret)
+    return difference(machine, terms.here) or _unshared(terms)
 
 
-def _unshared(probe: Path, secret: str) -> str | None:
+def _unshared(terms: Terms) -> str | None:
+    storage = open_storage(terms.place)
     try:
-        seen = (probe / DRIVER).read_text() == secret
+        storage.check()
+        seen = storage.read(f"{PROBE}/{DRIVER}") == terms.secret.encode()
         if seen:
-            write_atomically(probe / ray.get_runtime_context().get_node_id(), secret.encode())
+            storage.write(f"{PROBE}/{ray.get_runtime_context().get_node_id()}", terms.secret.encode())
+    except InputError as error:
+        return f"finds that {error}"
     except OSError:
         seen = False
     if not seen:
-        return f"doesn't see the same files in {probe.parent} as this machine; choose a `storage` that all nodes share"
+        return f"doesn't see the same files in {terms.place} as this machine; choose a `storage` that all nodes share"
     return None

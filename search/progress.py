@@ -66,9 +66,7 @@ class Progress(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_i: Any) -> None:
         """A step is done, or none can be done any more."""
         if STOPS in result:
-            raise StoppedError(
-                f"storage: trial {trial.config[n.TRIAL]} can't write: {result[STOPS]}; make room or repair it"
-            )
+            raise StoppedError(f"storage: trial {trial.config[n.TRIAL]} can't go on: {result[STOPS]}")
         if UNFIT in result:  # what it computed could not stand beside the others' points, so the study stops
             raise InputError(f"--address: {result[UNFIT]}")
         if n.STEP in result:

@@ -27,8 +27,10 @@ from search.node_checks import agreed
 from search.nodes import AsManyAsFit, alive
 from search.progress import Progress
 from search.ray_cluster import connected, local
+from search.rebuild import forget_untold, lost_trials
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
+from search.snapshots import Snapshots
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
 from search.study_trainable import LOST_IN_A_ROW, STORAGE_ERRORS, StudyTrainable, describe
@@ -36,7 +38,8 @@ from trainables import names as n
 from trainables.names import InputError, StoppedError
 from trainables.problem import Problem
 from trainables.settings import one_line
-from trainables.store import Store, write_atomically
+from trainables.storage import Place, UnreachableError, write_atomically
+from trainables.store import Store
 from trainables.walk import Tree
 
 SCRATCH = ".tune"
@@ -52,7 +55,10 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
         cluster = connection.enter_context(connected(address, study)) if address else None
         session = prepare(study, trusted=trusted, fastest=cluster.fastest if cluster else None)
         connection.enter_context(_storage_errors(study))
-        connection.enter_context(only_driver(study.folder))
+        with console.status("Looking whether another driver is at work …"):  # takes a while where one has died
+            held = connection.enter_context(only_driver(study.folder, study.place))
+        snapshots = connection.enter_context(Snapshots(study.folder, study.place, held))
+        forget_untold(study.folder)
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         check_roots(session, ledger)
         if cluster:
@@ -63,9 +69,11 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
         _tell_refusals(session, console)
         started = time.monotonic()
         with ExitStack() as stack:
-            ended = _stage(session, ledger, console, stack)
+            ended = _stage(session, ledger, console, snapshots, stack)
             if ended and study.finalists is not None:  # an interrupted sweep has no finalists yet
-                ended = _stage(_with_finalists(session, study.finalists), ledger, console, stack)
+                ended = _stage(_with_finalists(session, study.finalists), ledger, console, snapshots, stack)
+        if not held():
+            raise InputError(f"storage: {study.place} was taken over by another driver; the steps of this one are kept")
         finish(session, ledger, console, time.monotonic() - started)
     if ended is None:
         raise KeyboardInterrupt  # Tune has kept it to itself
@@ -77,19 +85,22 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
 def _storage_errors(study: Study) -> Iterator[None]:
     try:
         yield
+    except UnreachableError as error:
+        raise StoppedError(str(error)) from None
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             raise
         raise StoppedError(f"storage: {study.folder} can't be written: {one_line(error)}; make room or repair it") from None
 
 
-def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack) -> str | None:
+def _stage(session: Session, ledger: Ledger, console: Console, snapshots: Snapshots, stack: ExitStack) -> str | None:
     """Run what is left of a space or a sweep, and say what ended it, or None if it was interrupted.
 
     Ray is started only if something is left, once, and stays in ``stack``.
     """
     study = session.study
-    searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study))
+    lost = lost_trials(session.space, session.tree)
+    searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study), lost=lost)
     if _missing_roots(session):
         _ensure_ray(stack)
         _train_dense(session, console)
@@ -97,7 +108,7 @@ def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack)
     heal(searcher.rows, session, ledger)
     while not searcher.finished:
         _ensure_ray(stack)
-        _search(session, searcher, ledger, console)
+        _search(session, searcher, ledger, console, snapshots)
         if searcher.interrupted:
             break
     return None if searcher.interrupted else searcher.finished_because
@@ -162,9 +173,9 @@ def _train_dense(session: Session, console: Console) -> None:
     task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
     with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
         try:
-            ray.get([task.remote(shared, str(tree.store.folder), seed) for seed in _missing_roots(session)])
+            ray.get([task.remote(shared, tree.store.place, seed) for seed in _missing_roots(session)])
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, OSError):
+            if isinstance(error.cause, OSError | UnreachableError):
                 raise error.cause from None
             raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
         except ray.exceptions.RayError as error:  # Ray has started the task several times more
@@ -183,16 +194,16 @@ def _record_dense(session: Session, ledger: Ledger, console: Console) -> None:
         )
 
 
-def _dense_task(problem: Problem, folder: str, seed: int) -> None:
-    Tree(problem, Store(Path(folder))).record(problem.root(seed))
+def _dense_task(problem: Problem, place: Place, seed: int) -> None:
+    Tree(problem, Store(place)).record(problem.root(seed))
 
 
-def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console) -> None:
+def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console, snapshots: Snapshots) -> None:
     study, store = session.study, session.tree.store
     dense = [session.tree.record(session.tree.problem.root(seed)) for seed in session.seeds]
     contents = {record["id"]: store.weights(record) for record in dense}
     trainable = tune.with_parameters(
-        StudyTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
+        StudyTrainable, problem=session.tree.problem, folder=store.place, dense=contents,
         objectives=study.objectives, terms=session.terms,
     )  # fmt: skip
     resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
@@ -205,8 +216,10 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
                 search_alg=AsManyAsFit(searcher, study.resources), scheduler=LiveFifo(), num_samples=-1, reuse_actors=True
             ),
             run_config=tune.RunConfig(
-                name="trials", storage_path=str(scratch), verbose=0, callbacks=[progress],
+                name="trials", storage_path=str(scratch), verbose=0, callbacks=[progress, snapshots],
                 failure_config=tune.FailureConfig(max_failures=LOST_IN_A_ROW),
+                # Of a checkpoint, though there is nothing in ours, Tune would see to it that all nodes share its folder.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )  # fmt: skip
         try:

@@ -9,7 +9,7 @@ twice in the sampler's densities.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -72,13 +72,16 @@ class Asked:
 
 
 class FrontSearch(OptunaSearch):
-    """Asks Optuna for schedules, tells it every point, and knows when to stop."""
+    """Asks Optuna for schedules, tells it every point, and knows when to stop.
+
+    A study that begins takes up ``lost`` trials first, of which it has nothing left but their steps.
+    """
 
     _ot_study: Any
 
     def __init__(
         self, space: Space, settings: SearchSettings, tree: Tree, ledger: Ledger, objectives: tuple[str, ...],
-        storage: BaseStorage, clock: Callable[[], float] = time.monotonic,
+        storage: BaseStorage, clock: Callable[[], float] = time.monotonic, lost: Iterable[FrozenTrial] = (),
     ) -> None:  # fmt: skip
         # OptunaSearch enqueues starting points at every start; here they are enqueued once in a study's life.
         self._gain_metrics = metrics = [gain_metric(name) for name in objectives]
@@ -92,6 +95,9 @@ class FrontSearch(OptunaSearch):
         self._under_way: dict[str, Asked] = {}
         self._died: dict[str, Asked] = {}
         self.finished_because: str | None = None
+        if space.size is None and not self._ot_study.get_trials(deepcopy=False):
+            for row in lost:
+                self._ot_study.add_trial(row)
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
         self._waiting = sum(row.state == TrialState.WAITING for row in asked)
@@ -102,7 +108,7 @@ class FrontSearch(OptunaSearch):
         self._told = {row.user_attrs.get(n.STEP_ID) for row in rows if row.state == TrialState.COMPLETE}
         self._given_up = {row.user_attrs[GIVEN_UP] for row in rows if GIVEN_UP in row.user_attrs}
         self._asks = sum(row.state != TrialState.WAITING for row in asked)
-        self._started = sum(n.TRIAL in row.user_attrs for row in rows)
+        self._started = max((row.user_attrs.get(n.TRIAL, -1) for row in rows), default=-1) + 1
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING and space.holds(params_of(row))]
 
     @property

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from search.ledger import Ledger
 from search.space import (
@@ -33,9 +31,9 @@ from trainables.names import InputError
 from trainables.network import Network, encode
 from trainables.problem import Problem
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
+from trainables.storage import Held, HeldError, Place, is_url, open_storage
 from trainables.store import Store
 from trainables.training import Precision, fastest_precision
-from trainables.untrusted import read
 from trainables.walk import Tree
 
 if TYPE_CHECKING:
@@ -81,10 +79,16 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
         for kind, reason in ((kind, reason) for kind, by in refused.items() for reason in by.values()):
             raise InputError(f"sweep: {kind} {reason}; leave it out")
         space = Sweep(schedules)
-    tree = Tree(problem, Store(study.folder / n.STEPS_FOLDER))
+    tree = Tree(problem, steps_of(study, study.folder))
     seeds = tuple(sorted({schedule.seed for schedule in schedules})) or (0,)
     _check_disk(study, tree)
     return Session(study, tree, space, seeds, refused)
+
+
+def steps_of(study: Study, folder: Path) -> Store:
+    """The steps of the study whose own files are in ``folder``."""
+    place = study.place_of(folder)
+    return Store(f"{place if is_url(place) else folder.absolute()}/{n.STEPS_FOLDER}")  # workers may run in another folder
 
 
 def _check_resources(study: Study) -> None:
@@ -150,14 +154,15 @@ def _refusals(study: Study, problem: Problem) -> dict[str, dict[str, str]]:
 
 def _check_disk(study: Study, tree: Tree) -> None:
     """InputError if the weights that the study may still write can't fit on the disk, kept at its end or not."""
+    free = tree.store.storage.free()
+    if free is None:
+        return
     one = len(encode(Network(tree.problem.build())))
     steps = sum(s.steps for s in study.schedules()) or 3 * (study.search.trials or 100)
     needed = one * max(0, steps - len(tree.store.ids()))
-    there = next(folder for folder in study.folder.absolute().parents if folder.exists())
-    free = shutil.disk_usage(there).free
     if needed > free:
         raise InputError(
-            f"storage: {study.folder} needs up to {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"storage: {study.place} needs up to {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "run fewer trials, or choose another storage"
         )
 
@@ -172,25 +177,28 @@ def check_roots(session: Session, ledger: Ledger) -> None:
         key = next(key for key in {**root.settings, **before} if root.settings.get(key) != before.get(key))
         old, new = before.get(key), root.settings.get(key)
         raise InputError(
-            f"{FIELDS.get(key, key)}: the dense network in {session.study.folder} was made with {key} {old!r}, and now it "
+            f"{FIELDS.get(key, key)}: the dense network in {session.study.place} was made with {key} {old!r}, and now it "
             f"is {new!r}; undo the change, or choose another `name`"
         )
 
 
 @contextmanager
-def only_driver(folder: Path) -> Iterator[None]:
-    """Hold the study's folder; a second driver is refused, and a dead one's hold is gone with it."""
+def only_driver(folder: Path, place: Place | None = None) -> Iterator[Held]:
+    """Hold the study's folder, and its URL if it has one; a second driver is refused, and a dead one's hold passes on."""
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / LOCK_FILE
     try:
-        with FileLock(lock, timeout=0):
-            lock.write_text(f"{os.getpid()}\n")
-            yield
-    except Timeout:
-        holder = read(lock).decode(errors="replace").strip()[:20]
-        raise InputError(f"storage: {folder} is being run by process {holder}; wait for it, or stop it") from None
+        with _driving(place) if place and is_url(place) else nullcontext(lambda: True) as held, _driving(folder):
+            yield held
     finally:
         if made:
             with suppress(OSError):
                 folder.rmdir()  # only if nothing was put there
+
+
+@contextmanager
+def _driving(place: Place) -> Iterator[Held]:
+    try:
+        with open_storage(place).claim(LOCK_FILE, wait=False) as held:
+            yield held
+    except HeldError as error:
+        raise InputError(f"storage: {place} is being run by {error}; wait for it, or stop it") from None

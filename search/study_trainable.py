@@ -12,6 +12,7 @@ import torch
 from search.nodes import Terms, this_machine, unfit
 from trainables import names as n
 from trainables.settings import one_line
+from trainables.storage import UnreachableError
 from trainables.trainable import PruningTrainable
 
 LOST_IN_A_ROW = 5
@@ -47,8 +48,10 @@ class StudyTrainable(PruningTrainable):
         except torch.AcceleratorError:
             raise  # the GPU is of no use to this process any more, so another one tries
         except Exception as error:
-            stops = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
-            return {STOPS if stops else n.REASON: f"{type(error).__name__}: {one_line(error)}", "done": True}
+            told = f"{type(error).__name__}: {one_line(error)}"
+            if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+                return {STOPS: f"{told}; make room or repair it", "done": True}
+            return {STOPS if isinstance(error, UnreachableError) else n.REASON: told, "done": True}
 
 
 def describe(machine: Any) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def test_a_pickle_for_a_step_is_computed_again(name: str, harm: bytes, tree: Tre
     step_id = last_step(folder)
     before = tree.content(tree.node(step_id))
     node = tree.node(step_id)
-    (tree.store.folder / step_id / name).write_bytes(harm)
+    (Path(tree.store.place) / step_id / name).write_bytes(harm)
     assert tree.content(node) == before and tree.epochs == 1
 
 
@@ -186,8 +186,8 @@ def test_a_pipe_is_not_waited_for(tree: Tree, folder: Path, tmp_path: Path) -> N
     step_id = last_step(folder)
     node = tree.node(step_id)
     for name in (n.STEP_FILE, n.WEIGHTS_FILE):
-        (tree.store.folder / step_id / name).unlink()
-        os.mkfifo(tree.store.folder / step_id / name)
+        (Path(tree.store.place) / step_id / name).unlink()
+        os.mkfifo(Path(tree.store.place) / step_id / name)
     assert tree.known(step_id) is None
     tree.content(node)  # computed again
     os.mkfifo(tmp_path / "pipe")
@@ -282,7 +282,7 @@ FALSE_RECORDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("change", FALSE_RECORDS.values(), ids=FALSE_RECORDS)
 def test_a_false_record_counts_as_none(change: dict[str, Any], tree: Tree, folder: Path) -> None:
     step_id = last_step(folder)
-    node, file = tree.node(step_id), tree.store.folder / step_id / n.STEP_FILE
+    node, file = tree.node(step_id), Path(tree.store.place) / step_id / n.STEP_FILE
     record = json.loads(file.read_bytes())
     file.write_bytes(spoiled(record))
     assert tree.known(step_id) is not None
@@ -298,8 +298,8 @@ def test_settings_that_were_addressed_but_say_nothing_count_as_none(tree: Tree) 
     own = address(None, settings)
     record = tree.known(tree.problem.root(0).id)
     assert record is not None
-    (tree.store.folder / own).mkdir()
-    (tree.store.folder / own / n.STEP_FILE).write_bytes(spoiled(record, id=own, parent=None, settings=settings))
+    (Path(tree.store.place) / own).mkdir()
+    (Path(tree.store.place) / own / n.STEP_FILE).write_bytes(spoiled(record, id=own, parent=None, settings=settings))
     assert tree.store.record(own) is not None and tree.known(own) is None
 
 

@@ -110,21 +110,6 @@ def test_what_a_resumed_trial_reports_again_is_not_written_twice(ledger: Callabl
     assert (again.points, again.front, again.hypervolume) == ((both := ledger()).points, both.front, both.hypervolume)
 
 
-def test_what_a_killed_run_computed_is_charged_to_the_first_that_finds_it(ledger: Callable[..., Ledger]) -> None:
-    study = ledger()
-    study.add(point("a", epochs=2, total_epochs=2))
-    again = ledger()
-    again.found_at_start(["dense", "a", "b", "nobody's"])
-    found = {n.REUSED: True, n.EPOCHS: 0}
-    again.add(point("a", trial=1, total_epochs=2, parent_id="dense", **found))
-    again.add(point("b", trial=1, step=2, total_epochs=5, parent_id="a", **found))
-    again.add(point("b", trial=2, step=2, total_epochs=5, parent_id="a", **found))
-    again.add(point("c", trial=1, step=3, total_epochs=6, parent_id="b", **found))  # computed beside, while this ran
-    assert (again.epochs_computed, again.steps_computed) == (2 + 3, 2)
-    assert [row[n.REUSED] for row in again.points] == [False, False, True, False, True, True]
-    assert ledger().epochs_computed == again.epochs_computed
-
-
 def test_trials_are_read_back(ledger: Callable[..., Ledger], tmp_path: Path) -> None:
     study = ledger()
     study.add_trial(0, n.COMPLETE, {"step_ratio": 0.5})

@@ -15,7 +15,7 @@ from trainables.network import Network, decode, encode, metadata
 from trainables.problem import Problem
 from trainables.settings import Settings, parse
 from trainables.size import check_size
-from trainables.store import write_atomically
+from trainables.storage import write_atomically
 from trainables.structured import Anatomy
 from trainables.untrusted import read
 

@@ -20,6 +20,9 @@ from trainables.training import evaluate, threads
 
 Point = dict[str, Any]
 
+ASKED = "asked"
+"""The key of a record that tells the trial it was computed for, of which it is no property: number and schedule."""
+
 MEASURED = (
     n.REQUESTED_SPARSITY, n.SPARSITY, n.CHANNEL_SPARSITY, n.ACCURACY_BEFORE, n.ACCURACY, n.PARAMS, n.MACS, n.EFFECTIVE_MACS,
     n.STORED_BYTES, n.COMPRESSION, n.SHAPE_ID, n.EMPTY_LAYERS, n.TOTAL_EPOCHS,
@@ -41,22 +44,37 @@ class Tree:
     store: Store
     epochs: int = field(default=0, init=False)
     computed: set[str] = field(default_factory=set, init=False)
+    _asked: Record | None = field(default=None, init=False)
 
     def chain(self, schedule: Schedule) -> list[Node]:
         """The nodes of the schedule's steps."""
         return chain(self.problem.root(schedule.seed), schedule, self.problem.retrain, self.problem.regularisation)
 
-    def point(self, node: Node, schedule: Schedule, number: int) -> Point:
-        """What step ``number`` of the schedule, at ``node``, measures; with what it cost here, which is 0 if found."""
+    def point(self, node: Node, schedule: Schedule, number: int, trial: int | None = None) -> Point:
+        """What step ``number`` of the schedule, at ``node``, measures; with what it cost, which is 0 if it was found.
+
+        A step that was computed for this very trial, whose report was lost, costs what it cost then.
+        """
+        fields = schedule.model_dump(mode="json", exclude_none=True)
+        self._asked = None if trial is None else {n.TRIAL: trial, n.SCHEDULE: fields}
         epochs, started = self.epochs, time.perf_counter()
         self.computed.discard(node.id)
         record = self.record(node)
-        reused = node.id not in self.computed  # another process may have computed it while this one waited
-        spent = 0.0 if reused else round(time.perf_counter() - started, 3)
-        return point_of(record) | schedule.columns() | {
+        if node.id in self.computed:  # and not by another process while this one waited
+            cost = (self.epochs - epochs, round(time.perf_counter() - started, 3), False)
+        else:
+            cost = self._cost_then(node, record)
+        return point_of(record) | schedule.columns() | dict(zip((n.EPOCHS, n.SECONDS, n.REUSED), cost, strict=True)) | {
             n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
-            n.EPOCHS: self.epochs - epochs, n.SECONDS: spent, n.REUSED: reused,
         }  # fmt: skip
+
+    def _cost_then(self, node: Node, record: Record) -> tuple[int, float, bool]:
+        """(epochs, seconds, whether another trial paid them) of a step that was found."""
+        if self._asked is None or record.get(ASKED) != self._asked:
+            return 0, 0.0, True
+        sparse = self.known(node.parent.id) if node.parent and node.parent is not node.step_parent else None
+        mine = [record, *([sparse] if sparse and sparse.get(ASKED) == self._asked else [])]
+        return sum(one[n.EPOCHS] for one in mine), round(sum(one[n.SECONDS] for one in mine), 3), False
 
     def dense_point(self, seed: int) -> Point:
         """The dense network as the point that every schedule of this seed starts from."""
@@ -100,7 +118,7 @@ class Tree:
         """The node of a step in the store, with its ancestors; InputError if one of them isn't there."""
         record = self.known(step_id)
         if record is None:
-            raise InputError(f"{self.store.folder}: has no whole record of step {step_id}; run the study again")
+            raise InputError(f"{self.store.place}: has no whole record of step {step_id}; run the study again")
         return Node(self.node(record["parent"]) if record["parent"] else None, record["settings"])
 
     def record_of(self, node: Node) -> Record:
@@ -125,8 +143,10 @@ class Tree:
                 n.EPOCHS: epochs, n.SECONDS: round(time.perf_counter() - started, 3), **measured,
                 n.TOTAL_EPOCHS: epochs + (self.record(node.parent)[n.TOTAL_EPOCHS] if node.parent else -epochs),
             }  # fmt: skip
+            # Of weights that are made again, who paid for them first.
+            asked = (self.known(node.id) or {}).get(ASKED, self._asked)
             self.computed.add(node.id)
-            return self.store.write(record, files)
+            return self.store.write(record | ({ASKED: asked} if asked else {}), files)
 
     def _make(self, node: Node) -> tuple[Network, Network | None, float | None]:
         """(network, early weights of a dense one, accuracy between cut and retraining)."""
