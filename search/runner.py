@@ -106,12 +106,29 @@ def _stage(session: Session, ledger: Ledger, console: Console, snapshots: Snapsh
         _train_dense(session, console)
     _record_dense(session, ledger, console)
     heal(searcher.rows, session, ledger)
-    while not searcher.finished:
+    if not searcher.finished:
         _ensure_ray(stack)
-        _search(session, searcher, ledger, console, snapshots)
-        if searcher.interrupted:
-            break
+        _run_trials(session, searcher, ledger, console, snapshots)
     return None if searcher.interrupted else searcher.finished_because
+
+
+def _run_trials(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console, snapshots: Snapshots) -> None:
+    """Run Tune until nothing is left; where Ray kills workers because memory is short, Tune itself ends with an error."""
+    in_a_row = 0
+    while not searcher.finished:
+        before = ledger.steps_computed
+        try:
+            _search(session, searcher, ledger, console, snapshots)
+        except ray.exceptions.RayError as error:
+            in_a_row = in_a_row + 1 if ledger.steps_computed == before else 0
+            reason = str(error).partition("\n")[0]
+            if in_a_row > LOST_IN_A_ROW:
+                raise StoppedError(f"ray: {reason}; free memory, or run fewer trials at once (resources.cpu)") from None
+            console.print(f"[yellow]Trials lost their workers and start again:[/yellow] {escape(reason)}")
+            searcher.take_back()
+        else:
+            if searcher.interrupted:
+                return
 
 
 def _ensure_ray(stack: ExitStack) -> None:
@@ -227,6 +244,8 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
                 tuner.fit()
         except tune.TuneError as error:
             raise _cause(error) from None
+        except RuntimeError as error:  # Tune's word for what it doesn't know; what Ray said is its cause
+            raise error.__cause__ or error from None
         finally:
             progress.stop()
 

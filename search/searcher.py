@@ -263,6 +263,12 @@ class FrontSearch(OptunaSearch):
         number = self._died.pop(trial_id).number
         self._orphans.append(self._ot_study.get_trials(deepcopy=False)[number])
 
+    def take_back(self) -> None:
+        """All trials that are under way are to be started again, as if their driver had died."""
+        rows = self._ot_study.get_trials(deepcopy=False)
+        self._orphans += [rows[asked.number] for asked in self._under_way.values()]
+        self._under_way.clear()
+
     def _fail(self, asked: Asked, reason: str) -> None:
         """A step that failed would fail again: no schedule that goes through it is proposed any more."""
         step_id = next((step_id for step_id in asked.ids if step_id not in self._told), asked.ids[-1])

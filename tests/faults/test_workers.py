@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError
 
+from search.__main__ import main
+from search.interrupts import STOPPED
 from tests.faults.driver import Driver
-from tests.search_helpers import optuna_rows, raw_study, rows, write
+from tests.faults.storm import outcome
+from tests.search_helpers import one_line, optuna_rows, raw_study, rows, write
 from trainables import names as n
 
 pytestmark = pytest.mark.slow
@@ -55,3 +62,23 @@ def test_a_worker_without_memory_fails_its_trial_and_the_others_go_on(tmp_path: 
     assert "allocate" in trials[0.5][n.REASON]
     assert "worker" in trials[0.7][n.REASON] or "died" in trials[0.7][n.REASON]
     assert {row.state.name for row in optuna_rows(folder)} == {"COMPLETE", "FAIL"}
+
+
+def test_workers_that_ray_kills_for_want_of_memory_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls, go_on = itertools.count(), RayActorManager.next
+
+    def out_of_memory(manager: RayActorManager, *arguments: Any, **options: Any) -> bool:
+        if next(calls) in times:
+            raise RuntimeError("Caught unexpected exception") from OutOfMemoryError("3 workers were killed\nand so on")
+        return bool(go_on(manager, *arguments, **options))
+
+    monkeypatch.setattr(RayActorManager, "next", out_of_memory)
+    study = write(tmp_path, raw_study(tmp_path, sweep=[{"step_ratio": 0.3, "steps": 3}, {"step_ratio": 0.5, "steps": 3}]))
+    times = range(10**9)
+    assert main(["run", str(study)]) == STOPPED
+    assert "error: ray: 3 workers were killed; free memory" in one_line(capsys.readouterr().err)
+    calls, times = itertools.count(), range(20, 22)
+    assert main(["run", str(study)]) == 0
+    assert len(outcome(study)["steps"]) == 6
