@@ -17,12 +17,14 @@ import ray
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
 from search.finalists import choose
 from search.finish import finish
 from search.ledger import Ledger, drop_torn_line
 from search.progress import Progress
+from search.scheduler import FrontScheduler
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
 from search.space import Sweep
@@ -180,7 +182,8 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=_at_once(study)
+                search_alg=searcher, scheduler=scheduler_of(session, ledger), num_samples=-1, reuse_actors=True,
+                max_concurrent_trials=_at_once(study),
             ),
             run_config=tune.RunConfig(
                 name="trials", storage_path=scratch, verbose=0, callbacks=[progress],
@@ -191,6 +194,14 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
             tuner.fit()
         finally:
             progress.stop()
+
+
+def scheduler_of(session: Session, ledger: Ledger) -> FIFOScheduler:
+    """What ends trials early; of a sweep every step was asked for."""
+    study = session.study
+    if study.search.stop == "front" and session.space.size is None:
+        return FrontScheduler(ledger, study.objectives, len(session.tree.problem.data.validation_labels))
+    return FIFOScheduler()
 
 
 def _at_once(study: Study) -> int:

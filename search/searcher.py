@@ -3,7 +3,8 @@
 Optuna's study has two kinds of rows. A trial that was asked for ends COMPLETE with the values of its last step. Every
 other step, being a schedule of the space itself, is added as a row of its own, once. A trial whose last step was told
 already (it was another's prefix, or asked for twice) ends FAIL with the reason, because a point told twice would count
-twice in the sampler's densities.
+twice in the sampler's densities. One that the scheduler stopped ends PRUNED; its points are rows of their own, and a
+schedule that would go on from where it was stopped is not run.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ KNOWN_IN_A_ROW = 200
 REASON = "reason"
 EXHAUSTED = "exhausted"
 ADDED = "added"
+GIVEN_UP = "given_up"
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Asked:
     trial: int
     params: Params
     distributions: Mapping[str, BaseDistribution]
-    steps: int
-    last_id: str
+    ids: tuple[str, ...]
+    """Addresses of its steps."""
 
 
 class FrontSearch(OptunaSearch):
@@ -88,6 +90,8 @@ class FrontSearch(OptunaSearch):
             for params in space.starting_points()[len(asked) :]:  # a sweep may have grown, or a crash cut this off
                 self._ot_study.enqueue_trial(params)
         self._told = {row.user_attrs[n.STEP_ID] for row in rows if row.state == TrialState.COMPLETE}
+        pruned = {row.user_attrs[GIVEN_UP] for row in rows if row.state == TrialState.PRUNED}
+        self._given_up = pruned - self._told  # a trial that was under way beside it may have got there
         self._asks = sum(row.state != TrialState.WAITING for row in asked)
         self._started = sum(n.TRIAL in row.user_attrs for row in rows)
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING]
@@ -160,8 +164,8 @@ class FrontSearch(OptunaSearch):
             self._close(row.number, str(refusal).splitlines()[0])
             return None
         asked = self._asked(row.number, self._started, schedule, row.params, row.distributions)
-        if asked.last_id in self._told:
-            self._close(row.number, f"known: {asked.last_id}")
+        if asked.ids[-1] in self._told or not self._given_up.isdisjoint(asked.ids):
+            self._close(row.number, f"known: {asked.ids[-1]}")
             return None
         row.set_user_attr(n.TRIAL, asked.trial)
         self._started += 1
@@ -181,8 +185,8 @@ class FrontSearch(OptunaSearch):
     def _asked(
         self, number: int, trial: int, schedule: Schedule, params: Params, distributions: Mapping[str, BaseDistribution]
     ) -> Asked:
-        nodes = self._tree.chain(schedule)
-        return Asked(number, trial, params, distributions, len(nodes), nodes[-1].id)
+        ids = tuple(node.id for node in self._tree.chain(schedule))
+        return Asked(number, trial, params, distributions, ids)
 
     def _start(self, trial_id: str, asked: Asked, schedule: Schedule) -> dict[str, Any]:
         self._under_way[trial_id] = asked
@@ -199,20 +203,20 @@ class FrontSearch(OptunaSearch):
             return
         if error or result is None:
             self._close(asked.number, "failed: trials.jsonl has the reason")
-        elif result[n.STEP] < asked.steps:
+        elif result[n.STEP] < len(asked.ids):
             self._add(asked, result)
-            self._close(asked.number, f"stopped after step {result[n.STEP]} of {asked.steps}")
+            self._give_up(asked, result[n.STEP])
         elif result[n.STEP_ID] in self._told:
             self._close(asked.number, f"known: {result[n.STEP_ID]}")
         else:
-            self._told.add(result[n.STEP_ID])
+            self._tell(result[n.STEP_ID])
             self._attribute(asked.number, n.STEP_ID, result[n.STEP_ID])
             self._ot_study.tell(asked.number, self._values(result))
 
     def _add(self, asked: Asked, result: Mapping[str, Any]) -> None:
         if result[n.STEP_ID] in self._told:
             return
-        self._told.add(result[n.STEP_ID])
+        self._tell(result[n.STEP_ID])
         params = self._schedules.prefix(asked.params, result[n.STEP])
         attributes = {ADDED: asked.trial, n.STEP_ID: result[n.STEP_ID]}
         values = self._values(result)
@@ -220,12 +224,23 @@ class FrontSearch(OptunaSearch):
             create_trial(params=params, distributions=dict(asked.distributions), values=values, user_attrs=attributes)
         )
 
+    def _tell(self, step_id: str) -> None:
+        self._told.add(step_id)
+        self._given_up.discard(step_id)
+
+    def _give_up(self, asked: Asked, step: int) -> None:
+        """A trial that was stopped is pruned, in Optuna's words; what comes after its last step is not proposed again."""
+        if asked.ids[step] not in self._told:
+            self._given_up.add(asked.ids[step])
+        self._attribute(asked.number, GIVEN_UP, asked.ids[step])
+        self._close(asked.number, f"stopped after step {step} of {len(asked.ids)}", TrialState.PRUNED)
+
     def _values(self, result: Mapping[str, Any]) -> list[float]:
         return [float(result[metric]) for metric in self._gain_metrics]
 
-    def _close(self, number: int, reason: str) -> None:
+    def _close(self, number: int, reason: str, state: TrialState = TrialState.FAIL) -> None:
         self._attribute(number, REASON, reason)
-        self._ot_study.tell(number, state=TrialState.FAIL)
+        self._ot_study.tell(number, state=state)
 
     def _attribute(self, number: int, key: str, value: Any) -> None:
         storage = self._ot_study._storage

@@ -23,6 +23,7 @@ from trainables.settings import Settings, nearest, one_of, parse
 from trainables.structured import RegularisationSettings
 from trainables.training import DenseSettings
 
+STOPS = ("none", "front")
 OBJECTIVE = Annotated[str, AfterValidator(one_of(n.OBJECTIVES))]
 
 
@@ -47,6 +48,11 @@ class SearchSettings(Settings):
         None, ge=1, description="no new trial once the hypervolume has grown by less than stall_share over so many epochs"
     )
     stall_share: float = Field(0.01, gt=0, description="the growth that counts, as a share of the hypervolume")
+    stop: Annotated[str, AfterValidator(one_of(STOPS))] = Field(
+        "none",
+        description="none | front, which ends a trial once no step that it has left can be expected to reach the front; "
+        "never in a sweep. It spares random, nsga2 and tpe epochs; tree hardly needs it",
+    )
     seed: int = Field(0, ge=0, description="seed of the sampler")
     starting_points: bool = Field(True, description="begin with one-shot magnitude pruning at a few ratios")
 
