@@ -19,7 +19,7 @@ from analysis.load import load_study
 from analysis.pareto import front
 from analysis.report import write_report
 from analysis.tables import front_table
-from trainables.names import InputError
+from trainables.names import InputError, printable
 
 # What fits a terminal of 80 columns; the page has the rest.
 NUMBERS = ("compression", "accuracy")
@@ -32,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.command(options.folder)
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # something lies where the report belongs, or the disk is full
+        print(f"error: {printable(str(error))}; the report can't be written", file=sys.stderr)
         return 2
     return 0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import trainables.names as n
-from analysis.columns import share_problem
 from analysis.jsonl import read_records
+from trainables.points import share_problem
 
 
 def load_confirmed(folder: Path) -> dict[str, float]:

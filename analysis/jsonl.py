@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from trainables.names import InputError
+from trainables.untrusted import parse_json, read
 
 
 def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each line's number and object; a cut last line is left out, any other broken one is an InputError."""
-    lines = path.read_bytes().split(b"\n")
+    try:
+        lines = read(path).split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore the file that the study wrote") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = parse_json(line)
+        except ValueError as error:
             # Every whole line ends with a newline, so one without was cut while it was written.
             if number == len(lines):
                 return

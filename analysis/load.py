@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 import trainables.names as n
 from analysis.columns import checked, frame
 from analysis.jsonl import read_records
+from trainables.untrusted import check_links, parse_json, parse_yaml, read
 
 # Columns of trials.jsonl.
 
@@ -33,7 +32,7 @@ class Study:
     @property
     def name(self) -> str:
         """The study's name, or its folder's."""
-        return str(self.settings.get("name") or self.folder.resolve().name)
+        return n.printable(str(self.settings.get("name") or self.folder.resolve().name))
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -61,6 +60,7 @@ def load_study(folder: str | Path) -> Study:
     folder = Path(folder)
     if not folder.is_dir():
         raise n.InputError(f"{folder}: no such folder; give the folder of a study, results/<study>")
+    check_links(folder)
     text = _read_text(folder / n.STUDY_FILE)
     settings = _settings(text, folder / n.STUDY_FILE)
     return Study(folder, text, settings, _provenance(folder), load_points(folder), _trials(folder))
@@ -96,18 +96,23 @@ def pruned_rows(points: pd.DataFrame) -> pd.DataFrame:
 
 def _settings(text: str, path: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise n.InputError(f"{path}: no valid YAML ({' '.join(str(error).split())}); repair it") from None
+        settings = parse_yaml(text)
+    except ValueError as error:
+        raise n.InputError(f"{path}: no valid YAML ({error}); repair it") from None
     settings = settings if isinstance(settings, dict) else {}
     objectives = settings.get("objectives")
     known = ", ".join(n.OBJECTIVES)
-    if not isinstance(objectives, list) or len(objectives) < 2 or not all(str(o) in n.OBJECTIVES for o in objectives):
-        raise n.InputError(f"{path}: objectives: {objectives!r} cannot be used; list at least two of {known}")
+    if not _are_objectives(objectives):
+        raise n.InputError(f"{path}: objectives: {objectives!r} cannot be used; list two or three of {known}")
     drop = _accuracy_drop(settings)
     if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 < drop <= 1:
         raise n.InputError(f"{path}: reference.accuracy_drop: {drop!r} cannot be used; give a share above 0, up to 1")
     return settings
+
+
+def _are_objectives(value: Any) -> bool:
+    named = isinstance(value, list) and all(isinstance(one, str) and one in n.OBJECTIVES for one in value)
+    return named and 2 <= len(value) <= 3 and len(set(value)) == len(value)
 
 
 def _accuracy_drop(settings: Mapping[str, Any]) -> Any:
@@ -121,24 +126,33 @@ def _provenance(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        provenance = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
+        provenance = parse_json(_read_text(path))
+    except ValueError as error:
         raise n.InputError(f"{path}: no valid JSON ({error}); repair or remove the file") from None
     return provenance if isinstance(provenance, dict) else {"value": provenance}
 
 
 def _trials(folder: Path) -> pd.DataFrame:
     path = folder / n.TRIALS_FILE
-    records = [record for _, record in read_records(path)] if path.is_file() else []
+    records = [_trial(record, f"{path}, line {number}") for number, record in read_records(path)] if path.is_file() else []
     trials = pd.DataFrame([{column: r.get(column) for column in n.TRIAL_COLUMNS} for r in records], columns=n.TRIAL_COLUMNS)
     # A trial that was taken up again has a line for each attempt; the last one tells how it ended.
     return trials.astype({n.TRIAL: "object"}).drop_duplicates(n.TRIAL, keep="last").reset_index(drop=True)
 
 
+def _trial(record: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    kinds = {n.TRIAL: int, n.STATE: str, n.REASON: str | None}
+    if wrong := next((name for name, kind in kinds.items() if not isinstance(record.get(name), kind)), None):
+        raise n.InputError(f"{where}: {wrong}: {record.get(wrong)!r} cannot be used; repair or remove the line")
+    return record
+
+
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read(path).decode()
     except FileNotFoundError:
         raise n.InputError(f"{path}: no such file; give the folder of a study that has been run") from None
     except UnicodeDecodeError:
         raise n.InputError(f"{path}: no UTF-8 text; restore the file that the study wrote") from None
+    except OSError as error:
+        raise n.InputError(f"{path}: cannot be read ({error.strerror}); restore the file that the study wrote") from None

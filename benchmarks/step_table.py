@@ -26,7 +26,8 @@ from trainables import names as n
 from trainables.data import load
 from trainables.schedule import Node, Schedule, chain
 from trainables.steps import NothingRemovedError
-from trainables.store import Store, write_atomically
+from trainables.storage import write_atomically
+from trainables.store import Store
 from trainables.training import TrainingDivergedError, threads
 from trainables.walk import Tree, walk
 
@@ -114,7 +115,7 @@ def _walk(job: tuple[int, Params]) -> None:
     seed, params = job
     schedule = _space.schedule(FixedTrial(params)).model_copy(update={n.SEED: seed})
     nodes = _tree.chain(schedule)
-    failed = _tree.store.folder / nodes[-1].id / FAILED_FILE
+    failed = Path(_tree.store.place) / nodes[-1].id / FAILED_FILE
     if _tree.store.record(nodes[-1].id) is not None or failed.exists():
         return
     try:

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from search.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
@@ -57,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_fields(),
     )  # fmt: skip
     run.add_argument("study", help="a study file, for example search/studies/quickstart.yaml")
+    run.add_argument(
+        "--address",
+        metavar="HOST:PORT|auto",
+        help="run on the Ray cluster there, from one of its nodes; default: here alone",
+    )
     _common(run)
     run.set_defaults(command=_run)
     confirm = commands.add_parser(
@@ -64,12 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Open the test split, once, for the schedules that the study file names in advance (a sweep), or for "
         "the front of a search. Writes confirmed.jsonl; what was confirmed before is not opened again.",
     )  # fmt: skip
-    confirm.add_argument("folder", type=Path, help="a study's folder, results/<study>")
+    confirm.add_argument("folder", help="a study's folder, results/<study>, or its URL")
     confirm.add_argument("--stored-only", action="store_true", help="pass over networks whose weights aren't on disk")
     _common(confirm)
     confirm.set_defaults(command=_confirm)
     export = commands.add_parser("export", help="write one point's network to a file of its own")
-    export.add_argument("folder", type=Path, help="a study's folder, results/<study>")
+    export.add_argument("folder", help="a study's folder, results/<study>, or its URL")
     export.add_argument("--point", required=True, metavar="ID", help="the point's step_id, or the beginning of it")
     export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
     _common(export)
@@ -101,14 +107,14 @@ def _run(options: argparse.Namespace) -> None:
     from search.runner import run  # noqa: PLC0415
 
     console = _console()
-    ledger = run(study, console, trusted=options.allow_code)
+    ledger = run(study, console, trusted=options.allow_code, address=options.address)
     console.print(front_table(ledger.front_rows()))
     console.print(
         f"{len(ledger.trials)} trials ({ledger.failed} failed), {ledger.steps_computed} steps computed and "
         f"{ledger.steps_found} found, {ledger.epochs_computed} epochs computed and {ledger.epochs_saved} saved by sharing, "
         f"hypervolume {ledger.hypervolume:.4f}"
     )
-    console.print(f"Points: {study.folder}/points.jsonl. Report: python -m analysis report {study.folder}")
+    console.print(f"Points: {study.folder}/points.jsonl. Report: python -m analysis report {study.folder}", markup=False)
 
 
 def front_table(rows: list[Row]) -> Table:
@@ -121,7 +127,7 @@ def front_table(rows: list[Row]) -> Table:
             f"{row[n.ACCURACY]:.2%}",
             f"{row[n.COMPRESSION]:.2f}×",
             f"{row[n.SPARSITY]:.1%}",
-            recipe(row),
+            escape(recipe(row)),
             row[n.STEP_ID],
         )
     return table

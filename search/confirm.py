@@ -4,55 +4,76 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
 from search.ledger import Ledger, Row, append, read_rows
-from search.session import only_driver, problem_of
+from search.session import only_driver, problem_of, steps_of
+from search.snapshots import Snapshots, local_folder
 from search.study import Study, load_study
 from trainables import names as n
 from trainables import test_split
 from trainables.names import InputError
-from trainables.store import Store
-from trainables.training import accuracy, tensors, threads
+from trainables.problem import Problem
+from trainables.training import accuracy, tensors
+from trainables.untrusted import check_links
 from trainables.walk import Tree
 
 
 def confirm(
-    folder: Path, console: Console, overrides: Sequence[str] = (), *, stored_only: bool = False, trusted: bool = False
+    place: str, console: Console, overrides: Sequence[str] = (), *, stored_only: bool = False, trusted: bool = False
 ) -> int:
     """Measure test accuracies into ``confirmed.jsonl``; returns how many were new.
 
     What was confirmed before is not opened again. With ``stored_only``, networks whose weights aren't on disk are passed
-    over; otherwise they are computed again.
+    over; otherwise they are computed again. ``place`` is a study's folder, or its URL.
     """
+    folder = local_folder(place)
     if not (folder / n.STUDY_FILE).exists():
         raise InputError(f"folder: {folder} holds no study; give results/<study>")
+    check_links(folder)
     study = load_study(folder / n.STUDY_FILE, overrides)
-    tree = Tree(problem_of(study, trusted=trusted), Store(folder / n.STEPS_FOLDER))
-    with only_driver(folder):
+    tree = Tree(problem_of(study, trusted=trusted), steps_of(study, folder))
+    there = study.place_of(folder)
+    with only_driver(folder, there) as held, Snapshots(folder, there, held):
         rows = _waiting(study, folder)
         if stored_only:
             rows = [row for row in rows if _stored(tree, row)]
         images, labels = tensors(*test_split.load(study.data, tree.problem.data), tree.problem.device)
-        with threads(os.cpu_count() or 1):
-            for row in track(rows, "Opening the test split", console=console, disable=not console.is_terminal):
+
+        one_at_a_time = Lock()
+
+        def open_split(row: Row) -> Row:
+            with one_at_a_time:  # weights that are missing are trained again, and torch has one random state
                 model = tree.network(tree.node(row[n.STEP_ID])).model
-                measured = accuracy(model, images, labels, tree.problem.data, tree.problem.device)
-                append(folder / n.CONFIRMED_FILE, {**row, n.TEST_ACCURACY: measured})
+            return {**row, n.TEST_ACCURACY: accuracy(model, images, labels, tree.problem.data, tree.problem.device)}
+
+        quiet = not console.is_terminal
+        # A network a core, as in the trials: threads that share one network wait for each other on a busy machine.
+        with ThreadPoolExecutor(_at_once(tree.problem), "confirm", torch.set_num_threads, (tree.problem.threads,)) as pool:
+            measured = pool.map(open_split, rows)
+            for row in track(measured, "Opening the test split", len(rows), console=console, disable=quiet):
+                append(folder / n.CONFIRMED_FILE, row)
     return len(rows)
+
+
+def _at_once(problem: Problem) -> int:
+    return max(1, (os.cpu_count() or 1) // problem.threads) if problem.device == "cpu" else 1
 
 
 def _waiting(study: Study, folder: Path) -> list[Row]:
     """The points that may be opened and haven't been: one row a step, the dense networks among them."""
     ledger = Ledger(folder, study.objectives, study.reference.accuracy_drop)
     named = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
-    done = {row[n.STEP_ID] for row in read_rows(folder / n.CONFIRMED_FILE)}
+    done = {str(row.get(n.STEP_ID)) for row in read_rows(folder / n.CONFIRMED_FILE)}
     return list({row[n.STEP_ID]: row for row in named if row[n.STEP_ID] not in done}.values())
 
 
 def _stored(tree: Tree, row: Row) -> bool:
-    record = tree.store.record(row[n.STEP_ID])
+    record = tree.known(row[n.STEP_ID])
     return record is not None and tree.store.weights(record) is not None

@@ -5,30 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.session import problem_of
+from search.session import problem_of, steps_of
+from search.snapshots import local_folder
 from search.study import load_study
 from trainables import names as n
 from trainables.export import export
 from trainables.names import InputError
 from trainables.store import Store
+from trainables.untrusted import check_links
 from trainables.walk import Tree
 
 
 def export_point(
-    folder: Path, point: str, target: Path, overrides: Sequence[str] = (), *, trusted: bool = False
+    place: str, point: str, target: Path, overrides: Sequence[str] = (), *, trusted: bool = False
 ) -> tuple[str, int]:
     """Write the network of a point, computed again if its weights weren't kept; returns (step id, bytes).
 
-    ``folder`` is a study's results; ``overrides`` are for what differs here, such as ``data.root``.
+    ``place`` is a study's folder or URL; ``overrides`` are for what differs here, such as ``data.root``.
     """
+    folder = local_folder(place)
     if not (folder / n.STUDY_FILE).exists():
         raise InputError(f"folder: {folder} holds no study; give results/<study>")
+    check_links(folder)
     if not target.parent.exists():
         raise InputError(f"--to: the folder {target.parent} doesn't exist; make it first")
     if target.is_dir():
         raise InputError(f"--to: {target} is a folder; name a file in it")
     study = load_study(folder / n.STUDY_FILE, overrides)
-    store = Store(folder / n.STEPS_FOLDER)
+    store = steps_of(study, folder)
     step_id = find_point(store, point, folder)
     tree = Tree(problem_of(study, trusted=trusted), store)
     return step_id, export(tree.network(tree.node(step_id)), tree.problem, target)

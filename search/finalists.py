@@ -37,6 +37,6 @@ def _scores(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tre
 
 
 def _changes(schedule: Schedule, tree: Tree) -> Sequence[float]:
-    dense = tree.store.record(tree.problem.root(schedule.seed).id)
-    records = [tree.store.record(node.id) for node in tree.chain(schedule)]
+    dense = tree.known(tree.problem.root(schedule.seed).id)
+    records = [tree.known(node.id) for node in tree.chain(schedule)]
     return [record[n.ACCURACY] - dense[n.ACCURACY] if record and dense else np.nan for record in records]

@@ -1,9 +1,11 @@
-"""What comes after the trials: latencies of the front, weights that need not stay, provenance."""
+"""What comes after the trials: latencies, weights that need not stay, provenance."""
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 
 from search.ledger import Ledger
@@ -11,25 +13,40 @@ from search.provenance import provenance
 from search.session import Session
 from trainables import names as n
 from trainables.latency import LatencyTable
-from trainables.store import to_json, write_atomically
+from trainables.storage import write_atomically
+from trainables.store import to_json
+from trainables.untrusted import parse_json, read
 
 
 def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -> None:
     """Measure what is measured in quiet, tidy the store, and write where the numbers come from."""
     study, tree = session.study, session.tree
-    table = LatencyTable(study.folder, tree.problem.threads)
-    rows = [*ledger.dense.values(), *ledger.front_rows()]
-    with console.status("Measuring the latency of the front, with nothing else running …"):
+    table = LatencyTable(study.place, tree.problem.threads)
+    # Every network of a sweep was asked for; of a search's, only the front is looked at.
+    rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
+    with console.status("Measuring latencies, with nothing else running …"):
         for row in rows:
             # Weights that were given back, or stayed on another host, are not computed again for a latency.
-            record = tree.store.record(row[n.STEP_ID])
-            if record is not None and table.find(row) is None and tree.store.weights(record) is not None:
+            record = tree.known(row[n.STEP_ID]) if table.find(row) is None else None
+            missing = record is not None and tree.store.weights(record) is not None
+            if missing and (tree.problem.device == "cpu" or torch.cuda.is_available()):  # a driver may have no GPU
                 table.of(row, tree)
-    ledger.rewrite({row[n.STEP_ID]: table.find(row) or {} for row in ledger.points})
+    found = {shape: table.find(row) or {} for shape, row in {row[n.SHAPE_ID]: row for row in ledger.points}.items()}
+    ledger.rewrite({row[n.STEP_ID]: found[row[n.SHAPE_ID]] for row in ledger.points})
     _discard(session, ledger)
     path = study.folder / n.PROVENANCE_FILE
-    before = json.loads(path.read_bytes()) if path.exists() else {}
-    write_atomically(path, to_json(provenance(session, ledger, before, seconds), indent=1))
+    write_atomically(path, to_json(provenance(session, ledger, _before(path), seconds), indent=1))
+
+
+def _before(path: Path) -> dict[str, Any]:
+    """What the last run wrote; nothing if it is damaged, because it is about to be written anew."""
+    try:
+        before = parse_json(read(path))
+    except (FileNotFoundError, ValueError):
+        return {}
+    kinds = {"first_run": str, "runs": int, "hours": int | float}
+    whole = isinstance(before, dict) and all(isinstance(before.get(name), kind) for name, kind in kinds.items())
+    return before if whole else {}
 
 
 def _discard(session: Session, ledger: Ledger) -> None:

@@ -19,7 +19,6 @@ STATES = {FAILED: n.FAILED, "stopped": n.STOPPED}
 
 def heal(rows: Iterable[FrozenTrial], session: Session, ledger: Ledger) -> None:
     """Write the lines that are missing of trials that have ended; Optuna hears of an end before ``trials.jsonl`` does."""
-    ledger.found_at_start(session.tree.store.ids())
     written = {row[n.TRIAL] for row in ledger.trials}
     for row in rows:
         if n.TRIAL not in row.user_attrs or not row.state.is_finished():
@@ -40,12 +39,12 @@ def heal(rows: Iterable[FrozenTrial], session: Session, ledger: Ledger) -> None:
 def _heal_points(trial: int, schedule: Schedule, session: Session, ledger: Ledger) -> None:
     tree = session.tree
     for number, node in enumerate(tree.chain(schedule), start=1):
-        if not ledger.has(trial, node.id) and tree.store.record(node.id) is not None:
-            ledger.add({**with_latency(tree.point(node, schedule, number), session), n.TRIAL: trial})
+        if not ledger.has(trial, node.id) and tree.known(node.id) is not None:
+            ledger.add({**with_latency(tree.point(node, schedule, number, trial), session), n.TRIAL: trial})
 
 
 def with_latency(point: Point, session: Session) -> Point:
     """The point with the latency that its gains are counted with, if that is an objective."""
     if "latency" not in session.study.objectives:
         return point
-    return point | LatencyTable(session.study.folder, session.tree.problem.threads).of(point, session.tree)
+    return point | LatencyTable(session.study.place, session.tree.problem.threads).of(point, session.tree)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import bisect
-import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,10 @@ import numpy as np
 
 from trainables import names as n
 from trainables.names import InputError, gains, reference
-from trainables.store import to_json, write_atomically
+from trainables.points import REQUIRED, fault_of
+from trainables.storage import write_atomically
+from trainables.store import to_json
+from trainables.untrusted import is_address, parse_json, read
 
 Row = dict[str, Any]
 
@@ -27,20 +29,20 @@ class Ledger:
         self._folder = folder
         self._objectives = tuple(objectives)
         self._accuracy_drop = accuracy_drop
-        self.trials: list[Row] = list(read_rows(folder / n.TRIALS_FILE))
+        self.trials: list[Row] = list(read_rows(folder / n.TRIALS_FILE, _trial_fault))
+        self.failed = sum(row[n.STATE] == n.FAILED for row in self.trials)
         self.points: list[Row] = []
         self.dense: dict[int, Row] = {}
         self.epochs_computed = 0
         self.steps_computed = 0
         self.steps_found = 0
         self._seen: set[tuple[int | None, str]] = set()
-        self._unpaid: set[str] = set()
         self._totals: dict[int, int] = {}
-        self._epochs_to: dict[str, int] = {}
+        self._alone = 0
         self._front: dict[str, list[float]] = {}
         self._history: list[tuple[int, float]] = []
-        for row in read_rows(folder / n.POINTS_FILE):
-            self._count(row)
+        for row in read_rows(folder / n.POINTS_FILE, self._point_fault):
+            self._count({name: row.get(name) for name in n.POINT_COLUMNS})
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Ledger:
         return self  # Tune copies its callbacks; the files stay the same
@@ -48,11 +50,6 @@ class Ledger:
     def add_dense(self, point: Row) -> None:
         """Put a dense network on record, once."""
         self.add({**point, n.TRIAL: None})
-
-    def found_at_start(self, step_ids: Iterable[str]) -> None:
-        """What the store holds when the driver starts: what no line has as computed, a run computed that was killed before
-        it could write the line. The first trial that finds such a step is charged with its epochs."""
-        self._unpaid = set(step_ids) - {row[n.STEP_ID] for row in self.points if not row[n.REUSED]}
 
     def has(self, trial: int, step_id: str) -> bool:
         """Whether this step of this trial is on record."""
@@ -63,15 +60,16 @@ class Ledger:
         row: Row = {name: point.get(name) for name in n.POINT_COLUMNS}
         if (row[n.TRIAL], row[n.STEP_ID]) in self._seen:
             return
-        if row[n.TRIAL] is not None and row[n.REUSED] and row[n.STEP_ID] in self._unpaid:
-            row |= {n.REUSED: False, n.EPOCHS: row[n.TOTAL_EPOCHS] - self._epochs_to.get(row[n.PARENT_ID], 0)}
         append(self._folder / n.POINTS_FILE, row)
         self._count(row)
 
     def add_trial(self, trial: int, state: str, schedule: Mapping[str, Any], reason: str | None = None) -> None:
-        """Append how a trial ended."""
+        """Append how a trial ended; what is on record already is not written twice."""
         row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
+        if row in self.trials:
+            return
         self.trials.append(row)
+        self.failed += state == n.FAILED
         append(self._folder / n.TRIALS_FILE, row)
 
     def rewrite(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
@@ -80,18 +78,30 @@ class Ledger:
             row.update(columns.get(row[n.STEP_ID], {}))
         write_atomically(self._folder / n.POINTS_FILE, b"".join(to_json(row) for row in self.points))
 
+    def _point_fault(self, row: Row) -> str | None:
+        """Why a row of points.jsonl can't be counted, or None if it can."""
+        columns = [n.OBJECTIVES[name].column for name in self._objectives]
+        if fault := fault_of(row, (*REQUIRED, n.EPOCHS, n.TOTAL_EPOCHS, *columns)):
+            return fault
+        addresses = {name: row.get(name) for name in (n.STEP_ID, n.SHAPE_ID)}
+        if path := next((name for name, value in addresses.items() if value is not None and not is_address(value)), None):
+            return f"{path} is {row[path]!r}, which is no address"
+        if none := next((name for name in columns if name != n.ACCURACY and not row[name]), None):
+            return f"{none} is 0, and an objective"
+        if row.get(n.TRIAL) is not None and row[n.SEED] not in self.dense:
+            return f"the dense network of seed {row[n.SEED]} doesn't come before it"
+        return None
+
     def _count(self, row: Row) -> None:
         self.points.append(row)
         self._seen.add((row[n.TRIAL], row[n.STEP_ID]))
-        self._epochs_to[row[n.STEP_ID]] = row[n.TOTAL_EPOCHS]
-        if not row[n.REUSED]:
-            self._unpaid.discard(row[n.STEP_ID])
         if row[n.TRIAL] is None:
             self.dense[row[n.SEED]] = row
             return
         self.epochs_computed += row[n.EPOCHS]
         self.steps_found += bool(row[n.REUSED])
         self.steps_computed += not row[n.REUSED]
+        self._alone += row[n.TOTAL_EPOCHS] - self._totals.get(row[n.TRIAL], 0)
         self._totals[row[n.TRIAL]] = row[n.TOTAL_EPOCHS]
         self._update_front(row)
         if row[n.EPOCHS]:
@@ -129,7 +139,7 @@ class Ledger:
     @property
     def epochs_saved(self) -> int:
         """What the trials' schedules would have cost one by one, less what was trained."""
-        return max(0, sum(self._totals.values()) - self.epochs_computed)
+        return max(0, self._alone - self.epochs_computed)
 
     def growth(self, epochs: int) -> float:
         """By what share the hypervolume grew over the last so many computed epochs; infinite before there are as many."""
@@ -139,36 +149,46 @@ class Ledger:
         before, now = self._history[since][1], self._history[-1][1]
         return now / before - 1 if before > 0 else math.inf if now > 0 else 0.0
 
-    @property
-    def failed(self) -> int:
-        """Trials that failed."""
-        return sum(row[n.STATE] == n.FAILED for row in self.trials)
-
     def front_rows(self) -> list[Row]:
         """One row for each member of the front, smallest reduction first."""
         by_id = {row[n.STEP_ID]: row for row in self.points if row[n.STEP] and row[n.STEP_ID] in self._front}
         return sorted(by_id.values(), key=lambda row: self._front[row[n.STEP_ID]][-1])
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a JSON-lines file; a last line that a crash cut off is removed from the file."""
-    if not path.exists():
-        return
+def _trial_fault(row: Row) -> str | None:
+    whole = row.get(n.STATE) in (n.COMPLETE, n.FAILED, n.STOPPED) and isinstance(row.get(n.SCHEDULE), dict)
+    return None if whole else "is no trial with its state and schedule"
+
+
+def read_rows(path: Path, fault_of_row: Callable[[Row], str | None] = lambda _: None) -> Iterator[Row]:
+    """The rows of a JSON-lines file; a last line that a crash cut off is removed from the file.
+
+    InputError naming the line if one isn't JSON, or ``fault_of_row`` finds something wrong with it.
+    """
     drop_torn_line(path)
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(_content(path).split(b"\n")[:-1], start=1):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            raise InputError(
-                f"{path}, line {number}: is not JSON; remove the line, its steps are found again in the store"
-            ) from None
+            row = parse_json(line)
+            fault = fault_of_row(row) if isinstance(row, dict) else "is no JSON object"
+        except ValueError:
+            fault = "is not JSON"
+        if fault:
+            raise InputError(f"{path}, line {number}: {fault}; remove the line, its steps are found again in the store")
+        yield row
 
 
 def drop_torn_line(path: Path) -> None:
     """Remove from the file a last line that a crash cut off, or the next line would be appended to its rest."""
-    whole, end, rest = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+    whole, end, rest = _content(path).rpartition(b"\n")
     if rest:
         os.truncate(path, len(whole + end))  # needs no room, which there may be none of
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return b""
 
 
 def append(path: Path, row: Row) -> None:

@@ -11,14 +11,16 @@ from typing import Any
 from ray import tune
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from search.ledger import Ledger
+from search.live_trials import forget_metrics
 from search.searcher import FrontSearch
 from search.study import SearchSettings
-from search.study_trainable import STOPS
+from search.study_trainable import NODE, STOPS, UNFIT
 from trainables import names as n
-from trainables.names import StoppedError
+from trainables.names import InputError, StoppedError
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines where there is no terminal to draw on."""
@@ -28,10 +30,16 @@ class Progress(tune.Callback):
     """Writes each result to the ledger and draws the state of the study."""
 
     def __init__(
-        self, ledger: Ledger, searcher: FrontSearch, settings: SearchSettings, trials: int | None, console: Console
+        self,
+        ledger: Ledger,
+        searcher: FrontSearch,
+        settings: SearchSettings,
+        trials: int | None,
+        console: Console,
+        nodes: dict[str, Any],
     ) -> None:
         self._ledger, self._settings, self._trials, self._console = ledger, settings, trials, console
-        self._searcher = searcher
+        self._searcher, self._nodes = searcher, nodes
         self._live: Live | None = None
         self._began = self._printed = time.monotonic()
         self._before = (len(ledger.trials), ledger.epochs_computed)
@@ -59,20 +67,26 @@ class Progress(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_i: Any) -> None:
         """A step is done, or none can be done any more."""
         if STOPS in result:
-            raise StoppedError(
-                f"storage: trial {trial.config[n.TRIAL]} can't write: {result[STOPS]}; make room or repair it"
-            )
+            raise StoppedError(f"storage: trial {trial.config[n.TRIAL]} can't go on: {result[STOPS]}")
+        if UNFIT in result:  # what it computed could not stand beside the others' points, so the study stops
+            raise InputError(f"--address: {result[UNFIT]}")
         if n.STEP in result:
             self._ledger.add(result)
             if not result[n.REUSED]:
                 trial.run_metadata.num_failures = 0  # only workers lost in a row count
                 self._dying.clear()
+        if NODE in result:
+            node = dict(result[NODE])
+            self._nodes[node.pop("host")] = node
         self._draw()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
-        """A trial's worker died, and it runs again."""
+        """A trial lost its worker, or the node under it, and will run again."""
         self._running.pop(trial.trial_id, None)
         self._dying.add(trial.config[n.TRIAL])
+        which = f"Trial {trial.config[n.TRIAL]} lost its worker and runs again"
+        self._console.print(f"[yellow]{which}:[/yellow] {escape(reason_of(trial))}")
+        self._draw()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """A trial has ended: well, or with a step that failed, for which the study goes on."""
@@ -96,6 +110,7 @@ class Progress(tune.Callback):
         self._running.pop(trial.trial_id, None)
         schedule = {key: value for key, value in trial.config.items() if key != n.TRIAL}
         self._ledger.add_trial(trial.config[n.TRIAL], state, schedule, reason)
+        forget_metrics(trial)
         self._draw()
 
     def stop(self) -> None:

@@ -34,6 +34,7 @@ def provenance(session: Session, ledger: Ledger, before: Mapping[str, Any], seco
         "hours": round(float(before.get("hours", 0.0)) + seconds / 3600, 4),
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
         "hardware": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
+        "nodes": {**before.get("nodes", {}), **session.nodes},
         "training": {"precision": problem.precision, "threads": problem.threads, "device": problem.device},
         "data": {
             "fingerprint": data.fingerprint,
@@ -48,8 +49,12 @@ def provenance(session: Session, ledger: Ledger, before: Mapping[str, Any], seco
 
 
 def _dense(session: Session, row: Mapping[str, Any]) -> dict[str, Any]:
-    record = session.tree.store.record(row[n.STEP_ID]) or {}
-    return {"step_id": row[n.STEP_ID], "sha256": record["checksums"][n.WEIGHTS_FILE], n.ACCURACY: row[n.ACCURACY]}
+    record = session.tree.known(row[n.STEP_ID]) or {}
+    return {
+        "step_id": row[n.STEP_ID],
+        "sha256": record.get("checksums", {}).get(n.WEIGHTS_FILE),
+        n.ACCURACY: row[n.ACCURACY],
+    }
 
 
 def code_hash() -> str:

@@ -7,23 +7,25 @@ minute for an answer of the daemon that has just ended.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import psutil
 
-SECONDS = 10.0
-"""So long after the driver's end the last of its processes may lose its parent."""
+INTERVAL = 1.0
+"""Seconds between two looks at what the driver has started, directly or not."""
+GRACE = 3.0
+"""Seconds in which Ray's processes may end on their own after the driver."""
 
 
 @contextmanager
 def reaper() -> Iterator[None]:
-    """Have the processes of Ray that are started inside end with this one, however it ends."""
-    waiting = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE)  # noqa: S603 - this very file
+    """Have the processes that are started inside end with this one, however it ends."""
+    waiting = subprocess.Popen([sys.executable, __file__, str(os.getpid())], stdin=subprocess.PIPE)  # noqa: S603 - this very file
     try:
         yield
     finally:
@@ -33,28 +35,28 @@ def reaper() -> Iterator[None]:
             waiting.communicate()
 
 
-def _orphans() -> Iterator[psutil.Process]:
-    """Ray's processes of this session whose parent was of this session too, and is no more."""
-    session = os.getsid(0)
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # it may end meanwhile
-            parent = process.ppid()
-            if os.getsid(process.pid) == session and (parent == 1 or os.getsid(parent) != session):
-                command = " ".join(process.cmdline())
-                if command.startswith("ray::") or "/ray/" in command:
-                    yield process
+def _descendants(roots: set[psutil.Process]) -> set[psutil.Process]:
+    """The living ones of these processes, and all that they have started and that still has its parent."""
+    found = {root for root in roots if root.is_running()}
+    for root in tuple(found):
+        with suppress(psutil.Error):  # it may end meanwhile
+            found |= set(root.children(recursive=True))
+    return found
 
 
 def main() -> None:
-    """Wait for the end of the pipe that the driver holds, and then for orphans."""
+    """Note what the driver starts until the pipe that it holds is closed, and end what is left of that."""
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # what ends the driver in a terminal is sent here too
         signal.signal(ignored, signal.SIG_IGN)
-    sys.stdin.read()
-    for _ in range(int(SECONDS)):
-        time.sleep(1)
-        for orphan in _orphans():
-            with suppress(psutil.Error):
-                orphan.kill()
+    driver, this = psutil.Process(int(sys.argv[1])), psutil.Process()
+    started: set[psutil.Process] = set()
+    while not select.select([sys.stdin], [], [], INTERVAL)[0]:
+        started = _descendants(started | {driver}) - {driver, this}
+    started = _descendants(started)
+    _, left = psutil.wait_procs(started, GRACE)
+    for process in _descendants(set(left)):
+        with suppress(psutil.Error):
+            process.kill()
 
 
 if __name__ == "__main__":

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,42 +22,58 @@ from search.finish import finish
 from search.healing import heal, with_latency
 from search.interrupts import second_interrupt_ends_at_once
 from search.ledger import Ledger, drop_torn_line
+from search.live_trials import LiveFifo
+from search.node_checks import agreed
+from search.nodes import AsManyAsFit, alive
 from search.progress import Progress
-from search.raylet import watched
-from search.reaper import reaper
+from search.ray_cluster import connected, local
+from search.rebuild import forget_untold, lost_trials
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
+from search.snapshots import Snapshots
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
-from search.study_trainable import LOST_IN_A_ROW, STORAGE_ERRORS, StudyTrainable
+from search.study_trainable import LOST_IN_A_ROW, STORAGE_ERRORS, StudyTrainable, describe
 from trainables import names as n
 from trainables.names import InputError, StoppedError
 from trainables.problem import Problem
 from trainables.settings import one_line
-from trainables.store import Store, write_atomically
+from trainables.storage import Place, UnreachableError, write_atomically
+from trainables.store import Store
 from trainables.walk import Tree
 
-RAY_QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-RAY_TAKES_ALL = {"TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
-"""A step that failed is a result without metrics."""
-RAY_STAYS_HERE = {"RAY_CHDIR_TO_TRIAL_DIR": "0"}
-"""Relative paths, such as a checkpoint's, mean the same in a worker as here."""
 SCRATCH = ".tune"
 
 
-def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
-    """Run the study to its end, from wherever it stands; returns its points. StoppedError if it can't go on here."""
-    session = prepare(study, trusted=trusted)
-    with _storage_errors(study), only_driver(study.folder):
+def run(study: Study, console: Console, *, trusted: bool = False, address: str | None = None) -> Ledger:
+    """Run the study to its end, from wherever it stands; returns its points.
+
+    StoppedError if it can't go on here. ``address`` is a Ray cluster's, HOST:PORT or auto; without it, Ray runs on this
+    machine alone.
+    """
+    with ExitStack() as connection:
+        cluster = connection.enter_context(connected(address, study)) if address else None
+        session = prepare(study, trusted=trusted, fastest=cluster.fastest if cluster else None)
+        connection.enter_context(_storage_errors(study))
+        with console.status("Looking whether another driver is at work …"):  # takes a while where one has died
+            held = connection.enter_context(only_driver(study.folder, study.place))
+        snapshots = connection.enter_context(Snapshots(study.folder, study.place, held))
+        forget_untold(study.folder)
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         check_roots(session, ledger)
+        if cluster:
+            terms = connection.enter_context(agreed(session, cluster, console))
+            nodes = {node.host: describe(machine) for node, machine in cluster.machines.items()}
+            session = replace(session, terms=terms, nodes=nodes)
         begin(session)
         _tell_refusals(session, console)
         started = time.monotonic()
         with ExitStack() as stack:
-            ended = _stage(session, ledger, console, stack)
+            ended = _stage(session, ledger, console, snapshots, stack)
             if ended and study.finalists is not None:  # an interrupted sweep has no finalists yet
-                ended = _stage(_with_finalists(session, study.finalists), ledger, console, stack)
+                ended = _stage(_with_finalists(session, study.finalists), ledger, console, snapshots, stack)
+        if not held():
+            raise InputError(f"storage: {study.place} was taken over by another driver; the steps of this one are kept")
         finish(session, ledger, console, time.monotonic() - started)
     if ended is None:
         raise KeyboardInterrupt  # Tune has kept it to itself
@@ -72,19 +85,22 @@ def run(study: Study, console: Console, *, trusted: bool = False) -> Ledger:
 def _storage_errors(study: Study) -> Iterator[None]:
     try:
         yield
+    except UnreachableError as error:
+        raise StoppedError(str(error)) from None
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             raise
         raise StoppedError(f"storage: {study.folder} can't be written: {one_line(error)}; make room or repair it") from None
 
 
-def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack) -> str | None:
+def _stage(session: Session, ledger: Ledger, console: Console, snapshots: Snapshots, stack: ExitStack) -> str | None:
     """Run what is left of a space or a sweep, and say what ended it, or None if it was interrupted.
 
     Ray is started only if something is left, once, and stays in ``stack``.
     """
     study = session.study
-    searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study))
+    lost = lost_trials(session.space, session.tree)
+    searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study), lost=lost)
     if _missing_roots(session):
         _ensure_ray(stack)
         _train_dense(session, console)
@@ -92,17 +108,17 @@ def _stage(session: Session, ledger: Ledger, console: Console, stack: ExitStack)
     heal(searcher.rows, session, ledger)
     if not searcher.finished:
         _ensure_ray(stack)
-        _run_trials(session, searcher, ledger, console)
+        _run_trials(session, searcher, ledger, console, snapshots)
     return None if searcher.interrupted else searcher.finished_because
 
 
-def _run_trials(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console) -> None:
+def _run_trials(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console, snapshots: Snapshots) -> None:
     """Run Tune until nothing is left; where Ray kills workers because memory is short, Tune itself ends with an error."""
     in_a_row = 0
     while not searcher.finished:
         before = ledger.steps_computed
         try:
-            _search(session, searcher, ledger, console)
+            _search(session, searcher, ledger, console, snapshots)
         except ray.exceptions.RayError as error:
             in_a_row = in_a_row + 1 if ledger.steps_computed == before else 0
             reason = str(error).partition("\n")[0]
@@ -117,7 +133,7 @@ def _run_trials(session: Session, searcher: FrontSearch, ledger: Ledger, console
 
 def _ensure_ray(stack: ExitStack) -> None:
     if not ray.is_initialized():
-        stack.enter_context(_ray())
+        stack.enter_context(local())
 
 
 def _with_finalists(session: Session, settings: FinalistSettings) -> Session:
@@ -140,7 +156,7 @@ def begin(session: Session) -> None:
 def _tell_refusals(session: Session, console: Console) -> None:
     for kind, reasons in session.refused.items():
         for reason in reasons.values():
-            console.print(f"[yellow]Left out:[/yellow] {kind} {reason}")
+            console.print(f"[yellow]Left out:[/yellow] {kind} {escape(reason)}")
 
 
 def _storage(study: Study) -> JournalStorage:
@@ -150,55 +166,36 @@ def _storage(study: Study) -> JournalStorage:
     lock = JournalFileOpenLock(file, grace_period=3)
     Path(f"{file}.lock").unlink(missing_ok=True)
     drop_torn_line(Path(file))
-    return JournalStorage(JournalFileBackend(file, lock_obj=lock))
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    """Ray on this machine alone: a bare ``init`` would attach to whatever cluster was last started here."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with _environment(RAY_QUIET | RAY_TAKES_ALL | RAY_STAYS_HERE), reaper(), ExitStack() as stack:
-        stack.callback(ray.shutdown)
-        stack.enter_context(watched())  # until before the shutdown
-        ray.init(address="local", log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        yield
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """These variables inside, and what was there before afterwards: a Tuner of the caller's own is not to see them."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
     try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        return JournalStorage(JournalFileBackend(file, lock_obj=lock))
+    except Exception as error:  # what Optuna raises on a damaged line can be anything
+        raise InputError(
+            f"{file}: cannot be read ({one_line(error)}); move it away, finished steps are found again in the store"
+        ) from error
 
 
 def _missing_roots(session: Session) -> list[int]:
     """The seeds whose dense network isn't in the store."""
-    store, problem = session.tree.store, session.tree.problem
-    return [seed for seed in session.seeds if store.record(problem.root(seed).id) is None]
+    tree = session.tree
+    return [seed for seed in session.seeds if tree.known(tree.problem.root(seed).id) is None]
 
 
 def _train_dense(session: Session, console: Console) -> None:
     """Train the dense network of each seed, several at a time."""
-    tree = session.tree
+    tree, resources = session.tree, session.study.resources
     shared = ray.put(tree.problem)
-    cores = min(ray.cluster_resources().get("CPU", 1), tree.problem.dense.threads)
-    task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=session.study.resources.gpu)
+    largest = max(node.cpu for node in alive() if node.room(resources))
+    # Where a trial doesn't fit, nobody looked whether the node can be relied on.
+    cores = max(resources.cpu, min(largest, tree.problem.dense.threads))
+    task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
     with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
         try:
-            ray.get([task.remote(shared, str(tree.store.folder), seed) for seed in _missing_roots(session)])
+            ray.get([task.remote(shared, tree.store.place, seed) for seed in _missing_roots(session)])
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, OSError):
+            if isinstance(error.cause, OSError | UnreachableError):
                 raise error.cause from None
             raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
-        except ray.exceptions.RayError as error:  # Ray has started the task three times more
+        except ray.exceptions.RayError as error:  # Ray has started the task several times more
             raise StoppedError(f"the dense network's worker died again and again: {one_line(error)}") from None
 
 
@@ -214,29 +211,32 @@ def _record_dense(session: Session, ledger: Ledger, console: Console) -> None:
         )
 
 
-def _dense_task(problem: Problem, folder: str, seed: int) -> None:
-    Tree(problem, Store(Path(folder))).record(problem.root(seed))
+def _dense_task(problem: Problem, place: Place, seed: int) -> None:
+    Tree(problem, Store(place)).record(problem.root(seed))
 
 
-def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console) -> None:
+def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console, snapshots: Snapshots) -> None:
     study, store = session.study, session.tree.store
-    dense = {seed: store.record(session.tree.problem.root(seed).id) for seed in session.seeds}
-    contents = {record["id"]: store.weights(record) for record in dense.values() if record}
+    dense = [session.tree.record(session.tree.problem.root(seed)) for seed in session.seeds]
+    contents = {record["id"]: store.weights(record) for record in dense}
     trainable = tune.with_parameters(
-        StudyTrainable, problem=session.tree.problem, folder=str(store.folder.absolute()), dense=contents,
-        objectives=study.objectives,
+        StudyTrainable, problem=session.tree.problem, folder=store.place, dense=contents,
+        objectives=study.objectives, terms=session.terms,
     )  # fmt: skip
     resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
-    progress = Progress(ledger, searcher, study.search, session.space.size or study.search.trials, console)
+    trials = session.space.size or study.search.trials
+    progress = Progress(ledger, searcher, study.search, trials, console, session.nodes)
     with _scratch(study.folder) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=_at_once(study)
+                search_alg=AsManyAsFit(searcher, study.resources), scheduler=LiveFifo(), num_samples=-1, reuse_actors=True
             ),
             run_config=tune.RunConfig(
-                name="trials", storage_path=str(scratch), verbose=0, callbacks=[progress],
+                name="trials", storage_path=str(scratch), verbose=0, callbacks=[progress, snapshots],
                 failure_config=tune.FailureConfig(max_failures=LOST_IN_A_ROW),
+                # Of a checkpoint, though there is nothing in ours, Tune would see to it that all nodes share its folder.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )  # fmt: skip
         try:
@@ -264,15 +264,6 @@ def _scratch(folder: Path) -> Iterator[Path]:
 def _cause(error: BaseException) -> BaseException:
     """What our own code raised in Tune's callbacks, of which Tune makes an error of its own."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, StoppedError | OSError):
+    while cause is not None and not isinstance(cause, StoppedError | InputError | OSError):
         cause = cause.__cause__ or cause.__context__
     return cause or error
-
-
-def _at_once(study: Study) -> int:
-    """As many trials as fit on the machine or cluster."""
-    have = ray.cluster_resources()
-    fits = [have.get("CPU", 1) / study.resources.cpu]
-    if study.resources.gpu:
-        fits.append(have.get("GPU", 0) / study.resources.gpu)
-    return max(1, math.floor(float(min(fits))))

@@ -9,7 +9,7 @@ twice in the sampler's densities.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -72,13 +72,16 @@ class Asked:
 
 
 class FrontSearch(OptunaSearch):
-    """Asks Optuna for schedules, tells it every point, and knows when to stop."""
+    """Asks Optuna for schedules, tells it every point, and knows when to stop.
+
+    A study that begins takes up ``lost`` trials first, of which it has nothing left but their steps.
+    """
 
     _ot_study: Any
 
     def __init__(
         self, space: Space, settings: SearchSettings, tree: Tree, ledger: Ledger, objectives: tuple[str, ...],
-        storage: BaseStorage, clock: Callable[[], float] = time.monotonic,
+        storage: BaseStorage, clock: Callable[[], float] = time.monotonic, lost: Iterable[FrozenTrial] = (),
     ) -> None:  # fmt: skip
         # OptunaSearch enqueues starting points at every start; here they are enqueued once in a study's life.
         self._gain_metrics = metrics = [gain_metric(name) for name in objectives]
@@ -92,15 +95,20 @@ class FrontSearch(OptunaSearch):
         self._under_way: dict[str, Asked] = {}
         self._died: dict[str, Asked] = {}
         self.finished_because: str | None = None
+        if space.size is None and not self._ot_study.get_trials(deepcopy=False):
+            for row in lost:
+                self._ot_study.add_trial(row)
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
+        self._waiting = sum(row.state == TrialState.WAITING for row in asked)
         if space.size is not None or settings.starting_points:
             for params in space.starting_points()[len(asked) :]:  # a sweep may have grown, or a crash cut this off
                 self._ot_study.enqueue_trial(params)
-        self._told = {row.user_attrs[n.STEP_ID] for row in rows if row.state == TrialState.COMPLETE}
+                self._waiting += 1
+        self._told = {row.user_attrs.get(n.STEP_ID) for row in rows if row.state == TrialState.COMPLETE}
         self._given_up = {row.user_attrs[GIVEN_UP] for row in rows if GIVEN_UP in row.user_attrs}
         self._asks = sum(row.state != TrialState.WAITING for row in asked)
-        self._started = sum(n.TRIAL in row.user_attrs for row in rows)
+        self._started = max((row.user_attrs.get(n.TRIAL, -1) for row in rows), default=-1) + 1
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING and space.holds(params_of(row))]
 
     @property
@@ -153,7 +161,16 @@ class FrontSearch(OptunaSearch):
     def _ask(self, trial_id: str, sampler: str) -> dict[str, Any] | None:
         self._ot_study.sampler = self._sampler_of(sampler, self._asks)
         self._asks += 1
-        return self._propose(self._ot_study.ask(), trial_id)
+        return self._propose(self._next_row(), trial_id)
+
+    def _next_row(self) -> Trial:
+        """Optuna's next row. Its own ``ask`` looks through all rows for one that waits; only those enqueued here do."""
+        study: optuna.Study = self._ot_study
+        if self._waiting:
+            self._waiting -= 1
+            return study.ask()
+        study._thread_local.cached_all_trials = None
+        return Trial(study, study._storage.create_new_trial(study._study_id))
 
     def _sampler_of(self, name: str, ask: int) -> BaseSampler:
         tree = self._step_tree if name == TREE else None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from search.ledger import Ledger
 from search.space import (
@@ -32,9 +31,13 @@ from trainables.names import InputError
 from trainables.network import Network, encode
 from trainables.problem import Problem
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
+from trainables.storage import Held, HeldError, Place, is_url, open_storage
 from trainables.store import Store
-from trainables.training import fastest_precision
+from trainables.training import Precision, fastest_precision
 from trainables.walk import Tree
+
+if TYPE_CHECKING:
+    from search.nodes import Terms
 
 LOCK_FILE = "driver.lock"
 FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "resources.cpu", "device": "resources.gpu"}
@@ -43,20 +46,29 @@ FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "res
 
 @dataclass(frozen=True)
 class Session:
-    """A study made ready to run: everything that could be wrong with it has been looked at."""
+    """A study made ready to run: everything that could be wrong with it has been looked at.
+
+    On a cluster, ``terms`` are what a node must fulfil, and ``nodes`` is the hardware of those that did, by host.
+    """
 
     study: Study
     tree: Tree
     space: Space
     seeds: tuple[int, ...]
     refused: dict[str, dict[str, str]]
+    terms: Terms | None = None
+    nodes: dict[str, Any] = field(default_factory=dict)
 
 
-def prepare(study: Study, *, trusted: bool = False) -> Session:
-    """Load the data, build the network and check the study against both; InputError before anything is written."""
+def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = None) -> Session:
+    """Load the data, build the network and check the study against both; InputError before anything is written.
+
+    ``fastest`` is the precision that is fast where the trials will run, if that is not this machine.
+    """
     check_folder(study)
-    _check_resources(study)
-    problem = problem_of(study, trusted=trusted)
+    if fastest is None:
+        _check_resources(study)
+    problem = problem_of(study, trusted=trusted, fastest=fastest)
     schedules = study.schedules()
     for schedule in schedules:
         problem.check(schedule)
@@ -67,10 +79,16 @@ def prepare(study: Study, *, trusted: bool = False) -> Session:
         for kind, reason in ((kind, reason) for kind, by in refused.items() for reason in by.values()):
             raise InputError(f"sweep: {kind} {reason}; leave it out")
         space = Sweep(schedules)
-    tree = Tree(problem, Store(study.folder / n.STEPS_FOLDER))
+    tree = Tree(problem, steps_of(study, study.folder))
     seeds = tuple(sorted({schedule.seed for schedule in schedules})) or (0,)
     _check_disk(study, tree)
     return Session(study, tree, space, seeds, refused)
+
+
+def steps_of(study: Study, folder: Path) -> Store:
+    """The steps of the study whose own files are in ``folder``."""
+    place = study.place_of(folder)
+    return Store(f"{place if is_url(place) else folder.absolute()}/{n.STEPS_FOLDER}")  # workers may run in another folder
 
 
 def _check_resources(study: Study) -> None:
@@ -107,14 +125,16 @@ def _refuse_retraining(retrain: str, space: FamilySpace, problem: Problem) -> st
     return None
 
 
-def problem_of(study: Study, *, trusted: bool) -> Problem:
-    """The study's data and network, ready for schedules."""
+def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None) -> Problem:
+    """The study's data and network, ready for schedules; ``fastest`` as in :func:`prepare`."""
     device = "cuda" if study.resources.gpu > 0 else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"resources.gpu: {study.resources.gpu:g}, but torch finds no GPU here; set it to 0")
+    if fastest is None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError(f"resources.gpu: {study.resources.gpu:g}, but torch finds no GPU here; set it to 0")
+        fastest = fastest_precision(device)
     problem = Problem(
         data.load(study.data), study.model, study.dense, study.retraining, study.regularisation,
-        precision=fastest_precision(device) if study.precision == "auto" else study.precision,
+        precision=fastest if study.precision == "auto" else study.precision,
         threads=max(1, math.floor(study.resources.cpu)), device=device, trusted=trusted,
     )  # fmt: skip
     problem.check_network()
@@ -134,14 +154,15 @@ def _refusals(study: Study, problem: Problem) -> dict[str, dict[str, str]]:
 
 def _check_disk(study: Study, tree: Tree) -> None:
     """InputError if the weights that the study may still write can't fit on the disk, kept at its end or not."""
+    free = tree.store.storage.free()
+    if free is None:
+        return
     one = len(encode(Network(tree.problem.build())))
     steps = sum(s.steps for s in study.schedules()) or 3 * (study.search.trials or 100)
     needed = one * max(0, steps - len(tree.store.ids()))
-    there = next(folder for folder in study.folder.absolute().parents if folder.exists())
-    free = shutil.disk_usage(there).free
     if needed > free:
         raise InputError(
-            f"storage: {study.folder} needs up to {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"storage: {study.place} needs up to {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "run fewer trials, or choose another storage"
         )
 
@@ -149,31 +170,35 @@ def _check_disk(study: Study, tree: Tree) -> None:
 def check_roots(session: Session, ledger: Ledger) -> None:
     """InputError if what a dense network depends on has changed since: its schedules would start from another one."""
     for seed, row in ledger.dense.items():
-        record, root = session.tree.store.record(row[n.STEP_ID]), session.tree.problem.root(seed)
+        record, root = session.tree.known(row[n.STEP_ID]), session.tree.problem.root(seed)
         if record is None or record["id"] == root.id:
             continue
-        key = next(key for key in root.settings if root.settings[key] != record["settings"].get(key))
-        old, new = record["settings"].get(key), root.settings[key]
+        before = record["settings"]
+        key = next(key for key in {**root.settings, **before} if root.settings.get(key) != before.get(key))
+        old, new = before.get(key), root.settings.get(key)
         raise InputError(
-            f"{FIELDS.get(key, key)}: the dense network in {session.study.folder} was made with {key} {old!r}, and now it "
+            f"{FIELDS.get(key, key)}: the dense network in {session.study.place} was made with {key} {old!r}, and now it "
             f"is {new!r}; undo the change, or choose another `name`"
         )
 
 
 @contextmanager
-def only_driver(folder: Path) -> Iterator[None]:
-    """Hold the study's folder; a second driver is refused, and a dead one's hold is gone with it."""
+def only_driver(folder: Path, place: Place | None = None) -> Iterator[Held]:
+    """Hold the study's folder, and its URL if it has one; a second driver is refused, and a dead one's hold passes on."""
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / LOCK_FILE
     try:
-        with FileLock(lock, timeout=0):
-            lock.write_text(f"{os.getpid()}\n")
-            yield
-    except Timeout:
-        holder = lock.read_text().strip()
-        raise InputError(f"storage: {folder} is being run by process {holder}; wait for it, or stop it") from None
+        with _driving(place) if place and is_url(place) else nullcontext(lambda: True) as held, _driving(folder):
+            yield held
     finally:
         if made:
             with suppress(OSError):
                 folder.rmdir()  # only if nothing was put there
+
+
+@contextmanager
+def _driving(place: Place) -> Iterator[Held]:
+    try:
+        with open_storage(place).claim(LOCK_FILE, wait=False) as held:
+            yield held
+    except HeldError as error:
+        raise InputError(f"storage: {place} is being run by {error}; wait for it, or stop it") from None

@@ -124,6 +124,9 @@ class Space(Protocol):
     def prefix(self, params: Params, steps: int) -> Params:
         """The parameters of the schedule cut off after ``steps`` steps."""
 
+    def params(self, schedule: Schedule) -> Params:
+        """The parameters that stand for a schedule."""
+
 
 class SearchSpace:
     """Geometric schedules of one or both families."""
@@ -211,6 +214,14 @@ class SearchSpace:
         """The same schedule with fewer steps, which is a schedule of the space itself."""
         return {**params, f"{params['family']}.steps": steps}
 
+    def params(self, schedule: Schedule) -> Params:
+        """The parameters that stand for a schedule of the space."""
+        fields = ["importance", "scope", "step_ratio", "retrain", "steps"]
+        fields += [] if schedule.retrain == "weight_rewind" else ["fine_tune_epochs"]
+        if isinstance(schedule, StructuredSchedule):
+            fields += ["round_to", "pruner", *([] if schedule.pruner == "base" else ["sparse_epochs"])]
+        return {"family": schedule.family} | {f"{schedule.family}.{name}": getattr(schedule, name) for name in fields}
+
 
 class Sweep:
     """A fixed list of schedules, run in its order. The list may grow at its end, never change before it."""
@@ -240,6 +251,10 @@ class Sweep:
     def prefix(self, params: Params, steps: int) -> Params:
         """The same schedule, broken off after ``steps`` steps."""
         return {**params, "steps": steps}
+
+    def params(self, schedule: Schedule) -> Params:
+        """The number of the schedule in the list."""
+        return {"schedule": self._schedules.index(schedule), "steps": schedule.steps}
 
 
 def without(settings: SpaceSettings, refused: Mapping[str, Mapping[str, str]]) -> SpaceSettings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,10 +19,19 @@ from trainables.models import ModelSettings
 from trainables.names import InputError
 from trainables.schedule import FAMILIES, RetrainSettings, Schedule
 from trainables.settings import Settings, nearest, one_of, parse
+from trainables.storage import Folder, Place, is_url, open_storage
 from trainables.structured import RegularisationSettings
 from trainables.training import DenseSettings
+from trainables.untrusted import check_links, parse_yaml, read
+
+LOCAL = "results"
+"""The folder that holds the drivers' own files where the storage is a URL."""
 
 OBJECTIVE = Annotated[str, AfterValidator(one_of(n.OBJECTIVES))]
+
+
+def _without_file_scheme(storage: str) -> str:
+    return storage.removeprefix("file://")
 
 
 class ReferenceSettings(Settings):
@@ -65,11 +73,19 @@ class FinalistSettings(Settings):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, description="the fresh seeds")
 
 
+def _shareable(gpu: float) -> float:
+    if gpu > 1 and gpu != int(gpu):
+        raise ValueError("a part of a GPU, or whole ones")
+    return gpu
+
+
 class ResourceSettings(Settings):
     """What one trial takes; as many trials run at once as fit."""
 
     cpu: float = Field(1, gt=0, description="processor cores a trial; also its threads")
-    gpu: float = Field(0, ge=0, description="GPUs a trial, fractions allowed; 0 trains on the CPU")
+    gpu: Annotated[float, AfterValidator(_shareable)] = Field(
+        0, ge=0, description="GPUs a trial, fractions allowed; 0 trains on the CPU"
+    )
 
 
 class Study(Settings):
@@ -99,7 +115,9 @@ class Study(Settings):
     search: SearchSettings = SearchSettings()
     resources: ResourceSettings = ResourceSettings()
     keep: Literal["all", "front", "none"] = Field("all", description="whose weights stay on disk when the study has ended")
-    storage: str = Field("results", description="folder that holds the folders of results")
+    storage: Annotated[str, AfterValidator(_without_file_scheme)] = Field(
+        "results", description="folder that holds the folders of results, or s3://bucket/prefix or gs://bucket/prefix"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -113,8 +131,17 @@ class Study(Settings):
 
     @property
     def folder(self) -> Path:
-        """Where this study's results go."""
-        return Path(self.storage) / self.name
+        """Where the driver keeps its own files; the steps are there too, unless the storage is a URL."""
+        return Path(LOCAL if is_url(self.storage) else self.storage) / self.name
+
+    @property
+    def place(self) -> Place:
+        """Where the steps are, and copies of the driver's files: the folder, or a URL."""
+        return self.place_of(self.folder)
+
+    def place_of(self, folder: Path) -> Place:
+        """The place of the steps if the driver's own files are in ``folder``, which may have been moved."""
+        return f"{self.storage.rstrip('/')}/{self.name}" if is_url(self.storage) else folder
 
     def schedules(self) -> list[Schedule]:
         """The schedules of a sweep, in order and each once; InputError if one of them is wrong."""
@@ -155,18 +182,22 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; tags that would build objects are refused by the safe loader."""
+    """A YAML file that holds a mapping of plain data."""
     try:
-        raw = yaml.safe_load(path.read_text())
+        return _mapping(read(path), str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such study file; presets are in search/studies/") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{path}: can't be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f", line {place.line + 1}" if place else ""
-        raise InputError(f"{path}{line}: is not valid YAML ({getattr(error, 'problem', 'syntax')}); correct it") from None
-    except (ValueError, RecursionError) as error:  # a date that is none, brackets without end
+
+
+def _mapping(content: bytes, path: str) -> dict[str, Any]:
+    """The mapping of plain data that YAML from ``path`` holds."""
+    try:
+        raw = parse_yaml(content.decode())
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: can't be read ({error}); give a YAML file") from None
+    except ValueError as error:
         raise InputError(f"{path}: is not valid YAML ({error}); correct it") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: holds {type(raw).__name__}, not keys and values; see search/studies/ for examples")
@@ -178,9 +209,9 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if not equals or not path:
         raise InputError(f"--set {override!r}: is not key=value, for example --set search.trials=20")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise InputError(f"--set {override!r}: the value is not valid YAML; quote it") from None
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"--set {override!r}: the value is not valid YAML ({error}); quote it") from None
     *sections, key = path.split(".")
     for section in sections:
         if not isinstance(raw.get(section), dict):
@@ -195,19 +226,32 @@ def to_yaml(study: Study) -> str:
 
 
 def check_folder(study: Study) -> None:
-    """InputError if the study's folder holds other settings, or can't be written."""
-    written = study.folder / n.STUDY_FILE
+    """InputError if the study's folder or URL holds other settings, or can't be written."""
+    folder, written = study.folder, study.folder / n.STUDY_FILE
+    if folder.is_dir():
+        check_links(folder)
     if written.exists():
         before = parse(Study, read_yaml(written), str(written))
-        for key, (old, new) in _differences(before.model_dump(mode="json"), study.model_dump(mode="json")):
+        _check_same(before, study, str(folder))
+        if before.storage != study.storage and (is_url(before.storage) or is_url(study.storage)):
             raise InputError(
-                f"{key}: {new!r}, but {study.folder} holds a study with {old!r}; choose another `name`, or remove it"
+                f"storage: {study.storage!r}, but {folder} belongs to a study with its steps in {before.storage!r}; "
+                f"choose another `name`, or move {folder} away"
             )
-    elif study.folder.is_file() or (study.folder.is_dir() and any(study.folder.iterdir())):
-        raise InputError(f"storage: {study.folder} is not empty and holds no study; choose another `name` or `storage`")
-    parent = next(folder for folder in (study.folder, *study.folder.absolute().parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"storage: {parent} can't be written; choose another `storage`")
+    elif folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / n.STEPS_FOLDER).exists()):
+        raise InputError(f"storage: {folder} is not empty and holds no study; choose another `name` or `storage`")
+    Folder(folder).check()
+    if is_url(study.place):
+        remote = open_storage(study.place)
+        remote.check()
+        if content := remote.read(n.STUDY_FILE):
+            file = f"{study.place}/{n.STUDY_FILE}"
+            _check_same(parse(Study, _mapping(content, file), file), study, str(study.place))
+
+
+def _check_same(before: Study, study: Study, where: str) -> None:
+    for key, (old, new) in _differences(before.model_dump(mode="json"), study.model_dump(mode="json")):
+        raise InputError(f"{key}: {new!r}, but {where} holds a study with {old!r}; choose another `name`, or remove it")
 
 
 BUDGETS = tuple(f"search.{name}" for name in ("trials", "epochs", "minutes", "stall_epochs", "stall_share"))

@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import asdict
 from typing import Any
 
+import ray
 import torch
 
+from search.nodes import Terms, this_machine, unfit
 from trainables import names as n
 from trainables.settings import one_line
+from trainables.storage import UnreachableError
 from trainables.trainable import PruningTrainable
 
-LOST_IN_A_ROW = 3
-"""So often may a trial lose its worker, before it has finished one more step, and run again."""
-STOPS = "stops"
-"""The key of a result that is no step: why the study has to stop."""
+LOST_IN_A_ROW = 5
+"""So often may a trial lose its worker, or the node under it, before it has finished one more step, and run again."""
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 """What every later step would run into too, until somebody makes room or repairs the disk."""
 
+# What a result carries instead of a point, because the study has to stop, or beside it.
+STOPS = "stops"
+UNFIT = "unfit"
+NODE = "node"
+
 
 class StudyTrainable(PruningTrainable):
-    """One trial of a study."""
+    """One trial of a study; ``terms`` are looked at again, because a node may have joined late."""
+
+    def setup(self, config: dict[str, Any], *args: Any, terms: Terms | None = None, **shared: Any) -> None:
+        """``terms`` are None where all runs on the driver's own machine."""
+        self._unfit, self._node = None, {}
+        if terms is not None:
+            host = ray.util.get_node_ip_address()
+            reason = unfit(terms)
+            self._unfit = f"node {host} {reason}" if reason else None
+            self._node = {NODE: {"host": host, **describe(this_machine(terms.device))}}
+        super().setup(config, *args, **shared)
 
     def step(self) -> dict[str, Any]:
         """One pruning step; its error is told as a result, because the next worker would run into it again."""
+        if self._unfit:
+            return {UNFIT: self._unfit, "done": True}
         try:
-            return super().step()
+            return super().step() | self._node
         except torch.AcceleratorError:
             raise  # the GPU is of no use to this process any more, so another one tries
         except Exception as error:
-            stops = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
-            return {STOPS if stops else n.REASON: f"{type(error).__name__}: {one_line(error)}", "done": True}
+            told = f"{type(error).__name__}: {one_line(error)}"
+            if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+                return {STOPS: f"{told}; make room or repair it", "done": True}
+            return {STOPS if isinstance(error, UnreachableError) else n.REASON: told, "done": True}
+
+
+def describe(machine: Any) -> dict[str, Any]:
+    """A machine's hardware, as provenance keeps it."""
+    return {name: value for name, value in asdict(machine).items() if name in ("processor", "gpu")}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from tests.s3_server import CREDENTIALS, make_bucket, s3_server
 from trainables.data import Data, DataSettings, load
 from trainables.models import ModelSettings
 from trainables.problem import Problem
+from trainables.storage import Place
 from trainables.store import Store
 from trainables.training import DenseSettings
 from trainables.walk import Tree
@@ -81,3 +84,31 @@ def problem(data: Data) -> MakeProblem:
 @pytest.fixture
 def tree(problem: MakeProblem, tmp_path: Path) -> Tree:
     return Tree(problem(), Store(tmp_path / "steps"))
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket, which this process and its children can reach."""
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint, "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    make_bucket(s3_endpoint, name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where steps are stored: a folder, and a bucket."""
+    return tmp_path / "steps" if request.param == "folder" else f"{request.getfixturevalue('bucket')}/a study/steps"
+
+
+@pytest.fixture
+def stored(problem: MakeProblem, place: Place) -> Tree:
+    """A tree in a folder, and one in a bucket."""
+    return Tree(problem(), Store(place))

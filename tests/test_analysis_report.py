@@ -169,7 +169,8 @@ def test_of_the_project_only_the_vocabulary_is_imported() -> None:
     imported = "import sys, analysis.__main__; print(*sys.modules)"
     command = [sys.executable, "-c", imported]
     loaded = set(subprocess.check_output(command, cwd=ANALYSIS.parent, text=True).split())  # noqa: S603
-    assert {name for name in loaded if name.startswith("trainables")} == {"trainables", "trainables.names"}
+    shared = {"trainables", *(f"trainables.{module}" for module in ("names", "points", "untrusted"))}
+    assert {name for name in loaded if name.startswith("trainables")} == shared
     assert not loaded & {"search", "ray", "torch", "optuna"}
 
 

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("search", "trainables", "analysis")
 FILES = {str(file.relative_to(ROOT)): file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))}
-NAMES = "trainables.names"
+# All of trainables that analysis may import: the vocabulary, and the checks of what it reads.
+SHARED = ("trainables.names", "trainables.points", "trainables.untrusted")
 
 
 def tree_of(file: Path) -> ast.Module:
@@ -51,8 +52,7 @@ def test_there_is_something_to_look_at() -> None:
 def test_analysis_reads_what_is_on_disk_and_imports_nothing_that_made_it() -> None:
     for file, names in within("analysis"):
         assert not of(names, "search", "ray", "torch", "torchvision", "torch_pruning"), file
-        allowed = {name for name in of(names, "trainables") if name == NAMES or name.startswith(f"{NAMES}.")}
-        assert of(names, "trainables") == allowed, file
+        assert all(name.startswith(SHARED) for name in of(names, "trainables")), file
 
 
 def test_trainables_know_neither_who_asks_nor_who_reads() -> None:
@@ -70,9 +70,26 @@ def test_search_never_imports_analysis() -> None:
         assert not of(names, "analysis"), file
 
 
-def test_the_names_need_the_standard_library_alone() -> None:
-    outside = {name.split(".")[0] for name in imported(FILES["trainables/names.py"])} - set(sys.stdlib_module_names)
-    assert outside == set()
+def test_the_test_split_is_opened_by_one_module_alone() -> None:
+    """What reads test images is in ``trainables.test_split``, and nothing but ``search.confirm`` can reach it."""
+    split = "trainables.test_split"
+    assert [file for file in FILES if any(name.startswith(split) for name in imported(FILES[file]))] == [
+        "search/confirm.py"
+    ]
+    users = {
+        name for names in (imported(FILES[file]) for file in FILES) for name in names if name.startswith("search.confirm")
+    }
+    assert users == {"search.confirm.confirm"}  # the command line's one entry
+    for file in set(FILES) - {"trainables/test_split.py"}:
+        keywords = {(word.arg, ast.unparse(word.value)) for _, call in calls(FILES[file]) for word in call.keywords}
+        assert ("train", "False") not in keywords, f"{file} reads torchvision's test images"
+
+
+@pytest.mark.parametrize("module", SHARED)
+def test_what_is_shared_needs_the_standard_library_and_yaml_alone(module: str) -> None:
+    names = imported(FILES[f"{module.replace('.', '/')}.py"])
+    assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) <= {"yaml", "trainables"}
+    assert all(name.startswith(("trainables.names", "trainables.untrusted")) for name in of(names, "trainables"))
 
 
 def test_nothing_imports_the_tests_or_the_benchmarks() -> None:

@@ -100,7 +100,7 @@ def test_files_that_are_none_are_refused(tree: Tree, tmp_path: Path) -> None:
     root = tree.problem.root(0)
     tree.record(root)
     with pytest.raises(InputError, match="step of a study"):
-        load(tree.store.folder / root.id / n.WEIGHTS_FILE)
+        load(Path(tree.store.place) / root.id / n.WEIGHTS_FILE)
 
 
 def without(key: str) -> Callable[[dict[str, Any]], object]:

@@ -30,7 +30,7 @@ def _short_and_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def table(tree: Tree) -> LatencyTable:
-    return LatencyTable(tree.store.folder.parent, 1)
+    return LatencyTable(Path(tree.store.place).parent, 1)
 
 
 def masked(tree: Tree) -> Point:
@@ -38,7 +38,7 @@ def masked(tree: Tree) -> Point:
 
 
 def files(tree: Tree) -> list[Path]:
-    return sorted((tree.store.folder.parent / n.LATENCY_FOLDER).iterdir())
+    return sorted((Path(tree.store.place).parent / n.LATENCY_FOLDER).iterdir())
 
 
 def forbid_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_a_shape_is_measured_once(tree: Tree, table: LatencyTable, monkeypatch: 
     assert all(math.isfinite(value) and value > 0 for value in first.values())
     forbid_measuring(monkeypatch)
     assert table.of(point, tree) == table.find(point) == first
-    assert LatencyTable(tree.store.folder.parent, 1).of(point, tree) == first
+    assert LatencyTable(Path(tree.store.place).parent, 1).of(point, tree) == first
     assert len(files(tree)) == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,8 +147,8 @@ def test_structured_round_trip_after_several_steps(tree: Tree) -> None:
 def test_stored_bytes_are_those_on_disk(schedule: Any, tree: Tree) -> None:
     (point,) = walk(schedule, tree)
     (node,) = tree.chain(schedule)
-    size = (tree.store.folder / node.id / n.WEIGHTS_FILE).stat().st_size
-    dense = (tree.store.folder / node.root.id / n.WEIGHTS_FILE).stat().st_size
+    size = (Path(tree.store.place) / node.id / n.WEIGHTS_FILE).stat().st_size
+    dense = (Path(tree.store.place) / node.root.id / n.WEIGHTS_FILE).stat().st_size
     assert point["stored_bytes"] == size
     assert point["compression"] == dense / size > 1
 

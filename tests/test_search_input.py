@@ -171,6 +171,7 @@ SETTINGS: dict[str, Case] = {
         ("fine_tune_epochs", "3", "dense.epochs 2", "at most"),
     ),
     "more cores than there are": Case(top(resources={"cpu": 4096}), ("resources.cpu", "4096", "lower it")),
+    "one and a half GPUs": Case(top(resources={"gpu": 1.5}), ("resources.gpu", "1.5", "whole ones")),
     "more GPUs than there are": Case(top(resources={"gpu": 64}), ("resources.gpu", "64")),
     "fewer images than classes": Case(change(data={"limit": 3}), ("data.limit", "3", "raise the limit")),
 }  # fmt: skip
@@ -210,7 +211,7 @@ def test_a_study_file_that_is_none(
 
 def test_a_study_file_that_is_missing_a_folder_or_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such study file; presets are in search/studies/" in refusal(["run", str(tmp_path / "no.yaml")], capsys)
-    assert "can't be read" in refusal(["run", str(tmp_path)], capsys)
+    assert "no such study file" in refusal(["run", str(tmp_path)], capsys)
     (tmp_path / "image.yaml").write_bytes(b"\x89PNG\xff")
     assert "can't be read" in refusal(["run", str(tmp_path / "image.yaml")], capsys)
 

@@ -17,14 +17,14 @@ from trainables.names import InputError
 OBJECTIVES = ("accuracy", "compression")
 DENSE: dict[str, Any] = {
     n.STEP: 0, n.STEP_ID: "dense", n.FAMILY: n.DENSE, n.SEED: 0, n.ACCURACY: 0.9, n.COMPRESSION: 1.0, n.MACS: 800,
-    n.EPOCHS: 30, n.TOTAL_EPOCHS: 0, n.REUSED: False,
+    n.EPOCHS: 30, n.TOTAL_EPOCHS: 0, n.REUSED: False, n.SPARSITY: 0.0,
 }  # fmt: skip
 
 
 def point(step_id: str, accuracy: float = 0.85, compression: float = 2.0, **changes: Any) -> dict[str, Any]:
     made = {
         n.TRIAL: 0, n.STEP: 1, n.STEP_ID: step_id, n.SEED: 0, n.ACCURACY: accuracy, n.COMPRESSION: compression, n.MACS: 400,
-        n.EPOCHS: 1, n.TOTAL_EPOCHS: 1, n.REUSED: False,
+        n.EPOCHS: 1, n.TOTAL_EPOCHS: 1, n.REUSED: False, n.FAMILY: n.UNSTRUCTURED, n.SPARSITY: 0.5,
     }  # fmt: skip
     return made | changes
 
@@ -108,21 +108,6 @@ def test_what_a_resumed_trial_reports_again_is_not_written_twice(ledger: Callabl
     assert written[1][n.REUSED] is False
     assert all(tuple(row) == n.POINT_COLUMNS for row in written)
     assert (again.points, again.front, again.hypervolume) == ((both := ledger()).points, both.front, both.hypervolume)
-
-
-def test_what_a_killed_run_computed_is_charged_to_the_first_that_finds_it(ledger: Callable[..., Ledger]) -> None:
-    study = ledger()
-    study.add(point("a", epochs=2, total_epochs=2))
-    again = ledger()
-    again.found_at_start(["dense", "a", "b", "nobody's"])
-    found = {n.REUSED: True, n.EPOCHS: 0}
-    again.add(point("a", trial=1, total_epochs=2, parent_id="dense", **found))
-    again.add(point("b", trial=1, step=2, total_epochs=5, parent_id="a", **found))
-    again.add(point("b", trial=2, step=2, total_epochs=5, parent_id="a", **found))
-    again.add(point("c", trial=1, step=3, total_epochs=6, parent_id="b", **found))  # computed beside, while this ran
-    assert (again.epochs_computed, again.steps_computed) == (2 + 3, 2)
-    assert [row[n.REUSED] for row in again.points] == [False, False, True, False, True, True]
-    assert ledger().epochs_computed == again.epochs_computed
 
 
 def test_trials_are_read_back(ledger: Callable[..., Ledger], tmp_path: Path) -> None:

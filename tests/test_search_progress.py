@@ -53,7 +53,7 @@ def told() -> Told:
 @pytest.fixture
 def progress(told: Told, tmp_path: Path) -> Progress:
     ledger = Seen(tmp_path, ("accuracy", "compression"), 0.1)
-    return Progress(ledger, told, SearchSettings(), 4, Console(quiet=True))  # type: ignore[arg-type]
+    return Progress(ledger, told, SearchSettings(), 4, Console(quiet=True), {})  # type: ignore[arg-type]
 
 
 def test_a_trial_whose_worker_dies_again_and_again_fails(progress: Progress, told: Told, tmp_path: Path) -> None:

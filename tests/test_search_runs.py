@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -146,6 +147,25 @@ def test_running_again_computes_nothing(copy: Path, study: Path, no_ray: None) -
     assert len(optuna_rows(copy / "tiny")) == asked
 
 
+def told_points(folder: Path) -> list[Raw]:
+    """The points less the times that were taken, in an order that doesn't depend on which trial was faster."""
+    times = (n.SECONDS, n.LATENCY, n.LATENCY_LARGE)
+    found = [{key: value for key, value in row.items() if key not in times} for row in rows(folder / n.POINTS_FILE)]
+    return sorted(found, key=lambda row: (row[n.TRIAL] is not None, row[n.TRIAL], row[n.STEP]))
+
+
+@pytest.mark.parametrize("lost", [(n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE), (n.OPTUNA_FILE,)])
+def test_the_driver_s_files_are_made_again_from_the_steps(lost: tuple[str, ...], copy: Path, study: Path) -> None:
+    steps, points = finished_steps(copy / "tiny"), told_points(copy / "tiny")
+    for name in lost:
+        (copy / "tiny" / name).unlink()
+    run(study, f"storage={copy}")
+    assert told_points(copy / "tiny") == points
+    assert finished_steps(copy / "tiny") == steps
+    assert sorted(row[n.TRIAL] for row in rows(copy / "tiny" / n.TRIALS_FILE)) == list(range(8))
+    assert told(copy / "tiny") == Counter({row[n.STEP_ID] for row in pruned(points)})
+
+
 def test_an_exported_point_classifies_as_recorded(
     copy: Path, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,7 +238,7 @@ def test_a_second_driver_is_refused_and_a_dead_one_is_not_in_the_way(
         assert holder.stdout.readline() == b"held\n"
         for _ in range(2):  # asking doesn't wipe out the holder's number
             line = refusal(["run", str(study), "--set", f"storage={copy}"], capsys)
-            assert f"{copy / 'tiny'} is being run by process {holder.pid};" in line
+            assert f"{copy / 'tiny'} is being run by process {holder.pid} on {platform.node()};" in line
     finally:
         holder.kill()
         holder.communicate()

@@ -32,7 +32,10 @@ from trainables.trainable import gain_metric
 from trainables.walk import Tree
 
 OBJECTIVES = ("accuracy", "compression")
-DENSE = {n.STEP: 0, n.STEP_ID: "dense", n.SEED: 0, n.ACCURACY: 0.9, n.COMPRESSION: 1.0, n.TOTAL_EPOCHS: 0}
+DENSE = {
+    n.STEP: 0, n.STEP_ID: "dense", n.SEED: 0, n.ACCURACY: 0.9, n.COMPRESSION: 1.0, n.EPOCHS: 1, n.TOTAL_EPOCHS: 0,
+    n.FAMILY: n.DENSE, n.SPARSITY: 0.0,
+}  # fmt: skip
 TRIALS = 16
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -89,7 +92,7 @@ class Study:
             point = {
                 n.STEP: number, n.STEP_ID: node.id, n.SEED: 0, n.ACCURACY: accuracy, n.COMPRESSION: 1 / left,
                 n.EPOCHS: 0 if known else schedule.fine_tune_epochs, n.REUSED: known, n.TRIAL: config[n.TRIAL],
-                n.TOTAL_EPOCHS: number * schedule.fine_tune_epochs,
+                n.TOTAL_EPOCHS: number * schedule.fine_tune_epochs, n.FAMILY: schedule.family, n.SPARSITY: 1 - left,
             }  # fmt: skip
             yield {**dict.fromkeys(n.POINT_COLUMNS), **point, **values, "done": number == len(nodes)}
 

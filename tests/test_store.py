@@ -18,15 +18,18 @@ import pytest
 import torch
 
 from tests.conftest import MakeProblem, digits_problem
+from trainables import lease
 from trainables import names as n
-from trainables import store as store_module
+from trainables import storage as storage_module
 from trainables.schedule import UnstructuredSchedule
-from trainables.store import Store, to_json, write_atomically
+from trainables.storage import HeldError, Place, Storage, write_atomically
+from trainables.store import Store, to_json
 from trainables.walk import Tree, walk
 
 SCHEDULE = UnstructuredSchedule(step_ratio=0.5, steps=2, fine_tune_epochs=1)
 SPAWN = multiprocessing.get_context("spawn")
 PATIENCE = 200.0
+CLAIM = f"a/{n.CLAIM_FILE}"
 
 
 def files_of(folder: Path) -> set[str]:
@@ -56,24 +59,24 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_partial_one(
     target = tmp_path / "file"
     write_atomically(target, b"old")
     with monkeypatch.context() as patch:
-        patch.setattr(store_module.os, call, fail)
+        patch.setattr(storage_module.os, call, fail)
         with pytest.raises(OSError, match="disk full"):
             write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
     assert files_of(tmp_path) == {"file"}
 
 
-def test_a_step_is_complete_only_with_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = Store(tmp_path)
-    write = write_atomically
+def test_a_step_is_complete_only_with_its_record(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Store(place)
+    write = type(steps.storage).write
 
-    def die_at_the_record(path: Path, content: bytes) -> None:
-        if path.name == n.STEP_FILE:
+    def die_at_the_record(self: Any, key: str, content: bytes) -> None:
+        if key.endswith(n.STEP_FILE):
             raise KeyboardInterrupt
-        write(path, content)
+        write(self, key, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "write_atomically", die_at_the_record)
+        patch.setattr(type(steps.storage), "write", die_at_the_record)
         with pytest.raises(KeyboardInterrupt):
             steps.write({"id": "a"}, {n.WEIGHTS_FILE: b"weights"})
     assert steps.record("a") is None
@@ -85,12 +88,12 @@ def test_a_step_is_complete_only_with_its_record(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_no_json_is_an_error_and_completes_nothing(value: float, tmp_path: Path) -> None:
+def test_what_is_no_json_is_an_error_and_completes_nothing(value: float, place: Place) -> None:
     with pytest.raises(ValueError, match="JSON"):
         to_json({"accuracy": value})
     with pytest.raises(ValueError, match="JSON"):
-        Store(tmp_path).write({"id": "a", "accuracy": value}, {})
-    assert Store(tmp_path).record("a") is None
+        Store(place).write({"id": "a", "accuracy": value}, {})
+    assert Store(place).record("a") is None
 
 
 def test_every_flipped_byte_of_a_record_is_noticed(tmp_path: Path) -> None:
@@ -111,83 +114,91 @@ def test_every_flipped_byte_of_a_record_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"null", b"\xff\xfe", b'{"id": "b"}', b'{"id": "a"}', b'{"id": "a", "x": NaN}']
 )
-def test_records_of_something_else_count_as_none(content: bytes, tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a" / n.STEP_FILE, content)
-    assert Store(tmp_path).record("a") is None
+def test_records_of_something_else_count_as_none(content: bytes, place: Place) -> None:
+    Store(place).storage.write(f"a/{n.STEP_FILE}", content)
+    assert Store(place).record("a") is None
 
 
-def flip_a_byte(file: Path) -> None:
-    content = bytearray(file.read_bytes())
+def flip_a_byte(storage: Storage, key: str) -> None:
+    content = bytearray(storage.read(key) or b"")
     content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    storage.write(key, bytes(content))
 
 
 @pytest.mark.parametrize("name", [n.STEP_FILE, n.WEIGHTS_FILE])
-def test_a_damaged_step_is_computed_again_bit_for_bit(name: str, tree: Tree) -> None:
-    list(walk(SCHEDULE, tree))
-    node = tree.chain(SCHEDULE)[0]
-    record, content = tree.record_of(node), tree.content(node)
-    flip_a_byte(tree.store.folder / node.id / name)
-    again = Tree(tree.problem, tree.store)
+def test_a_damaged_step_is_computed_again_bit_for_bit(name: str, stored: Tree) -> None:
+    list(walk(SCHEDULE, stored))
+    node = stored.chain(SCHEDULE)[0]
+    record, content = stored.record_of(node), stored.content(node)
+    flip_a_byte(stored.store.storage, f"{node.id}/{name}")
+    again = Tree(stored.problem, stored.store)
     assert again.content(node) == content
     assert told(again.record(node)) == told(record)
     assert again.epochs == 1
 
 
-def test_a_damaged_dense_network_is_trained_again_when_a_step_needs_it(tree: Tree) -> None:
-    points = list(walk(SCHEDULE, tree))
-    root = tree.problem.root(0)
-    flip_a_byte(tree.store.folder / root.id / n.WEIGHTS_FILE)
+def test_a_damaged_dense_network_is_trained_again_when_a_step_needs_it(stored: Tree) -> None:
+    points = list(walk(SCHEDULE, stored))
+    root = stored.problem.root(0)
+    flip_a_byte(stored.store.storage, f"{root.id}/{n.WEIGHTS_FILE}")
     longer = UnstructuredSchedule(levels=(0.3,))
-    again = Tree(tree.problem, tree.store)
+    again = Tree(stored.problem, stored.store)
     list(walk(longer, again))
     assert again.epochs == 2 + 1
     assert [point["step_id"] for point in walk(SCHEDULE, again)] == [point["step_id"] for point in points]
     assert again.epochs == 3
 
 
-def test_discarded_weights_leave_the_record(tree: Tree) -> None:
-    list(walk(SCHEDULE, tree))
-    node = tree.chain(SCHEDULE)[0]
-    record = tree.record_of(node)
-    tree.store.discard_weights(node.id)
-    tree.store.discard_weights(node.id)
-    assert tree.store.record(node.id) == record
-    assert tree.store.weights(record) is None
-    assert node.id in tree.store.ids()
+def test_discarded_weights_leave_the_record(stored: Tree) -> None:
+    list(walk(SCHEDULE, stored))
+    node = stored.chain(SCHEDULE)[0]
+    record = stored.record_of(node)
+    stored.store.discard_weights(node.id)
+    stored.store.discard_weights(node.id)
+    assert stored.store.record(node.id) == record
+    assert stored.store.weights(record) is None
+    assert node.id in stored.store.ids()
 
 
-def test_weights_in_memory_serve_without_the_file(tree: Tree) -> None:
-    root = tree.problem.root(0)
-    content = tree.content(root)
-    tree.store.discard_weights(root.id)
-    shared = Tree(tree.problem, Store(tree.store.folder, {root.id: content}))
+def test_weights_in_memory_serve_without_the_file(stored: Tree) -> None:
+    root = stored.problem.root(0)
+    content = stored.content(root)
+    stored.store.discard_weights(root.id)
+    shared = Tree(stored.problem, Store(stored.store.place, {root.id: content}))
     list(walk(SCHEDULE, shared))
     assert shared.epochs == 2
 
 
 HOLDER = """
-import pathlib, signal, sys
+import signal, sys
+from trainables import lease
 from trainables.store import Store
-with Store(pathlib.Path(sys.argv[1])).claim("a"):
+lease.RENEW = 0.2
+with Store(sys.argv[1]).claim("a"):
     print("held", flush=True)
     signal.pause()
 """
 
 
-def test_a_claim_excludes_other_processes_and_dies_with_its_holder(tmp_path: Path) -> None:
+def test_a_claim_excludes_other_processes_and_passes_on_when_its_holder_dies(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRY", 3.0)
+    monkeypatch.setattr(lease, "POLL", 0.1)
     claimed = threading.Event()
 
     def claim() -> None:
-        with Store(tmp_path).claim("a"):
+        with Store(place).claim("a"):
             claimed.set()
 
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    command = [sys.executable, "-c", HOLDER, str(place)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as holder:  # noqa: S603
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"held\n"
-            with Store(tmp_path).claim("b"):
+            with Store(place).claim("b"):
+                pass
+            with pytest.raises(HeldError, match=f"process {holder.pid} on "), Store(place).storage.claim(CLAIM, wait=False):
                 pass
             waiting = threading.Thread(target=claim, daemon=True)
             waiting.start()
@@ -199,9 +210,9 @@ def test_a_claim_excludes_other_processes_and_dies_with_its_holder(tmp_path: Pat
             holder.kill()
 
 
-def work(folder: str, ready: Any, results: Queue[tuple[int, list[dict[str, Any]]]]) -> None:
+def work(place: Place, ready: Any, results: Queue[tuple[int, list[dict[str, Any]]]]) -> None:
     torch.set_num_threads(1)
-    mine = Tree(digits_problem(), Store(Path(folder)))
+    mine = Tree(digits_problem(), Store(place))
     ready.wait(PATIENCE)
     points = list(walk(SCHEDULE, mine))
     results.put(
@@ -210,10 +221,11 @@ def work(folder: str, ready: Any, results: Queue[tuple[int, list[dict[str, Any]]
 
 
 @pytest.mark.slow
-def test_four_processes_that_need_the_same_steps_compute_them_once(tmp_path: Path, problem: MakeProblem) -> None:
-    folder = tmp_path / "together"
+def test_four_processes_that_need_the_same_steps_compute_them_once(
+    place: Place, problem: MakeProblem, tmp_path: Path
+) -> None:
     ready, results = SPAWN.Barrier(4), SPAWN.Queue()
-    processes = [SPAWN.Process(target=work, args=(str(folder), ready, results), daemon=True) for _ in range(4)]
+    processes = [SPAWN.Process(target=work, args=(place, ready, results), daemon=True) for _ in range(4)]
     for process in processes:
         process.start()
     try:
@@ -227,5 +239,5 @@ def test_four_processes_that_need_the_same_steps_compute_them_once(tmp_path: Pat
     alone = Tree(problem(), Store(tmp_path / "alone"))
     expected = list(walk(SCHEDULE, alone))
     assert [p["step_id"] for p in found[0][1]] == [p["step_id"] for p in expected]
-    shared = Tree(problem(), Store(folder))
+    shared = Tree(problem(), Store(place))
     assert all(shared.content(node) == alone.content(node) for node in alone.chain(SCHEDULE))

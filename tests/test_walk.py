@@ -221,7 +221,7 @@ def test_a_node_is_found_by_its_address(tree: Tree) -> None:
         assert found.id == node.id
         assert found.root.id == node.root.id
         assert tree.content(found) == tree.content(node)
-    with pytest.raises(KeyError):
+    with pytest.raises(InputError, match="no whole record"):
         tree.node("0" * 16)
 
 

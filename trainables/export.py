@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
 from trainables.models import ModelSettings, build, classifier
@@ -14,10 +14,17 @@ from trainables.names import InputError
 from trainables.network import Network, decode, encode, metadata
 from trainables.problem import Problem
 from trainables.settings import Settings, parse
-from trainables.store import write_atomically
+from trainables.size import check_size
+from trainables.storage import write_atomically
 from trainables.structured import Anatomy
+from trainables.untrusted import read
 
 EXPORT = "export"
+LARGEST_DENSE = 10**9
+LARGEST_COMPRESSION = 100
+MOST_MACS = 1e12
+"""A file whose dense network is larger than both, in bytes and in times the file, asks for memory that nobody meant.
+Of multiply-accumulates for one image, torchvision's largest network has as many."""
 
 
 class About(Settings):
@@ -28,7 +35,13 @@ class About(Settings):
     classes: tuple[str, ...]
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[PositiveFloat, ...]
+
+    @model_validator(mode="after")
+    def _of_channels(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.shape[0]:
+            raise ValueError(f"mean and std must have one value for each of the {self.shape[0]} channels")
+        return self
 
 
 @dataclass(frozen=True)
@@ -55,13 +68,15 @@ def export(network: Network, problem: Problem, target: Path) -> int:
     return len(content)
 
 
-def load(file: str | Path, *, allow_code: bool = False) -> Exported:
+def load(file: str | Path, *, allow_code: bool = False, most_bytes: int | None = None) -> Exported:
     """The network in an exported file, in eval mode.
 
     Nothing stored in the file is run. A network of a user's own factory is imported by its name only if ``allow_code``.
+    The dense network that the file names is built on the way: one of more than ``most_bytes`` (a gigabyte, or a hundred
+    times the file) is refused.
     """
     try:
-        content = Path(file).read_bytes()
+        content = read(Path(file))
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; give a file written by export") from None
     raw = metadata(content).get(EXPORT)
@@ -70,11 +85,16 @@ def load(file: str | Path, *, allow_code: bool = False) -> Exported:
     about = parse(About, raw, str(file))
     settings = parse(ModelSettings, {"name": about.model, "arguments": about.arguments}, str(file))
     shape, classes = about.shape, about.classes
+    limit = most_bytes or max(LARGEST_DENSE, LARGEST_COMPRESSION * len(content))
+    check_size(settings, len(classes), shape, limit, f"if you trust {file}, load it with a larger most_bytes", MOST_MACS)
 
     def dense() -> nn.Module:
         return build(settings, len(classes), shape, trusted=allow_code)
 
     model = dense()
     network = decode(content, dense, Anatomy.of(model, shape, tuple(classifier(model, len(classes)))))
+    for name, tensor in network.model.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"{file}: has infinite or NaN values in {name!r}; its training failed, export another point")
     network.model.eval()
     return Exported(network.model, network, classes, shape, about.mean, about.std)

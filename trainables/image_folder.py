@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from PIL import Image
 
 from trainables.names import InputError
 from trainables.settings import one_line
+from trainables.untrusted import machine_memory
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -95,7 +97,7 @@ def _cached(place: Path, count: int) -> Pixels | None:
     """The images of a cache file, or None when it is not there or not whole."""
     try:
         images = np.load(place, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # what numpy raises on a damaged header can be almost anything
         return None
     return images if images.dtype == np.uint8 and images.ndim == 4 and len(images) == count else None
 
@@ -120,6 +122,11 @@ def _store(images: Pixels, place: Path) -> bool:
 def _decode(files: Sequence[Path]) -> Pixels:
     """Decode images of one size, one by one: at 32x32 pixels, four threads sharing the GIL are three times slower."""
     shape = _rgb(files[0])[0].shape
+    if (needed := len(files) * math.prod(shape)) > machine_memory():
+        raise InputError(
+            f"data.root: {len(files)} images of {shape[2]}x{shape[1]} pixels, as '{files[0]}' is, take "
+            f"{needed / 1e9:.0f} GB, more than the machine has; make them smaller"
+        )
     images = np.empty((len(files), *shape), np.uint8)
     any_colour = False
     for i, file in enumerate(files):

@@ -7,7 +7,6 @@ network that it was pruned from, and only structured steps need a measurement of
 from __future__ import annotations
 
 import getpass
-import json
 import logging
 import platform
 import tempfile
@@ -22,8 +21,11 @@ from filelock import ReadWriteLock
 from torch import nn
 
 from trainables import names as n
-from trainables.store import to_json, write_atomically
+from trainables.points import fault_of
+from trainables.storage import Place, open_storage
+from trainables.store import to_json
 from trainables.training import threads
+from trainables.untrusted import parse_json
 from trainables.walk import Tree
 
 LARGE_BATCH = 64
@@ -57,10 +59,10 @@ def measure(model: nn.Module, shape: tuple[int, int, int], batch: int, thread_co
 
 
 class LatencyTable:
-    """The latencies of this host in a study's folder, and the lock that keeps the host quiet while one is measured."""
+    """The latencies of this host where a study is stored, and the lock that keeps the host quiet while one is measured."""
 
-    def __init__(self, study: Path, thread_count: int) -> None:
-        self._folder = study / n.LATENCY_FOLDER
+    def __init__(self, study: Place, thread_count: int) -> None:
+        self._storage = open_storage(study)
         self._threads = thread_count
         # A lock for the whole host, not for the study: another study's training disturbs just as much.
         own = Path(tempfile.gettempdir()) / f"pruning-front-{getpass.getuser()}"
@@ -81,11 +83,13 @@ class LatencyTable:
 
     def find(self, point: Mapping[str, Any]) -> dict[str, float] | None:
         """The latency columns of a point, if this host has measured its shape."""
+        content = self._storage.read(self._key(point))
         try:
-            record = json.loads(self._file(point).read_bytes())
-            return {column: float(record[column]["median_ms"]) for column in (n.LATENCY, n.LATENCY_LARGE)}
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            record = parse_json(content or b"")
+            found = {column: record[column]["median_ms"] for column in (n.LATENCY, n.LATENCY_LARGE)}
+        except (ValueError, KeyError, TypeError):
             return None
+        return found if all(found.values()) and fault_of(found, ()) is None else None
 
     def _measure(self, point: Mapping[str, Any], tree: Tree) -> dict[str, float]:
         # Its weights may be gone (keep: none), where another host measured it; then it is computed again.
@@ -97,11 +101,12 @@ class LatencyTable:
         }
         record = {"host": platform.node(), "processor": processor(), n.SHAPE_ID: point[n.SHAPE_ID]}
         columns = {name: asdict(latency) for name, latency in measured.items()}
-        write_atomically(self._file(point), to_json({**record, **columns}, indent=1))
+        self._storage.write(self._key(point), to_json({**record, **columns}, indent=1))
         return {name: latency.median_ms for name, latency in measured.items()}
 
-    def _file(self, point: Mapping[str, Any]) -> Path:
-        return self._folder / f"{platform.node()}-{point[n.SHAPE_ID]}.json"
+    @staticmethod
+    def _key(point: Mapping[str, Any]) -> str:
+        return f"{n.LATENCY_FOLDER}/{platform.node()}-{point[n.SHAPE_ID]}.json"
 
 
 def processor() -> str:

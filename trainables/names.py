@@ -1,7 +1,7 @@
 """The vocabulary on disk: every file name, column and objective, each spelled once.
 
-This is the only module of ``trainables`` that ``analysis`` imports, so it imports nothing heavier than the standard
-library.
+With ``trainables.untrusted`` it is all of ``trainables`` that ``analysis`` imports, so it imports nothing heavier than the
+standard library.
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ from typing import Any
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that names the field, the value and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """``text`` in one line, with every character that could steer a terminal spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 class StoppedError(RuntimeError):

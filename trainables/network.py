@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from trainables.names import InputError
 from trainables.structured import Anatomy, Removed, replay
 from trainables.unstructured import Masks
+from trainables.untrusted import parse_json
 
 BITMASK, INDICES, VALUES = ".bitmask", ".indices", ".values"
 INDEX_TYPES = ((1 << 8, torch.uint8), (1 << 16, torch.uint16), (1 << 32, torch.uint32))
@@ -68,8 +69,8 @@ def metadata(content: bytes) -> dict[str, Any]:
     """The JSON that :func:`encode` put into the file's header; InputError if there is none."""
     try:
         (length,) = struct.unpack("<Q", content[:8])
-        record = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["pruning"])
-    except (struct.error, ValueError, KeyError, TypeError, RecursionError):
+        record = parse_json(parse_json(content[8 : 8 + length])["__metadata__"]["pruning"])
+    except (struct.error, ValueError, KeyError, TypeError):
         raise InputError("the file holds no network written by this program; give it a file of `export`") from None
     if not isinstance(record, dict):
         raise InputError("the file's metadata is damaged; export it again")

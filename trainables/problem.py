@@ -13,8 +13,10 @@ from trainables.data import Data
 from trainables.models import ModelSettings, build, classifier
 from trainables.names import InputError
 from trainables.schedule import BaseSchedule, Node, RetrainSettings
+from trainables.size import check_size
 from trainables.structured import Anatomy, RegularisationSettings
 from trainables.training import DenseSettings, LearningRate, Precision, Recipe, dense_schedule
+from trainables.untrusted import machine_memory
 
 NUMERICS_VERSION = 1
 """Raised by hand when code changes the numbers that a step gives; every address changes with it."""
@@ -70,8 +72,10 @@ class Problem:
 
     def check_network(self) -> None:
         """InputError if the network can't be built for the data, or its checkpoint doesn't fit it."""
+        classes, remedy = len(self.data.classes), "use a smaller network, or smaller images"
+        check_size(self.model, classes, self.data.shape, machine_memory(), remedy)
         model = self.build(check=True)
-        classifier(model, len(self.data.classes))
+        classifier(model, classes)
         if self.model.checkpoint is not None:
             load_checkpoint(model, self.model.checkpoint)
 

@@ -27,6 +27,12 @@ RETRAINING = ("fine_tune", "lr_rewind", "weight_rewind", "scratch")
 SCHEDULES = ("geometric", "linear", "cubic", "explicit")
 
 
+def address(parent: str | None, settings: Mapping[str, Any]) -> str:
+    """Hash of the parent's address and the settings, 16 hexadecimal digits."""
+    text = json.dumps({"parent": parent, "settings": dict(settings)}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Node:
     """One address in the tree: the dense network, a regularised training, or a step."""
@@ -37,9 +43,7 @@ class Node:
     @cached_property
     def id(self) -> str:
         """Hash of the parent's address and the settings, 16 hexadecimal digits."""
-        parent = self.parent.id if self.parent else None
-        text = json.dumps({"parent": parent, "settings": dict(self.settings)}, sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return address(self.parent.id if self.parent else None, self.settings)
 
     @property
     def seed(self) -> int:

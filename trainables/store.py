@@ -1,45 +1,27 @@
-"""The tree of steps on disk: each step written once, complete when its ``step.json`` is there, never changed.
+"""The stored tree of steps: each step written once, complete when its ``step.json`` is there, never changed.
 
-A step that two trials want at the same time is computed by one of them: the claim is an advisory file lock, which the
-operating system gives back when its holder dies.
+A step that two trials want at the same time is computed by one of them, which claims it; the claim of a process that dies
+passes on. Should two compute a step all the same, both write the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-from filelock import FileLock
-
 from trainables import names as n
+from trainables.storage import Held, Place, Storage, open_storage
+from trainables.untrusted import is_address, parse_json
 
 Record = dict[str, Any]
 
 CHECKSUM = "checksum"
 """The key of a record's checksum of itself."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``path`` so that a reader, or a crash, sees the old file or the new one and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def to_json(value: Any, *, indent: int | None = None) -> bytes:
@@ -53,55 +35,54 @@ def _checksum(record: Record) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """The folder ``steps/`` of one study. ``memory`` holds weights files that every worker was handed at its start."""
+    """The steps of one study, in a folder or at a URL. ``memory`` holds weights that workers were handed at their start."""
 
-    folder: Path
+    place: Place
     memory: Mapping[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def storage(self) -> Storage:
+        """Where the files are read and written; a file's key is ``<step id>/<name>``."""
+        return open_storage(self.place)
 
     def record(self, step_id: str) -> Record | None:
         """What is on record of a step, or None if it isn't complete (a damaged record counts as none)."""
+        content = self.storage.read(f"{step_id}/{n.STEP_FILE}") if is_address(step_id) else None
         try:
-            record = json.loads((self.folder / step_id / n.STEP_FILE).read_bytes())
+            record = parse_json(content or b"")
             whole = isinstance(record, dict) and record.get("id") == step_id and record.get(CHECKSUM) == _checksum(record)
-        except (FileNotFoundError, ValueError):  # no JSON is a ValueError, and so is JSON with NaN in it
+        except ValueError:  # no JSON is a ValueError, and so is JSON with NaN in it
             return None
-        return record if whole else None
+        return record if whole and isinstance(record.get("checksums"), dict) else None
 
     def weights(self, record: Record, file: str = n.WEIGHTS_FILE) -> bytes | None:
         """The content of a step's weights file, or None if it is missing or differs from its checksum."""
         step_id = record["id"]
         if file == n.WEIGHTS_FILE and step_id in self.memory:
             return self.memory[step_id]
-        try:
-            content = (self.folder / step_id / file).read_bytes()
-        except FileNotFoundError:
-            return None
-        return content if hashlib.sha256(content).hexdigest() == record["checksums"].get(file) else None
+        content = self.storage.read(f"{step_id}/{file}")
+        whole = content is not None and hashlib.sha256(content).hexdigest() == record["checksums"].get(file)
+        return content if whole else None
 
     def write(self, record: Record, files: Mapping[str, bytes]) -> Record:
         """Store a step: its files first, then the record with their checksums, which completes it."""
-        folder = self.folder / record["id"]
         for name, content in files.items():
-            write_atomically(folder / name, content)
+            self.storage.write(f"{record['id']}/{name}", content)
         checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         complete = {**record, "checksums": checksums}
         complete[CHECKSUM] = _checksum(complete)
-        write_atomically(folder / n.STEP_FILE, to_json(complete, indent=1))
+        self.storage.write(f"{record['id']}/{n.STEP_FILE}", to_json(complete, indent=1))
         return complete
 
     def discard_weights(self, step_id: str) -> None:
-        """Give back the disk that a step's weights take; it still counts as measured."""
+        """Give back the room that a step's weights take; it still counts as measured."""
         for name in (n.WEIGHTS_FILE, n.REWIND_FILE):
-            (self.folder / step_id / name).unlink(missing_ok=True)
+            self.storage.delete(f"{step_id}/{name}")
 
-    @contextmanager
-    def claim(self, step_id: str) -> Iterator[None]:
+    def claim(self, step_id: str) -> AbstractContextManager[Held]:
         """Hold the right to compute a step, waiting while another process holds it."""
-        folder = self.folder / step_id
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / n.CLAIM_FILE):
-            yield
+        return self.storage.claim(f"{step_id}/{n.CLAIM_FILE}")
 
     def ids(self) -> list[str]:
         """The addresses of all complete steps."""
-        return sorted(path.parent.name for path in self.folder.glob(f"*/{n.STEP_FILE}"))
+        return self.storage.folders_with(n.STEP_FILE)

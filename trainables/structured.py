@@ -118,7 +118,8 @@ def replay(model: nn.Module, removed: Removed, anatomy: Anatomy) -> None:
         count = graph.get_out_channels(module) if out else graph.get_in_channels(module)
         if not set(indices) <= set(range(count)):  # torch-pruning would pass over them
             raise ValueError(f"{name} has {count} channels, and not all of {indices[:9]}")
-        graph.load_pruning_history([(name, out, list(indices))])
+        if indices:
+            graph.load_pruning_history([(name, out, list(indices))])
 
 
 def kept_width(dense: int, removed_ppm: int, round_to: int) -> int:

@@ -11,7 +11,6 @@ Nothing lasting lives in Ray's state: a trial that starts again finds its finish
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ray import tune
@@ -22,6 +21,7 @@ from trainables.names import gains
 from trainables.problem import Problem
 from trainables.schedule import FAMILIES
 from trainables.settings import parse
+from trainables.storage import Place, above
 from trainables.store import Store
 from trainables.walk import Tree
 
@@ -40,15 +40,15 @@ class PruningTrainable(tune.Trainable):
         self,
         config: dict[str, Any],
         problem: Problem | None = None,
-        folder: str | Path = "",
+        folder: Place = "",
         dense: Mapping[str, bytes] | None = None,
         objectives: Sequence[str] = (n.ACCURACY, n.COMPRESSION),
     ) -> None:
-        """``problem``, the store's ``folder`` and the dense weights come once, through ``tune.with_parameters``."""
+        """``problem``, the store's ``folder`` or URL and dense weights come once, through ``tune.with_parameters``."""
         assert problem is not None, "give the problem with tune.with_parameters(..., problem=...)"
-        self._tree = Tree(problem, Store(Path(folder), dense or {}))
+        self._tree = Tree(problem, Store(folder, dense or {}))
         self._objectives = tuple(objectives)
-        self._latencies = LatencyTable(Path(folder).parent, problem.threads)
+        self._latencies = LatencyTable(above(folder), problem.threads)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -69,7 +69,7 @@ class PruningTrainable(tune.Trainable):
         node = self._nodes[self._done]
         self._done += 1
         with self._latencies.computing():
-            point = self._tree.point(node, self._schedule, self._done)
+            point = self._tree.point(node, self._schedule, self._done, self._trial)
         dense = self._tree.dense_point(self._schedule.seed)
         if "latency" in self._objectives:
             point, dense = ({**some, **self._latencies.of(some, self._tree)} for some in (point, dense))

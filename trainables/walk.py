@@ -10,13 +10,18 @@ from typing import Any
 from trainables import names as n
 from trainables import steps
 from trainables.footprint import Footprint, footprint
+from trainables.names import InputError
 from trainables.network import Network, decode, encode
+from trainables.points import is_record
 from trainables.problem import Problem
-from trainables.schedule import Node, Schedule, chain
+from trainables.schedule import Node, Schedule, address, chain
 from trainables.store import Record, Store
 from trainables.training import evaluate, threads
 
 Point = dict[str, Any]
+
+ASKED = "asked"
+"""The key of a record that tells the trial it was computed for, of which it is no property: number and schedule."""
 
 MEASURED = (
     n.REQUESTED_SPARSITY, n.SPARSITY, n.CHANNEL_SPARSITY, n.ACCURACY_BEFORE, n.ACCURACY, n.PARAMS, n.MACS, n.EFFECTIVE_MACS,
@@ -39,22 +44,37 @@ class Tree:
     store: Store
     epochs: int = field(default=0, init=False)
     computed: set[str] = field(default_factory=set, init=False)
+    _asked: Record | None = field(default=None, init=False)
 
     def chain(self, schedule: Schedule) -> list[Node]:
         """The nodes of the schedule's steps."""
         return chain(self.problem.root(schedule.seed), schedule, self.problem.retrain, self.problem.regularisation)
 
-    def point(self, node: Node, schedule: Schedule, number: int) -> Point:
-        """What step ``number`` of the schedule, at ``node``, measures; with what it cost here, which is 0 if found."""
+    def point(self, node: Node, schedule: Schedule, number: int, trial: int | None = None) -> Point:
+        """What step ``number`` of the schedule, at ``node``, measures; with what it cost, which is 0 if it was found.
+
+        A step that was computed for this very trial, whose report was lost, costs what it cost then.
+        """
+        fields = schedule.model_dump(mode="json", exclude_none=True)
+        self._asked = None if trial is None else {n.TRIAL: trial, n.SCHEDULE: fields}
         epochs, started = self.epochs, time.perf_counter()
         self.computed.discard(node.id)
         record = self.record(node)
-        reused = node.id not in self.computed  # another process may have computed it while this one waited
-        spent = 0.0 if reused else round(time.perf_counter() - started, 3)
-        return point_of(record) | schedule.columns() | {
+        if node.id in self.computed:  # and not by another process while this one waited
+            cost = (self.epochs - epochs, round(time.perf_counter() - started, 3), False)
+        else:
+            cost = self._cost_then(node, record)
+        return point_of(record) | schedule.columns() | dict(zip((n.EPOCHS, n.SECONDS, n.REUSED), cost, strict=True)) | {
             n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
-            n.EPOCHS: self.epochs - epochs, n.SECONDS: spent, n.REUSED: reused,
         }  # fmt: skip
+
+    def _cost_then(self, node: Node, record: Record) -> tuple[int, float, bool]:
+        """(epochs, seconds, whether another trial paid them) of a step that was found."""
+        if self._asked is None or record.get(ASKED) != self._asked:
+            return 0, 0.0, True
+        sparse = self.known(node.parent.id) if node.parent and node.parent is not node.step_parent else None
+        mine = [record, *([sparse] if sparse and sparse.get(ASKED) == self._asked else [])]
+        return sum(one[n.EPOCHS] for one in mine), round(sum(one[n.SECONDS] for one in mine), 3), False
 
     def dense_point(self, seed: int) -> Point:
         """The dense network as the point that every schedule of this seed starts from."""
@@ -62,11 +82,18 @@ class Tree:
 
     def record(self, node: Node) -> Record:
         """What is on record of the node; it is computed first if it isn't there."""
-        found = self.store.record(node.id)
+        found = self.known(node.id)
         if found is not None:
             return found
         with self.store.claim(node.id):
-            return self.store.record(node.id) or self._compute(node)
+            return self.known(node.id) or self._compute(node)
+
+    def known(self, step_id: str) -> Record | None:
+        """What is on record of a step, or None; a record that isn't of its own address, or not whole, counts as none."""
+        record = self.store.record(step_id)
+        if record is None or not is_record(record, MEASURED) or address(record["parent"], record["settings"]) != step_id:
+            return None
+        return record
 
     def network(self, node: Node) -> Network:
         """The node's network as stored; it is computed again if its weights are missing or damaged."""
@@ -88,15 +115,15 @@ class Tree:
         return content
 
     def node(self, step_id: str) -> Node:
-        """The node of a step in the store, with its ancestors; KeyError if one of them isn't there."""
-        record = self.store.record(step_id)
+        """The node of a step in the store, with its ancestors; InputError if one of them isn't there."""
+        record = self.known(step_id)
         if record is None:
-            raise KeyError(step_id)
+            raise InputError(f"{self.store.place}: has no whole record of step {step_id}; run the study again")
         return Node(self.node(record["parent"]) if record["parent"] else None, record["settings"])
 
     def record_of(self, node: Node) -> Record:
         """The record of a node that is known to be complete."""
-        record = self.store.record(node.id)
+        record = self.known(node.id)
         assert record is not None
         return record
 
@@ -116,8 +143,10 @@ class Tree:
                 n.EPOCHS: epochs, n.SECONDS: round(time.perf_counter() - started, 3), **measured,
                 n.TOTAL_EPOCHS: epochs + (self.record(node.parent)[n.TOTAL_EPOCHS] if node.parent else -epochs),
             }  # fmt: skip
+            # Of weights that are made again, who paid for them first.
+            asked = (self.known(node.id) or {}).get(ASKED, self._asked)
             self.computed.add(node.id)
-            return self.store.write(record, files)
+            return self.store.write(record | ({ASKED: asked} if asked else {}), files)
 
     def _make(self, node: Node) -> tuple[Network, Network | None, float | None]:
         """(network, early weights of a dense one, accuracy between cut and retraining)."""

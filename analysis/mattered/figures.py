@@ -29,6 +29,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 MATTERS, CHANCE_COLOUR = "#0072B2", "#C9CED6"
 MOST_LINES = len(COLOURS)
 PANELS_WIDE = 4
+LEGEND_WIDE = 3
 
 
 def importance_figure(table: pd.DataFrame) -> Figure:
@@ -57,7 +58,7 @@ def marginal_figure(family: Family, table: pd.DataFrame, dense: pd.DataFrame, dr
     wide = min(PANELS_WIDE, len(settings))
     tall = math.ceil(len(settings) / wide)
     with style():
-        figure = Figure(figsize=(0.6 + 3.6 * wide, 0.5 + 3.3 * tall), layout="constrained")
+        figure = Figure(figsize=(0.6 + 3.6 * wide, 0.5 + 3.6 * tall), layout="constrained")
         grid = figure.subplots(tall, wide, sharey=True, sharex=True, squeeze=False).ravel()
         for axes, setting in zip(grid, settings, strict=False):
             _draw_setting(axes, family, table[table[SETTING] == setting], floor)
@@ -105,8 +106,12 @@ def _draw_setting(axes: Axes, family: Family, rows: pd.DataFrame, floor: float) 
             **look,
         )
     hidden = len(rows) - len(shown)
-    axes.set_title(f"{setting}{f' ({hidden} more in the table)' if hidden else ''}", fontsize="small", loc="left")
-    legend = axes.legend(loc="lower left", fontsize="x-small", frameon=True, framealpha=0.85, edgecolor="none")
+    # Above the panel, where no line can run behind it.
+    legend = axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=LEGEND_WIDE, fontsize="x-small", frameon=False, borderaxespad=0.2,
+        alignment="left", title=f"{setting}{f' ({hidden} more in the table)' if hidden else ''}", title_fontsize="small",
+        columnspacing=1.2, borderpad=0,
+    )  # fmt: skip
     for text in legend.get_texts():
         # Names come from the study; a dollar sign in one is no mathematics.
         text.set_parse_math(False)

@@ -19,7 +19,7 @@ from search.study import load_study
 from tests.faults.driver import Driver
 from tests.search_helpers import Raw, optuna_rows, write
 from trainables import names as n
-from trainables.store import write_atomically
+from trainables.storage import write_atomically
 
 DRIVER, WORKER, RAYLET = "driver", "worker", "raylet"
 PATIENCE = 600.0

@@ -1,0 +1,187 @@
+"""A study on a cluster of several hosts, of which some die, are cut off, or join late.
+
+``CLUSTER_ROUNDS=20 python -m pytest tests/test_cluster.py`` kills, cuts off and brings back that often, over one study.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+from optuna.trial import TrialState
+
+from search.session import prepare
+from search.study import Study, load_study
+from tests.hosts import Host, Hosts, hosts, until
+from tests.search_helpers import Raw, one_line, optuna_rows, raw_study, rows, write
+from trainables import names as n
+from trainables.store import Store
+from trainables.walk import Tree, walk
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+ROUNDS = int(os.environ.get("CLUSTER_ROUNDS", "1"))
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    with hosts(tmp_path_factory.mktemp("hosts")) as found:
+        found.add_head()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def nodes(cluster: Hosts) -> list[Host]:
+    """Two hosts with a node of one core each."""
+    found = [cluster.add() for _ in range(2)]
+    for host in found:
+        host.start_node()
+    return found
+
+
+def study_of(tmp: Path, **changes: object) -> Raw:
+    """Chains of short steps, from a dense network that takes some seconds."""
+    sweep = [{"importance": ["magnitude", "random"], "schedule": "linear", "sparsity": 0.9, "steps": STEPS,
+              "fine_tune_epochs": 4, "seed": list(range(1 + ROUNDS))}]  # fmt: skip
+    dense = {"epochs": 100, "learning_rate": 0.1, "batch_size": 32, "threads": 1}
+    return raw_study(tmp, **{"sweep": sweep, "dense": dense, **changes})
+
+
+def refused(cluster: Hosts, *runs: Popen[str]) -> list[str]:
+    """The one line with which each of some runs on the head is refused."""
+    until("refusals", lambda: all(run.poll() is not None for run in runs))
+    assert {run.returncode for run in runs} == {2}, [cluster.head.output(run) for run in runs]
+    return [one_line(cluster.head.output(run)) for run in runs]
+
+
+def test_what_a_cluster_can_t_do_is_told_in_one_line(cluster: Hosts, nodes: list[Host], tmp_path: Path) -> None:
+    file, address = write(tmp_path, study_of(tmp_path)), cluster.ray_address
+    run = ("run", str(file), "--address", address)
+    elsewhere = f"{cluster.head.address}:1"
+    wrong, large, nobody = refused(
+        cluster,
+        cluster.head.search(*run, RAY_AUTH_TOKEN="0" * 64),
+        cluster.head.search(*run, "--set", "resources.cpu=2"),
+        cluster.head.search("run", str(file), "--address", elsewhere),
+    )
+    assert wrong.startswith(f"error: --address: the cluster at {address} refuses the token; ")
+    assert large.startswith("error: resources: a trial takes 2 cpu and 0 gpu, and the cluster's largest node, ")
+    assert nobody.startswith(f"error: --address: no Ray cluster can be reached at {elsewhere} (")
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_node_that_sees_other_files_or_runs_other_code_is_named(
+    cluster: Hosts, nodes: list[Host], tmp_path: Path
+) -> None:
+    if not cluster.isolated:
+        pytest.skip("needs a host with mounts of its own")
+    (tmp_path / "results").mkdir()
+    run = ("run", str(write(tmp_path, study_of(tmp_path))), "--address", cluster.ray_address)
+    host = cluster.add()
+    host.start_node(before=f"mount -t tmpfs none {tmp_path}/results")
+    [line] = refused(cluster, cluster.head.search(*run))
+    assert line.startswith(f"error: --address: node {host.address} doesn't see the same files in {tmp_path}/results/tiny ")
+    host.kill()
+    package = Path(n.__file__).parent
+    changed = (
+        f"cp -r {package} {tmp_path}/other && echo >> {tmp_path}/other/names.py && mount --bind {tmp_path}/other {package}"
+    )
+    host.start_node(before=changed)
+    [line] = refused(cluster, cluster.head.search(*run))
+    assert line.startswith(f"error: --address: node {host.address} runs another version of this program ")
+    assert not any((tmp_path / "results" / "tiny").glob("*/step.json"))
+    host.kill()
+
+
+def test_a_study_outlives_its_nodes(cluster: Hosts, nodes: list[Host], tmp_path: Path) -> None:
+    file, head = write(tmp_path, study_of(tmp_path)), cluster.head
+    study = load_study(file)
+    driver = head.search("run", str(file), "--address", cluster.ray_address)
+
+    def told() -> str:
+        """What the driver has written, which still runs."""
+        assert driver.poll() is None, f"the driver ended early: {head.output(driver)}"
+        return head.output(driver)
+
+    def work_on(host: Host) -> None:
+        until("a trial on a host", lambda: told() is not None and host.runs("Trainable"))
+
+    until("the dense training", lambda: told() is not None and any(host.runs("_dense_task") for host in nodes))
+    with held_back(study) as let_go:
+        victim = next(host for host in nodes if host.runs("_dense_task"))
+        survivor = next(host for host in nodes if host is not victim)
+        victim.kill()
+        late = cluster.add()
+        late.start_node()
+        work_on(late)
+        draw = random.Random(0)
+        for _ in range(ROUNDS):
+            for event in (cut_off, kill) if cluster.isolated else (kill,):
+                host = draw.choice([survivor, late])
+                work_on(host)
+                lost = told().count(LOST)
+                event(host, lambda lost=lost: told().count(LOST) > lost)
+                host.start_node()
+            let_go(2)
+    until("the end of the study", lambda: driver.poll() is not None, 600 + 60 * ROUNDS)
+    assert driver.returncode == 0, head.output(driver)
+    _nothing_lost(study, tmp_path)
+
+
+@contextmanager
+def held_back(study: Study) -> Iterator[Callable[[int], None]]:
+    """Keep each schedule from its last step, as another trial that computes it would, until so many are let go."""
+    tree = prepare(study).tree
+    last = [tree.chain(schedule)[-1].id for schedule in study.schedules()]
+    with ExitStack() as everything:
+        claims = [everything.enter_context(ExitStack()) for _ in last]
+        for claim, step in zip(claims, last, strict=True):
+            claim.enter_context(tree.store.claim(step))
+
+        def let_go(count: int) -> None:
+            for _ in range(count):
+                claims.pop(0).close()
+
+        yield let_go
+
+
+LOST = "lost its worker and runs again"
+
+
+def kill(host: Host, noticed: Callable[[], bool]) -> None:
+    """SIGKILL for all that runs there."""
+    host.kill()
+    until("the driver to notice", noticed)
+
+
+def cut_off(host: Host, noticed: Callable[[], bool]) -> None:
+    """Out of the network until it is given up, and back: its raylet learns that it counts as dead, and ends."""
+    host.cut_off()
+    until("the driver to notice", noticed)
+    host.bring_back()
+    until("the end of what ran there", lambda: not host.runs("raylet/raylet"))
+    host.kill()
+
+
+def _nothing_lost(study: Study, tmp: Path) -> None:
+    points = [row for row in rows(study.folder / n.POINTS_FILE) if row[n.TRIAL] is not None]
+    count = len(study.schedules())
+    assert Counter((row[n.TRIAL], row[n.STEP]) for row in points) == Counter(
+        (trial, step) for trial in range(count) for step in range(1, STEPS + 1)
+    )
+    assert {row[n.STATE] for row in rows(study.folder / n.TRIALS_FILE)} == {n.COMPLETE}
+    table = optuna_rows(study.folder)
+    assert TrialState.RUNNING not in {row.state for row in table}
+    told = Counter(row.user_attrs[n.STEP_ID] for row in table if row.state == TrialState.COMPLETE)
+    assert told == Counter(row[n.STEP_ID] for row in points)
+    # The undisturbed study, without Ray: the same steps, with the same measurements, and so the same front.
+    undisturbed = Tree(prepare(study).tree.problem, Store(tmp / "undisturbed"))
+    expected = {row[n.STEP_ID]: row for schedule in study.schedules() for row in walk(schedule, undisturbed)}
+    assert {row[n.STEP_ID]: row[n.ACCURACY] for row in points} == {i: row[n.ACCURACY] for i, row in expected.items()}

@@ -1,0 +1,41 @@
+"""The study file of the comparison, as it is, on the digits: run, confirmed and answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.__main__ import main as analyse
+from search.__main__ import main
+from search.study import load_study
+from tests.search_helpers import rows
+from trainables import names as n
+
+FILE = Path(__file__).parents[1] / "search" / "studies" / "comparison.yaml"
+QUESTIONS = ("one_shot", "iterative", "structured", "families")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_comparison_s_own_file_answers_its_four_questions_on_the_digits(tmp_path: Path) -> None:
+    small = ["data.dataset=digits", "data.limit=300", "model.arguments.width=4", f"storage={tmp_path}"]
+    assert main(["run", str(FILE), *(part for setting in small for part in ("--set", setting))]) == 0
+    folder = tmp_path / "comparison"
+    study = load_study(FILE)
+    assert study.finalists is not None
+    steps = {row[n.STEP_ID]: row for row in rows(folder / n.POINTS_FILE)}
+    seeds = {schedule.seed for schedule in study.schedules()} | set(study.finalists.seeds)
+    assert {row[n.SEED] for row in steps.values() if row[n.TRIAL] is None} == seeds
+    assert {row[n.STATE] for row in rows(folder / n.TRIALS_FILE)} == {n.COMPLETE}
+    assert all(row[n.LATENCY] > 0 for row in steps.values())
+
+    assert main(["confirm", str(folder)]) == 0
+    assert analyse(["compare", str(folder)]) == 0
+    answers = json.loads((folder / "report" / "answers.json").read_text())
+    assert answers["split"] == "test"
+    assert set(answers["questions"]) == set(QUESTIONS)
+    for question in QUESTIONS:
+        assert answers["questions"][question]["answer"]
+        assert (folder / "report" / f"comparison_{question}.png").exists()

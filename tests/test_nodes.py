@@ -1,0 +1,257 @@
+"""What is decided about a cluster's nodes, without one; and the Ray that is started on this machine alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray.tune.search import Searcher
+from rich.console import Console
+
+from search import nodes, ray_cluster
+from search.ledger import Ledger
+from search.node_checks import Cluster
+from search.nodes import AsManyAsFit, Machine, Node, Terms, difference, this_machine, unfit
+from search.progress import Progress
+from search.session import prepare
+from search.study import ResourceSettings, SearchSettings, load_study
+from search.study_trainable import UNFIT, StudyTrainable
+from tests.conftest import digits_problem
+from tests.search_helpers import raw_study, refusal, write
+from trainables import latency
+from trainables import names as n
+from trainables.names import InputError
+from trainables.walk import Tree
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "takes", "room"),
+    [
+        (8, 0, {"cpu": 1}, 8),
+        (8, 0, {"cpu": 3}, 2),
+        (0.3, 0, {"cpu": 0.1}, 3),
+        (8, 2, {"cpu": 1, "gpu": 0.5}, 4),
+        (3, 2, {"cpu": 1, "gpu": 0.5}, 3),
+        (8, 0, {"cpu": 1, "gpu": 0.5}, 0),
+        (0, 4, {"cpu": 1, "gpu": 1}, 0),
+        (4, 3, {"cpu": 1, "gpu": 2}, 1),
+    ],
+)
+def test_a_trial_fits_on_one_node_or_not_at_all(cpu: float, gpu: float, takes: Mapping[str, float], room: int) -> None:
+    assert Node("", "", cpu, gpu).room(ResourceSettings(**takes)) == room
+
+
+class Endless(Searcher):
+    """Proposes for ever."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        return {"trial": trial_id}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        pass
+
+
+def test_as_many_trials_at_once_as_fit_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [Node("a", "a", 2, 0)]
+    monkeypatch.setattr(nodes, "alive", lambda: there)
+    monkeypatch.setattr(nodes, "LOOK_AGAIN", 0)
+    searcher = AsManyAsFit(Endless(), ResourceSettings(cpu=1))
+    numbers = iter(range(100))
+
+    def asked() -> list[str]:
+        """The trials that are given out before it says no."""
+        return [trial for trial in (f"{next(numbers)}" for _ in range(8)) if searcher.suggest(trial)]
+
+    first = asked()
+    assert len(first) == 2
+    there.append(Node("b", "b", 3.5, 0))
+    late = asked()
+    assert len(late) == 3
+    there[:] = [Node("c", "c", 1, 0)]
+    for trial in (first + late)[:4]:
+        assert not asked()
+        searcher.on_trial_complete(trial)
+    assert not asked()
+    searcher.on_trial_complete(late[-1])
+    assert len(asked()) == 1
+    there.clear()  # all died; what is pending waits for a node, and one proposal more does no harm
+    assert not asked()
+
+
+ROOT = Path(__file__).parent.parent
+HERE = this_machine("cpu")
+
+
+def test_a_node_with_other_versions_or_code_is_told_apart() -> None:
+    assert difference(HERE, HERE) is None
+    assert difference(replace(HERE, processor="another", fastest="fp32", gpu="one"), HERE) is None
+    for name in HERE.versions:
+        other = replace(HERE, versions={**HERE.versions, name: "0.1"})
+        assert str(difference(other, HERE)).startswith(f"has {name} 0.1, and this machine has {HERE.versions[name]}; ")
+    assert "another version of this program" in str(difference(replace(HERE, code="0"), HERE))
+
+
+def test_auto_means_what_is_fast_on_every_node() -> None:
+    slow, fast = replace(HERE, fastest="fp32"), replace(HERE, fastest="bf16", processor="another")
+    one, two = Node("1", "one", 1, 0), Node("2", "two", 1, 0)
+    assert Cluster({one: fast, two: fast}).fastest == "bf16"
+    assert Cluster({one: fast, two: slow}).fastest == "fp32"
+    assert len(Cluster({one: fast, two: slow}).kinds) == 2
+
+
+def test_a_driver_without_a_gpu_prepares_a_study_for_nodes_with_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    study = load_study(write(tmp_path, raw_study(tmp_path, resources={"cpu": 4, "gpu": 0.5}, precision="auto")))
+    problem = prepare(study, fastest="bf16").tree.problem
+    assert (problem.device, problem.precision, problem.threads) == ("cuda", "bf16", 4)
+    with pytest.raises(InputError, match="this machine has 0"):
+        prepare(study)
+
+
+@pytest.fixture
+def terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terms:
+    """Terms that this machine fulfils."""
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "node"))
+    (tmp_path / nodes.PROBE).mkdir()
+    (tmp_path / nodes.PROBE / nodes.DRIVER).write_text("secret")
+    return Terms(HERE, "cpu", None, tmp_path, "secret")
+
+
+def test_a_node_shows_that_it_sees_the_same_files(terms: Terms, tmp_path: Path) -> None:
+    assert unfit(terms) is None
+    assert (tmp_path / nodes.PROBE / "node").read_text() == "secret"
+    (tmp_path / nodes.PROBE / nodes.DRIVER).write_text("another driver's")
+    assert "doesn't see the same files" in str(unfit(terms))
+    assert f"the same files in {tmp_path / 'other'} " in str(unfit(replace(terms, folder=tmp_path / "other")))
+
+
+def test_a_node_must_be_as_fast_as_what_was_chosen(terms: Terms) -> None:
+    other = {"bf16": "fp32", "fp32": "bf16"}[HERE.fastest]
+    assert unfit(replace(terms, fastest=HERE.fastest)) is None
+    assert f"precision auto chose {other} for the others" in str(unfit(replace(terms, fastest=other)))
+    if not torch.cuda.is_available():
+        assert "torch finds no GPU" in str(unfit(replace(terms, device="cuda")))
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A lock of the test's own, so that no study on this machine is waited for."""
+    monkeypatch.setattr(latency.tempfile, "gettempdir", lambda: str(tmp_path))
+
+
+def trial_of(tmp_path: Path, terms: Terms | None) -> StudyTrainable:
+    trial = StudyTrainable.__new__(StudyTrainable)
+    trial.setup({"step_ratio": 0.5, n.TRIAL: 3}, problem=digits_problem(), folder=str(tmp_path / "steps"), terms=terms)
+    return trial
+
+
+def test_the_error_of_a_step_is_a_result_and_that_of_a_gpu_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = trial_of(tmp_path, None)
+
+    def raises(error: Exception) -> None:
+        def point(*_: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(Tree, "point", point)
+
+    raises(ValueError("no\nchannel"))
+    assert trial.step() == {n.REASON: "ValueError: no channel", "done": True}
+    raises(torch.AcceleratorError("device-side assert"))
+    trial = trial_of(tmp_path, None)
+    with pytest.raises(torch.AcceleratorError):
+        trial.step()
+
+
+def test_a_late_node_that_is_unfit_computes_nothing_and_stops_the_study(tmp_path: Path, terms: Terms) -> None:
+    other = replace(terms, here=replace(HERE, code="0"))
+    result = trial_of(tmp_path, other).step()
+    assert set(result) == {UNFIT, "done"}
+    assert not list((tmp_path / "steps").glob("*"))
+    progress = Progress(Ledger(tmp_path, ("accuracy", "compression"), 0.1), SearchSettings(), 1, Console(), {})
+    with pytest.raises(RuntimeError, match="another version of this program"):
+        progress.on_trial_result(0, [], None, result)
+    assert progress.unfit == result[UNFIT]
+
+
+def test_what_a_trial_ran_on_is_kept(tmp_path: Path, terms: Terms) -> None:
+    seen: dict[str, Any] = {}
+    dense = digits_problem()
+    ledger = Ledger(tmp_path, ("accuracy", "compression"), 0.1)
+    trial = trial_of(tmp_path, terms)
+    result = trial.step()
+    ledger.add_dense(trial._tree.dense_point(0))
+    progress = Progress(ledger, SearchSettings(), 1, Console(), seen)
+    task = SimpleNamespace(run_metadata=SimpleNamespace(num_failures=4))
+    progress.on_trial_result(0, [], task, result)
+    assert list(seen.values()) == [{"processor": HERE.processor, "gpu": None}]
+    assert dense.device == "cpu"
+    assert task.run_metadata.num_failures == 0, "a step was finished, so what was lost before is forgiven"
+    task.run_metadata.num_failures = 4
+    progress.on_trial_result(0, [], task, {**result, n.REUSED: True})
+    assert task.run_metadata.num_failures == 4
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("nonsense", "is neither HOST:PORT nor auto"),
+        ("ray://127.0.0.1:10001", "is neither HOST:PORT nor auto"),
+        ("127.0.0.1:1", "no Ray cluster can be reached at 127.0.0.1:1 ("),
+        ("127.0.0.1:99999", "no Ray cluster can be reached at 127.0.0.1:99999 ("),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_told_in_one_line(
+    address: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(["run", str(write(tmp_path, raw_study(tmp_path))), "--address", address], capsys)
+    assert line.startswith("error: --address: ")
+    assert told in line
+    assert not (tmp_path / "results").exists()
+
+
+LISTENING = """
+import psutil, ray
+from search.ray_cluster import local
+with local():
+    ray.get(ray.remote(lambda: 0).remote())
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                print(connection.laddr.ip)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}])
+def test_ray_here_alone_listens_to_nobody_else(environment: Mapping[str, str]) -> None:
+    command = [sys.executable, "-c", LISTENING]
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert done.stdout
+
+
+@pytest.mark.parametrize("folder", ["", "/proc/nowhere"])
+def test_ray_that_can_t_start_is_told_in_one_line(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    with pytest.raises(InputError, match=r"^ray: .*RAY_TMPDIR") as refused, ray_cluster.local():
+        pass
+    assert "\n" not in str(refused.value)
+
+
+def test_a_machine_s_hardware_is_told_without_a_gpu_too() -> None:
+    assert isinstance(HERE, Machine)
+    assert this_machine("cuda").gpu is None or torch.cuda.is_available()

@@ -1,0 +1,110 @@
+"""A bucket as storage: what is written is read, secrets stay in the environment, and what is wrong is told in one line."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from tests.s3_server import CREDENTIALS
+from tests.search_helpers import SWEEP, Raw, raw_study, refusal, write
+from trainables.names import InputError
+from trainables.object_store import ObjectStore
+from trainables.storage import Place, above, open_storage
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+def test_what_is_written_is_read_and_replaced_and_removed(place: Place) -> None:
+    storage = open_storage(place)
+    assert storage.read("a/b c ä.json") is None
+    for content in (b"", b"one", bytes(range(256)) * 30_000):  # the last one comes in parts
+        storage.write("a/b c ä.json", content)
+        assert storage.read("a/b c ä.json") == content
+    storage.delete("a/b c ä.json")
+    storage.delete("a/b c ä.json")
+    assert storage.read("a/b c ä.json") is None
+
+
+def test_only_folders_directly_below_are_listed(place: Place) -> None:
+    storage = open_storage(place)
+    assert storage.folders_with("step.json") == []
+    for key in ("b/step.json", "a/step.json", "a/c/step.json", "d/other-step.json", "step.json", "e/step.json.old"):
+        storage.write(key, b"x")
+    assert storage.folders_with("step.json") == ["a", "b"]
+
+
+def test_neighbours_whose_names_begin_alike_are_not_mixed_up(bucket: str) -> None:
+    open_storage(f"{bucket}/study").write("a/step.json", b"x")
+    assert open_storage(f"{bucket}/stud").folders_with("step.json") == []
+    assert open_storage(f"{bucket}/study2").folders_with("step.json") == []
+
+
+def test_what_is_sent_to_a_worker_is_the_url_alone(bucket: str) -> None:
+    storage = open_storage(f"{bucket}/study")
+    storage.write("a", b"x")
+    sent = pickle.dumps(storage)
+    assert len(sent) < 300
+    assert not any(secret.encode() in sent for secret in CREDENTIALS.values())
+    assert pickle.loads(sent).read("a") == b"x"  # noqa: S301 - our own
+
+
+def test_a_storage_says_how_much_is_free_if_there_is_saying(bucket: str, tmp_path: Path) -> None:
+    assert open_storage(bucket).free() is None
+    assert 0 < (open_storage(tmp_path / "not" / "made").free() or 0) < 1e18
+
+
+def test_the_place_above() -> None:
+    assert above("s3://bucket/study/steps") == "s3://bucket/study"
+    assert above("/data/results/study/steps/") == "/data/results/study"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://host/results", "ftp://… is no place"),
+        ("http://host/results", "is no place"),
+        ("s3://", "is no place"),
+        ("s3:///results", "is no place"),
+        ("s3://key:secret@bucket/results", "put credentials and endpoint into the environment"),
+        ("s3://bucket/results?endpoint_override=localhost", "put credentials and endpoint into the environment"),
+    ],
+)
+def test_urls_that_are_no_place_are_refused_and_secrets_not_repeated(url: str, words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        ObjectStore(url)
+    assert words in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def study_at(tmp_path: Path, storage: str) -> Raw:
+    return raw_study(tmp_path, storage=storage, sweep=SWEEP)
+
+
+@pytest.mark.parametrize(
+    ("environment", "storage", "words"),
+    [
+        ({}, "s3://there-is-no-such-bucket/results", "NoSuchBucket"),
+        ({"AWS_ENDPOINT_URL": NOWHERE}, "s3://unreachable/results", "127.0.0.1:1"),
+        ({"AWS_ENDPOINT_URL": "localhost:9000"}, "s3://misspelt/results", "AWS_ENDPOINT_URL"),
+        ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None, "AWS_METADATA_ENDPOINT": NOWHERE},
+         "s3://no-credentials/results", "credentials"),
+    ],
+)  # fmt: skip
+def test_a_bucket_that_can_t_be_used_is_told_in_one_line_and_nothing_is_written(
+    environment: dict[str, str | None], storage: str, words: str, bucket: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name, value in environment.items():
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+    file = write(tmp_path, study_at(tmp_path, storage))
+    monkeypatch.chdir(tmp_path)
+    line = refusal(["run", str(file)], capsys)
+    assert line.startswith(f"error: storage: {storage}/tiny can't be used")
+    assert words in line
+    assert not any(secret in line for secret in CREDENTIALS.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]

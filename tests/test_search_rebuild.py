@@ -1,0 +1,99 @@
+"""Files of the driver that are lost: every trial is found in the records of its steps, and costs nothing a second time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FixedTrial
+
+from search.rebuild import forget_untold, lost_trials
+from search.space import SearchSpace, SpaceSettings, Sweep
+from tests.conftest import MakeProblem
+from trainables import names as n
+from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
+from trainables.store import Store
+from trainables.walk import Point, Tree
+
+FAMILIES = {"unstructured": {"retrain": ["fine_tune", "weight_rewind"]}, "structured": {}}
+SPACE = SearchSpace(SpaceSettings.model_validate(FAMILIES))
+SCHEDULES = [
+    UnstructuredSchedule(step_ratio=0.5, steps=2, fine_tune_epochs=1),
+    UnstructuredSchedule(step_ratio=0.5, steps=3, fine_tune_epochs=1),
+    StructuredSchedule(importance="magnitude_l1", pruner="group_norm", step_ratio=0.3, steps=1, sparse_epochs=1),
+]
+
+
+def test_parameters_and_schedules_stand_for_each_other() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(200):
+        trial = study.ask()
+        try:
+            schedule = SPACE.schedule(trial)
+        except ValueError:
+            continue
+        assert SPACE.params(schedule) == trial.params
+        assert SPACE.schedule(FixedTrial(SPACE.params(schedule))) == schedule
+    sweep = Sweep(SCHEDULES)
+    for schedule in SCHEDULES:
+        assert sweep.schedule(FixedTrial(sweep.params(schedule))) == schedule
+
+
+def run(tree: Tree, schedule: Schedule, trial: int | None) -> list[Point]:
+    return [tree.point(node, schedule, k, trial) for k, node in enumerate(tree.chain(schedule), start=1)]
+
+
+def told(points: list[Point]) -> list[Point]:
+    return [{key: value for key, value in point.items() if key != n.SECONDS} for point in points]
+
+
+@pytest.fixture
+def found(problem: MakeProblem, tmp_path: Path) -> tuple[Tree, list[list[Point]]]:
+    tree = Tree(problem(), Store(tmp_path / "steps"))
+    tree.dense_point(0)
+    return tree, [run(tree, schedule, trial) for trial, schedule in enumerate(SCHEDULES)]
+
+
+def test_every_trial_is_found_under_its_number(found: tuple[Tree, list[list[Point]]]) -> None:
+    rows = list(lost_trials(SPACE, found[0]))
+    assert [row.user_attrs[n.TRIAL] for row in rows] == [0, 1, 2]
+    assert [SPACE.schedule(FixedTrial(row.params)) for row in rows] == SCHEDULES
+
+
+def test_a_trial_that_is_taken_up_again_tells_what_it_told_before(found: tuple[Tree, list[list[Point]]]) -> None:
+    tree, points = found
+    again = Tree(tree.problem, tree.store)
+    for trial in (2, 1, 0):  # in whatever order
+        repeated = run(again, SCHEDULES[trial], trial)
+        assert told(repeated) == told(points[trial])
+        assert all((point[n.SECONDS] > 0) != point[n.REUSED] for point in repeated)
+    assert again.epochs == 0
+    for trial in (3, None):
+        assert [(point[n.EPOCHS], point[n.REUSED]) for point in run(again, SCHEDULES[0], trial)] == [(0, True)] * 2
+
+
+def test_weights_made_again_leave_the_step_with_the_trial_that_paid(found: tuple[Tree, list[list[Point]]]) -> None:
+    tree, points = found
+    node = tree.chain(SCHEDULES[0])[0]
+    tree.store.discard_weights(node.id)
+    Tree(tree.problem, tree.store).content(node)
+    assert told(run(Tree(tree.problem, tree.store), SCHEDULES[0], 0)) == told(points[0])
+
+
+def test_steps_of_no_trial_and_of_another_space_are_no_trials(tree: Tree) -> None:
+    run(tree, SCHEDULES[0], None)
+    assert list(lost_trials(SPACE, tree)) == []
+    run(tree, UnstructuredSchedule(levels=(0.3,)), 0)
+    run(tree, UnstructuredSchedule(step_ratio=0.4), 1)
+    assert list(lost_trials(SPACE, tree)) == []
+
+
+@pytest.mark.parametrize("points", [True, False])
+def test_without_points_optuna_s_study_is_forgotten(points: bool, tmp_path: Path) -> None:
+    (tmp_path / n.OPTUNA_FILE).touch()
+    if points:
+        (tmp_path / n.POINTS_FILE).touch()
+    forget_untold(tmp_path)
+    forget_untold(tmp_path)
+    assert (tmp_path / n.OPTUNA_FILE).exists() == points

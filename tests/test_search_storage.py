@@ -1,0 +1,146 @@
+"""A study in a bucket, through the command line: interrupted, lost, moved to another host, and driven by one at a time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import obstore
+import pytest
+from obstore.store import from_url
+from optuna.trial import TrialState
+
+from search import snapshots
+from search.__main__ import main
+from search.session import LOCK_FILE
+from tests.s3_server import CREDENTIALS
+from tests.search_helpers import UNSTRUCTURED_SPACE, Raw, optuna_rows, raw_study, refusal, rows, write
+from trainables import lease
+from trainables import names as n
+from trainables.storage import open_storage
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+LOST = (n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE)
+TIMES = (n.SECONDS, n.LATENCY, n.LATENCY_LARGE)
+"""Columns that say how long something took: of a report that is made again, the computing alone without the waiting."""
+
+
+def points_of(folder: Path) -> list[Raw]:
+    """The points, in an order that doesn't depend on which trial was faster."""
+    found = [{key: value for key, value in row.items() if key not in TIMES} for row in rows(folder / n.POINTS_FILE)]
+    return sorted(found, key=lambda row: (row[n.TRIAL] is not None, row[n.TRIAL], row[n.STEP]))
+
+
+def steps_in(url: str) -> dict[str, str]:
+    """The time of writing and the version of every finished step."""
+    entries = [entry for page in obstore.list(from_url(url, client_options={"allow_http": True})) for entry in page]
+    return {e["path"]: f"{e['last_modified']} {e['e_tag']}" for e in entries if e["path"].endswith(n.STEP_FILE)}
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Go to a folder of one's own, as on another host; what it returns is where the driver keeps its files there."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def go(name: str) -> Path:
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / name)
+        return Path("results") / "tiny"
+
+    return go
+
+
+@pytest.fixture
+def study(tmp_path: Path, bucket: str) -> Path:
+    """The file of a study whose steps are in a bucket."""
+    space = {"unstructured": {**UNSTRUCTURED_SPACE, "max_steps": 4}}
+    return write(tmp_path, raw_study(tmp_path, storage=f"{bucket}/results", space=space, search={"trials": 6}))
+
+
+def driver_of(file: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "search", "run", str(file)], text=True, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for_points(driver: subprocess.Popen[str], folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 300
+    while not (folder / n.POINTS_FILE).exists() or (folder / n.POINTS_FILE).read_bytes().count(b"\n") < count:
+        assert driver.poll() is None, "the driver ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.timeout(900)
+def test_killed_continued_elsewhere_lost_and_made_again(
+    study: Path, bucket: str, elsewhere: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    url = f"{bucket}/results/tiny"
+    folder = elsewhere("first")
+    driver = driver_of(study)
+    wait_for_points(driver, folder, 3)
+    line = refusal(["run", str(study)], capsys)  # here it is the folder that is held
+    assert f"{folder} is being run by process {driver.pid} on {platform.node()};" in line
+    elsewhere("second")
+    line = refusal(["run", str(study)], capsys)
+    assert f"{url} is being run by process {driver.pid} on {platform.node()};" in line
+    assert not Path("results").exists()
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    time.sleep(4)  # its workers end within three seconds
+    before = steps_in(url)
+
+    monkeypatch.setattr(lease, "EXPIRY", 8.0)  # of this driver; its workers wait longer for a step that was under way
+    assert main(["run", str(study)]) == 0
+    steps, points = steps_in(url), points_of(folder)
+    assert before.items() <= steps.items()
+    assert {row[n.STEP_ID] for row in points} == {key.split("/")[1] for key in steps}
+    assert sorted(row[n.TRIAL] for row in rows(folder / n.TRIALS_FILE)) == list(range(6))
+    assert TrialState.RUNNING not in {row.state for row in optuna_rows(folder)}
+
+    def started(**_: object) -> None:
+        raise AssertionError("Ray was started with nothing left to do")
+
+    with open_storage(url).claim(LOCK_FILE, wait=False) as held:  # given back
+        assert held()
+
+    elsewhere("third")
+    with monkeypatch.context() as patch:
+        patch.setattr("ray.init", started)
+        assert main(["run", str(study)]) == 0
+    assert points_of(folder) == points
+    assert main(["export", url, "--point", points[-1][n.STEP_ID], "--to", "pruned.safetensors"]) == 0
+
+    elsewhere("fourth")
+    storage = open_storage(url)
+    for name in (*snapshots.FILES, snapshots.COUNT_FILE):
+        storage.delete(name)
+    assert main(["run", str(study)]) == 0
+    assert points_of(folder) == points
+    assert sorted(row[n.TRIAL] for row in rows(folder / n.TRIALS_FILE)) == list(range(6))
+    assert steps_in(url) == steps
+
+    elsewhere("fifth")
+    assert main(["confirm", url]) == 0
+    assert len(rows(folder / n.CONFIRMED_FILE)) > 0
+    assert storage.read(n.CONFIRMED_FILE) == (folder / n.CONFIRMED_FILE).read_bytes()
+    shutil.rmtree("results")
+    assert main(["confirm", url]) == 0
+    assert "Confirmed 0 networks" in capsys.readouterr().out
+
+    client = from_url(url, client_options={"allow_http": True})
+    everything = b"".join(
+        bytes(obstore.get(client, entry["path"]).bytes()) for page in obstore.list(client) for entry in page
+    ) + b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    assert not any(secret.encode() in everything for secret in CREDENTIALS.values())

@@ -1,0 +1,154 @@
+"""A prefix in an object store, reached with ``obstore``: reading, writing, and conditional writing, which claims need.
+
+Endpoint, region and credentials come from the environment alone (``AWS_*``, ``GOOGLE_*``) or from the host's role, and so
+never into a results folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import from_url
+
+from trainables.lease import lease
+from trainables.names import InputError
+from trainables.storage import Held, UnreachableError
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion as Version
+    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import ObjectStore as Client
+
+SCHEMES = ("s3", "gs")
+"""Stores with conditional puts whose clients read their settings from the environment."""
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """The objects below a URL. Only the URL is sent to a worker, which has an environment of its own."""
+
+    url: str
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in SCHEMES or not parts.netloc:
+            raise InputError(
+                f"storage: {parts.scheme}://… is no place to store; give a folder, s3://bucket/prefix or gs://…"
+            )
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise InputError(
+                "storage: a URL is written into results, so it holds bucket and prefix alone; put credentials and endpoint "
+                "into the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)"
+            )
+
+    def read(self, key: str) -> bytes | None:
+        """The content, or None if there is no such object."""
+        found = self.read_version(key)
+        return found and found[0]
+
+    def read_version(self, key: str) -> tuple[bytes, Version] | None:
+        """The content and which version of the object it is, or None if there is no such object."""
+        with self._told(), _none_if_missing() as found:
+            answer = obstore.get(self._client(), key)
+            found.append((bytes(answer.bytes()), _version(answer.meta["e_tag"], answer.meta["version"])))
+        return found[0] if found else None
+
+    def write(self, key: str, content: bytes) -> None:
+        """Put a whole object there; a store shows it when all of it has arrived."""
+        with self._told():
+            obstore.put(self._client(), key, content)
+
+    def write_if(self, key: str, content: bytes, before: Version | None) -> Version | None:
+        """Put an object where this version (None: nothing) is, or return None because something else is there."""
+        try:
+            with self._told():
+                result = obstore.put(self._client(), key, content, mode=before or "create", use_multipart=False)
+        except (AlreadyExistsError, PreconditionError):
+            return None
+        return _version(result["e_tag"], result["version"])
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        with self._told(), _none_if_missing():
+            obstore.delete(self._client(), key)
+
+    def clear(self, folder: str) -> None:
+        """Remove all objects below a folder."""
+        with self._told():
+            for page in obstore.list(self._client(), prefix=f"{folder}/"):
+                obstore.delete(self._client(), [entry["path"] for entry in page])
+
+    def folders_with(self, name: str) -> list[str]:
+        """The folders directly below that have an object of this name."""
+        with self._told():
+            paths = [entry["path"] for page in obstore.list(self._client()) for entry in page]
+        return sorted(path.removesuffix(f"/{name}") for path in paths if path.endswith(f"/{name}") and path.count("/") == 1)
+
+    def claim(self, key: str, *, wait: bool = True) -> AbstractContextManager[Held]:
+        """A lease, which its holder renews."""
+        return lease(self, key, wait=wait)
+
+    def free(self) -> None:
+        """There is no saying."""
+
+    def check(self) -> None:
+        """InputError if the bucket can't be listed."""
+        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            endpoint = os.environ.get(name, "http://localhost")
+            if not endpoint.startswith(("http://", "https://")):  # obstore would panic
+                raise InputError(f"storage: {self.url} can't be used: {name} {endpoint!r} is no http:// or https:// URL")
+        with self._told():
+            next(iter(obstore.list(self._client(patient=False))), None)
+
+    def _client(self, *, patient: bool = True) -> Client:
+        return _client(self.url, patient)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What goes wrong on the way, as one line."""
+        try:
+            yield
+        except (AlreadyExistsError, PreconditionError):
+            raise
+        except BaseError as error:
+            reason = " ".join(str(error).partition("\n\nDebug source")[0].split())
+            raise UnreachableError(
+                f"storage: {self.url} can't be used ({reason}); check the bucket, and endpoint, region and credentials in "
+                "the environment (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+            ) from None
+
+
+@contextmanager
+def _none_if_missing() -> Iterator[list[tuple[bytes, Version]]]:
+    with suppress(FileNotFoundError):
+        yield []
+
+
+def _version(e_tag: str | None, version: str | None) -> Version:
+    found: Version = {}
+    if e_tag is not None:
+        found["e_tag"] = e_tag
+    if version is not None:
+        found["version"] = version
+    return found
+
+
+@lru_cache
+def _client(url: str, patient: bool) -> Client:
+    """One client a process; a patient one sits out an outage of minutes."""
+    retry: RetryConfig = {"max_retries": 20, "retry_timeout": timedelta(minutes=3)}
+    # A server without TLS is only ever asked if the environment names it.
+    options: ClientConfig = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "30s", "timeout": "5m"}
+    if not patient:
+        retry = {"max_retries": 2, "retry_timeout": timedelta(seconds=5)}
+        options = {"allow_http": True, "connect_timeout": "3s", "timeout": "5s"}
+    return from_url(url, retry_config=retry, client_options=options)
