@@ -95,10 +95,10 @@ class Progress(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """A trial's worker died: again and again, or between two trials, when Tune itself doesn't run a trial again."""
-        self._running.pop(trial.trial_id, None)
         self._dying.add(trial.config[n.TRIAL])
         reason = reason_of(trial)
         if trial.should_recover():
+            self._running.pop(trial.trial_id, None)
             self._searcher.run_again(trial.trial_id)
             return
         if len(self._dying) > 1:  # and nobody has finished a step since: it isn't this trial's own fault

@@ -39,8 +39,9 @@ class Seen(Ledger):
 
 
 def trial(number: int, may_recover: bool) -> Any:
+    metadata = SimpleNamespace(num_failures=2, metric_analysis={}, metric_n_steps={})
     return SimpleNamespace(
-        trial_id=str(number), config={n.TRIAL: number}, error_file=None, run_metadata=SimpleNamespace(num_failures=2),
+        trial_id=str(number), config={n.TRIAL: number}, error_file=None, run_metadata=metadata,
         should_recover=lambda: may_recover,
     )  # fmt: skip
 
