@@ -22,7 +22,6 @@ from optuna.trial import TrialState
 from search.__main__ import main
 from search.interrupts import GO_ON
 from search.ledger import Ledger
-from search.session import LOCK_FILE
 from search.study import load_study
 from tests.search_helpers import (
     FACTORY,
@@ -211,8 +210,8 @@ def test_a_changed_start_is_refused(copy: Path, study: Path, capsys: pytest.Capt
     assert line.startswith("error: resources.cpu: ")
     assert "threads 1, and now it is 2" in line
     after = tree_of(copy / "tiny")
-    assert {name: state for name, state in after.items() if name != LOCK_FILE} == {
-        name: state for name, state in before.items() if name != LOCK_FILE
+    assert {name: state for name, state in after.items() if name != n.LOCK_FILE} == {
+        name: state for name, state in before.items() if name != n.LOCK_FILE
     }
 
 
