@@ -44,6 +44,7 @@ class Progress(tune.Callback):
         self._began = self._printed = time.monotonic()
         self._before = (len(ledger.trials), ledger.epochs_computed)
         self._running: dict[str, str] = {}
+        self._dying: set[int] = set()
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Progress:
         return self
@@ -73,6 +74,7 @@ class Progress(tune.Callback):
             self._ledger.add(result)
             if not result[n.REUSED]:
                 trial.run_metadata.num_failures = 0  # only workers lost in a row count
+                self._dying.clear()
         if NODE in result:
             node = dict(result[NODE])
             self._nodes[node.pop("host")] = node
@@ -81,6 +83,7 @@ class Progress(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """A trial lost its worker, or the node under it, and will run again."""
         self._running.pop(trial.trial_id, None)
+        self._dying.add(trial.config[n.TRIAL])
         which = f"Trial {trial.config[n.TRIAL]} lost its worker and runs again"
         self._console.print(f"[yellow]{which}:[/yellow] {escape(reason_of(trial))}")
         self._draw()
@@ -97,11 +100,14 @@ class Progress(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """A trial's worker died: again and again, or between two trials, when Tune itself doesn't run a trial again."""
+        self._dying.add(trial.config[n.TRIAL])
+        reason = reason_of(trial)
         if trial.should_recover():
             self._running.pop(trial.trial_id, None)
             self._searcher.run_again(trial.trial_id)
             return
-        reason = reason_of(trial)
+        if len(self._dying) > 1:  # and nobody has finished a step since: it isn't this trial's own fault
+            raise StoppedError(f"ray: workers die one after another, the last with: {reason}")
         self._searcher.fail(trial.trial_id, reason)
         self._end(trial, n.FAILED, reason)
 
@@ -164,11 +170,12 @@ class Progress(tune.Callback):
 
 
 def reason_of(trial: Any) -> str:
-    """Why a trial failed, in one line: the last line of the worker's own error."""
+    """Why a trial's worker died, in one line of what Ray says: the one about memory, or the last."""
     file = trial.error_file  # Tune's own accessor reads from storage, where the file isn't yet
     text = Path(file).read_text(errors="replace") if file and Path(file).exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "the worker gave no reason"
+    memory = [line for line in lines if "low on memory" in line]
+    return (memory or lines or ["the worker gave no reason"])[-1][:300]
 
 
 def _clock(seconds: float) -> str:

@@ -39,7 +39,6 @@ from trainables.walk import Tree
 if TYPE_CHECKING:
     from search.nodes import Terms
 
-LOCK_FILE = "driver.lock"
 FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "resources.cpu", "device": "resources.gpu"}
 """Where the study file says what a dense network's address holds under another name."""
 
@@ -198,7 +197,7 @@ def only_driver(folder: Path, place: Place | None = None) -> Iterator[Held]:
 @contextmanager
 def _driving(place: Place) -> Iterator[Held]:
     try:
-        with open_storage(place).claim(LOCK_FILE, wait=False) as held:
+        with open_storage(place).claim(n.LOCK_FILE, wait=False) as held:
             yield held
     except HeldError as error:
         raise InputError(f"storage: {place} is being run by {error}; wait for it, or stop it") from None

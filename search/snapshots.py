@@ -17,7 +17,6 @@ from trainables.untrusted import parse_json
 
 FILES = (n.POINTS_FILE, n.TRIALS_FILE, n.CONFIRMED_FILE, n.PROVENANCE_FILE, n.STUDY_FILE, n.OPTUNA_FILE)
 """In the order in which they are written: what Optuna's study knows must never be missing among the points."""
-COUNT_FILE = "snapshot.json"
 INTERVAL = 5.0
 """Seconds between two snapshots, at least."""
 SHARE = 20
@@ -73,7 +72,7 @@ class Snapshots(tune.Callback):
         complete = all(self._here.read(name) is not None for name in (n.POINTS_FILE, n.OPTUNA_FILE))
         if complete and _count(self._there) <= _count(self._here):
             return
-        for name in (*FILES, COUNT_FILE):
+        for name in (*FILES, n.SNAPSHOT_FILE):
             content = self._there.read(name)
             if content is not None:
                 self._here.write(name, content)
@@ -90,13 +89,13 @@ class Snapshots(tune.Callback):
             self._there.write(name, content)
         self._stored |= changed
         count = to_json({"snapshots": _count(self._there) + 1})
-        self._there.write(COUNT_FILE, count)
-        self._here.write(COUNT_FILE, count)
+        self._there.write(n.SNAPSHOT_FILE, count)
+        self._here.write(n.SNAPSHOT_FILE, count)
 
 
 def _count(storage: Storage) -> int:
     try:
-        count = parse_json(storage.read(COUNT_FILE) or b"")["snapshots"]
+        count = parse_json(storage.read(n.SNAPSHOT_FILE) or b"")["snapshots"]
     except (ValueError, KeyError, TypeError):
         return 0
     return count if isinstance(count, int) else 0

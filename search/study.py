@@ -231,6 +231,10 @@ def to_yaml(study: Study) -> str:
     return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, width=120)
 
 
+OF_ANY_STUDY = (n.STEPS_FOLDER, n.LATENCY_FOLDER, n.LOCK_FILE, n.SNAPSHOT_FILE)
+"""What may lie in a folder without a study file: it is right, or without meaning, whatever the study is."""
+
+
 def check_folder(study: Study) -> None:
     """InputError if the study's folder or URL holds other settings, or can't be written."""
     folder, written = study.folder, study.folder / n.STUDY_FILE
@@ -244,7 +248,7 @@ def check_folder(study: Study) -> None:
                 f"storage: {study.storage!r}, but {folder} belongs to a study with its steps in {before.storage!r}; "
                 f"choose another `name`, or move {folder} away"
             )
-    elif folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / n.STEPS_FOLDER).exists()):
+    elif folder.is_file() or (folder.is_dir() and any(path.name not in OF_ANY_STUDY for path in folder.iterdir())):
         raise InputError(f"storage: {folder} is not empty and holds no study; choose another `name` or `storage`")
     Folder(folder).check()
     if is_url(study.place):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
@@ -22,6 +22,7 @@ from search.ledger import Ledger
 from search.node_checks import Cluster
 from search.nodes import AsManyAsFit, Machine, Node, Terms, difference, this_machine, unfit
 from search.progress import Progress
+from search.searcher import FrontSearch
 from search.session import prepare
 from search.study import ResourceSettings, SearchSettings, load_study
 from search.study_trainable import UNFIT, StudyTrainable
@@ -133,7 +134,7 @@ def test_a_node_shows_that_it_sees_the_same_files(terms: Terms, tmp_path: Path) 
     assert (tmp_path / nodes.PROBE / "node").read_text() == "secret"
     (tmp_path / nodes.PROBE / nodes.DRIVER).write_text("another driver's")
     assert "doesn't see the same files" in str(unfit(terms))
-    assert f"the same files in {tmp_path / 'other'} " in str(unfit(replace(terms, folder=tmp_path / "other")))
+    assert f"the same files in {tmp_path / 'other'} " in str(unfit(replace(terms, place=tmp_path / "other")))
 
 
 def test_a_node_must_be_as_fast_as_what_was_chosen(terms: Terms) -> None:
@@ -173,15 +174,19 @@ def test_the_error_of_a_step_is_a_result_and_that_of_a_gpu_is_not(tmp_path: Path
         trial.step()
 
 
+def progress_of(ledger: Ledger, seen: dict[str, Any]) -> Progress:
+    """A display whose trials' ends nobody hears of."""
+    return Progress(ledger, cast(FrontSearch, None), SearchSettings(), 1, Console(), seen)
+
+
 def test_a_late_node_that_is_unfit_computes_nothing_and_stops_the_study(tmp_path: Path, terms: Terms) -> None:
     other = replace(terms, here=replace(HERE, code="0"))
     result = trial_of(tmp_path, other).step()
     assert set(result) == {UNFIT, "done"}
     assert not list((tmp_path / "steps").glob("*"))
-    progress = Progress(Ledger(tmp_path, ("accuracy", "compression"), 0.1), SearchSettings(), 1, Console(), {})
-    with pytest.raises(RuntimeError, match="another version of this program"):
+    progress = progress_of(Ledger(tmp_path, ("accuracy", "compression"), 0.1), {})
+    with pytest.raises(InputError, match="another version of this program"):
         progress.on_trial_result(0, [], None, result)
-    assert progress.unfit == result[UNFIT]
 
 
 def test_what_a_trial_ran_on_is_kept(tmp_path: Path, terms: Terms) -> None:
@@ -191,7 +196,7 @@ def test_what_a_trial_ran_on_is_kept(tmp_path: Path, terms: Terms) -> None:
     trial = trial_of(tmp_path, terms)
     result = trial.step()
     ledger.add_dense(trial._tree.dense_point(0))
-    progress = Progress(ledger, SearchSettings(), 1, Console(), seen)
+    progress = progress_of(ledger, seen)
     task = SimpleNamespace(run_metadata=SimpleNamespace(num_failures=4))
     progress.on_trial_result(0, [], task, result)
     assert list(seen.values()) == [{"processor": HERE.processor, "gpu": None}]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from search import snapshots as module
-from search.snapshots import COUNT_FILE, FILES, Snapshots, local_folder
+from search.snapshots import FILES, Snapshots, local_folder
 from trainables import names as n
 from trainables.names import InputError
 from trainables.storage import open_storage
@@ -74,10 +74,10 @@ def test_what_has_not_changed_is_not_stored_again(tmp_path: Path, host: Host, ur
     fill(tmp_path / "a", "one")
     with host("a") as shots:
         shots.store()
-        count = open_storage(url).read(COUNT_FILE)
+        count = open_storage(url).read(n.SNAPSHOT_FILE)
         shots.store()
     assert count is not None
-    assert open_storage(url).read(COUNT_FILE) == count
+    assert open_storage(url).read(n.SNAPSHOT_FILE) == count
 
 
 def test_one_who_has_lost_his_hold_stores_nothing(tmp_path: Path, url: str) -> None:

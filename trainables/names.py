@@ -38,6 +38,8 @@ LATENCY_FOLDER = "latency"
 OPTUNA_FILE = "optuna.journal"
 STEPS_FOLDER = "steps"
 REPORT_FOLDER = "report"
+LOCK_FILE = "driver.lock"
+SNAPSHOT_FILE = "snapshot.json"
 
 # Files of one step, steps/<step id>/.
 STEP_FILE = "step.json"

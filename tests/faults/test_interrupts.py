@@ -22,7 +22,7 @@ SWEEP = [{"importance": name, "schedule": "linear", "sparsity": 0.9, "steps": 6,
 
 
 def wait_until(true: Callable[[], bool], driver: Driver) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not true():
         assert driver.running, driver.said.read_text()
         assert time.monotonic() < deadline
