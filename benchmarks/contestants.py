@@ -218,6 +218,7 @@ def _gp(seed: int) -> BaseSampler:
 
 PLAIN_TPE = "OptunaSearch, TPE"
 TREE_SEARCH = "ours"
+KNOWING = "ours, knowing every step"
 CONTESTANTS: Mapping[str, Callable[[SearchSpace, int], Make]] = {
     "OptunaSearch, random": plain(lambda seed: RandomSampler(seed=seed)),
     PLAIN_TPE: plain(_tpe),
@@ -228,7 +229,7 @@ CONTESTANTS: Mapping[str, Callable[[SearchSpace, int], Make]] = {
     "random, shared, every step": ours("random"),
     "TPE, shared, every step": ours("tpe"),
     TREE_SEARCH: ours(TREE),
-    "ours, knowing every step": knowing,
+    KNOWING: knowing,
     "ours, nothing shared": ours(TREE, NothingShared, shared=False),
     "ours, last steps only": ours(TREE, search=LastStepsOnly, every_step=False),
     "ours, gain per trial": ours(TREE, PerTrial),
@@ -246,7 +247,7 @@ AT_FOUR = (
     "OptunaSearch, random",
     PLAIN_TPE,
     TREE_SEARCH,
-    "ours, knowing every step",
+    KNOWING,
     "ours, nothing believed",
     "ours, stopped at the front",
 )
