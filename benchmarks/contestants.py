@@ -238,8 +238,6 @@ CONTESTANTS: Mapping[str, Callable[[SearchSpace, int], Make]] = {
     "ours, nothing believed": ours(TREE, NothingBelieved),
     "ours, stopped at the front": ours(TREE, stops=AtTheFront),
     "ours, stopped 2 points below": ours(TREE, stops=TwoPointsBelow),
-    "TPE, stopped at the front": ours("tpe", stops=AtTheFront),
-    "TPE, stopped 2 points below": ours("tpe", stops=TwoPointsBelow),
     "random, stopped at the front": ours("random", stops=AtTheFront),
     "random, stopped 2 points below": ours("random", stops=TwoPointsBelow),
 }
@@ -254,7 +252,5 @@ AT_FOUR = (
 """Who takes part with four trials in flight."""
 LIMITS: Mapping[str, int] = {
     "OptunaSearch, GP": 100, "TPE, shared, every step": 300, "ours, last steps only": 200,
-    "TPE, stopped at the front": 400, "TPE, stopped 2 points below": 400,
 }  # fmt: skip
-"""Most trials of a contestant that takes long to choose; an epoch count beyond them is unknown. Trials that are stopped are
-shorter, so there are more of them."""
+"""Most trials of a contestant that takes long to choose; an epoch count beyond them is unknown."""

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from search.ledger import Ledger
+from search.live_trials import LiveFifo
 from search.outlook import Outlook, all_beaten, halvings
 from search.runner import scheduler_of
 from search.scheduler import FrontScheduler
 from search.study import SearchSettings
+from tests.search_helpers import DENSE_POINT, point
 from trainables import names as n
 from trainables.trainable import gain_metric
 
@@ -110,13 +112,9 @@ def ledger(folder: Path) -> Ledger:
     """Two seeds whose dense networks differ by ten points, and a front of one point on each."""
     made = Ledger(folder, ("accuracy", "compression"), 0.1)
     if not made.points:
-        common = dict.fromkeys(n.POINT_COLUMNS) | {n.EPOCHS: 0, n.TOTAL_EPOCHS: 0, n.REUSED: False}
         for seed, accuracy in ((0, 0.9), (1, 0.8)):
-            dense = {n.STEP: 0, n.STEP_ID: f"dense{seed}", n.SEED: seed, n.ACCURACY: accuracy, n.COMPRESSION: 1.0}
-            made.add_dense({**common, **dense})
-        cut = {n.FAMILY: "unstructured", n.SCOPE: "global", n.REQUESTED_SPARSITY: 0.75, n.COMPRESSION: 4.0}
-        step = {n.TRIAL: 0, n.STEP: 1, n.STEP_ID: "a", n.SEED: 0, n.ACCURACY: 0.89}
-        made.add({**common, **cut, **step})
+            made.add_dense({**DENSE_POINT, n.STEP_ID: f"dense{seed}", n.SEED: seed, n.ACCURACY: accuracy})
+        made.add(point("a", 0.89, 4.0, **{n.SCOPE: "global", n.REQUESTED_SPARSITY: 0.75}))
     return made
 
 
@@ -148,11 +146,11 @@ def test_the_scheduler_learns_from_points_that_come(tmp_path: Path) -> None:
     assert scheduler.on_trial_result(controller, trial, result) == TrialScheduler.CONTINUE
     known.add({**known.points[-1], n.STEP_ID: "b", n.REQUESTED_SPARSITY: 0.875, n.COMPRESSION: 8.0})
     assert scheduler.on_trial_result(controller, trial, result) == TrialScheduler.STOP
-    assert isinstance(scheduler, FIFOScheduler)
+    assert isinstance(scheduler, LiveFifo)
 
 
 @pytest.mark.parametrize(("stop", "size", "kind"), [
-    ("front", None, FrontScheduler), ("none", None, FIFOScheduler), ("front", 7, FIFOScheduler), ("none", 7, FIFOScheduler),
+    ("front", None, FrontScheduler), ("none", None, LiveFifo), ("front", 7, LiveFifo), ("none", 7, LiveFifo),
 ])  # fmt: skip
 def test_only_a_search_that_asks_for_it_is_stopped(stop: str, size: int | None, kind: type, tmp_path: Path) -> None:
     """A sweep, whose space has a size, never is."""
