@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import optuna
@@ -16,7 +16,10 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.replay import METRICS, OBJECTIVES, Contestant, ReplayLedger, ReplayTree
+from benchmarks.step_table import StepTable
+from search.outlook import Outlook
 from search.samplers import TREE
+from search.scheduler import is_hopeless
 from search.searcher import FrontSearch
 from search.space import SearchSpace
 from search.study import SearchSettings
@@ -24,6 +27,43 @@ from search.tree_sampler import State, TreeSampler
 from trainables.schedule import FAMILIES, Schedule
 
 Make = Callable[[ReplayTree, ReplayLedger], Contestant]
+
+
+class Stops(Protocol):
+    """When a trial ends before its last step."""
+
+    def __call__(self, schedule: Schedule, step: int, gains: Sequence[float]) -> bool:
+        """Whether it does after this step, which measured these gains above the reference."""
+
+
+def never(_schedule: Schedule, _step: int, _gains: Sequence[float]) -> bool:
+    """Every trial takes all of its steps."""
+    return False
+
+
+class AtTheFront:
+    """As ``python -m search`` stops trials."""
+
+    def __init__(self, table: StepTable, reference: Sequence[float]) -> None:
+        self._outlook, self._reference = Outlook(OBJECTIVES, table.images), reference
+
+    def __call__(self, schedule: Schedule, step: int, gains: Sequence[float]) -> bool:
+        """Learn, then judge."""
+        return is_hopeless(self._outlook, schedule, step, gains, self._reference)
+
+
+class TwoPointsBelow:
+    """A fixed margin: when a point seen beats the present one by two points of accuracy and reduces as much."""
+
+    def __init__(self, _table: StepTable, _reference: Sequence[float]) -> None:
+        self._seen: list[Sequence[float]] = []
+
+    def __call__(self, _schedule: Schedule, _step: int, gains: Sequence[float]) -> bool:
+        """Judge, then learn."""
+        accuracy, reduction = gains
+        found = any(other[0] > accuracy + 0.02 and other[1] >= reduction for other in self._seen)
+        self._seen.append(gains)
+        return found
 
 
 @dataclass
@@ -34,6 +74,7 @@ class Plain:
     searcher: Searcher
     shared: bool = False
     every_step: bool = False
+    stops: Stops = never
 
     def schedule(self, config: dict[str, Any]) -> Schedule:
         """The schedule of a trial's parameters."""
@@ -47,6 +88,7 @@ class Ours:
     searcher: Searcher
     shared: bool = True
     every_step: bool = True
+    stops: Stops = never
 
     def schedule(self, config: dict[str, Any]) -> Schedule:
         """The schedule of a trial's config."""
@@ -131,8 +173,9 @@ def plain(sampler: Callable[[int], BaseSampler]) -> Callable[[SearchSpace, int],
 
 
 def ours(
-    sampler: str, kind: type[TreeSampler] | None = None, search: type[FrontSearch] = FrontSearch, **changes: bool
-) -> Callable[[SearchSpace, int], Make]:
+    sampler: str, kind: type[TreeSampler] | None = None, search: type[FrontSearch] = FrontSearch,
+    stops: Callable[[StepTable, Sequence[float]], Stops] | None = None, **changes: bool,
+) -> Callable[[SearchSpace, int], Make]:  # fmt: skip
     """FrontSearch with a sampler by name, and ``kind`` of the one that knows the tree instead of it."""
 
     def with_seed(space: SearchSpace, seed: int) -> Make:
@@ -141,7 +184,8 @@ def ours(
             searcher = search(space, settings, tree, ledger, OBJECTIVES, InMemoryStorage())  # type: ignore[arg-type]
             if kind is not None:
                 _replace_sampler(searcher, kind)
-            return Ours(searcher, **changes)
+            scheduler = never if stops is None else stops(tree.table, ledger.reference)
+            return Ours(searcher, stops=scheduler, **changes)
 
         return make
 
@@ -174,6 +218,7 @@ def _gp(seed: int) -> BaseSampler:
 
 PLAIN_TPE = "OptunaSearch, TPE"
 TREE_SEARCH = "ours"
+KNOWING = "ours, knowing every step"
 CONTESTANTS: Mapping[str, Callable[[SearchSpace, int], Make]] = {
     "OptunaSearch, random": plain(lambda seed: RandomSampler(seed=seed)),
     PLAIN_TPE: plain(_tpe),
@@ -184,21 +229,28 @@ CONTESTANTS: Mapping[str, Callable[[SearchSpace, int], Make]] = {
     "random, shared, every step": ours("random"),
     "TPE, shared, every step": ours("tpe"),
     TREE_SEARCH: ours(TREE),
-    "ours, knowing every step": knowing,
+    KNOWING: knowing,
     "ours, nothing shared": ours(TREE, NothingShared, shared=False),
     "ours, last steps only": ours(TREE, search=LastStepsOnly, every_step=False),
     "ours, gain per trial": ours(TREE, PerTrial),
     "ours, gain per epoch": ours(TREE, PerEpoch),
     "ours, nothing extended": ours(TREE, NothingExtended),
     "ours, nothing believed": ours(TREE, NothingBelieved),
+    "ours, stopped at the front": ours(TREE, stops=AtTheFront),
+    "ours, stopped 2 points below": ours(TREE, stops=TwoPointsBelow),
+    "random, stopped at the front": ours("random", stops=AtTheFront),
+    "random, stopped 2 points below": ours("random", stops=TwoPointsBelow),
 }
 AT_FOUR = (
     "OptunaSearch, random",
     PLAIN_TPE,
     TREE_SEARCH,
-    "ours, knowing every step",
+    KNOWING,
     "ours, nothing believed",
+    "ours, stopped at the front",
 )
 """Who takes part with four trials in flight."""
-LIMITS: Mapping[str, int] = {"OptunaSearch, GP": 100, "TPE, shared, every step": 300, "ours, last steps only": 200}
+LIMITS: Mapping[str, int] = {
+    "OptunaSearch, GP": 100, "TPE, shared, every step": 300, "ours, last steps only": 200,
+}  # fmt: skip
 """Most trials of a contestant that takes long to choose; an epoch count beyond them is unknown."""

@@ -48,12 +48,15 @@ class Contestant(Protocol):
     def schedule(self, config: dict[str, Any]) -> Schedule:
         """The schedule that a config of the searcher stands for."""
 
+    def stops(self, schedule: Schedule, step: int, gains: Sequence[float]) -> bool:
+        """Whether the scheduler ends a trial after this step, which measured these gains above the reference."""
+
 
 class ReplayTree:
     """What a searcher asks of ``trainables.walk.Tree``, with the addresses of a table."""
 
     def __init__(self, table: StepTable, seen: int = 0) -> None:
-        study, self._table, self._seen = table.study, table, seen
+        study, self.table, self._seen = table.study, table, seen
         nothing: Any = None  # data are needed for training alone
         self.problem = Problem(nothing, study.model, study.dense, study.retraining, study.regularisation)
         self._chains: dict[Schedule, list[Node]] = {}
@@ -61,12 +64,12 @@ class ReplayTree:
     def chain(self, schedule: Schedule) -> list[Node]:
         """The nodes of the schedule's steps."""
         if schedule not in self._chains:
-            self._chains[schedule] = self._table.chain(schedule)
+            self._chains[schedule] = self.table.chain(schedule)
         return self._chains[schedule]
 
     def seen(self, address: str) -> Gains:
         """The gains of a step on the seed that the search sees."""
-        return self._table.gains[self._seen, self._table.ids[address]]
+        return self.table.gains[self._seen, self.table.ids[address]]
 
     def epochs(self, node: Node) -> int:
         """What a node costs."""
@@ -191,6 +194,7 @@ class Run:
             self._fruitless = 0 if len(self.work.ends) > self._trained else self._fruitless + 1
             self._trained = len(self.work.ends)
             failed = not np.isfinite(self._table.gains[:, row]).all()
+            last = (not failed and self._stops(trial, row)) or last
             if not failed and (last or self._contestant.every_step):
                 yield clock, row
             self._tell(trial, row, last, failed)
@@ -215,6 +219,10 @@ class Run:
         end = self.work.step(clock, nodes, self._contestant.shared)
         heapq.heappush(self._queue, (end, int(trial.key.removeprefix("trial")), trial))
 
+    def _stops(self, trial: _Trial, row: int) -> bool:
+        gains = self._table.gains[self._seen, row] - self._table.reference(self._seen)
+        return self._contestant.stops(trial.schedule, trial.step, gains.tolist())
+
     def _tell(self, trial: _Trial, row: int, last: bool, failed: bool) -> None:
         searcher, gains = self._contestant.searcher, self._table.gains[self._seen, row]
         if failed:
@@ -231,7 +239,7 @@ def replay(
 ) -> Replay:  # fmt: skip
     """Run a search with ``at_once`` trials in flight on the accuracies of one seed, for at most so many epochs."""
     score, tree = Score(table, seen), ReplayTree(table, seen)
-    ledger = ReplayLedger([float(table.dense[seen]) - table.study.reference.accuracy_drop, 0.0])
+    ledger = ReplayLedger(table.reference(seen).tolist())
     run = Run(table, seen, tree, make(tree, ledger))
     found = Replay(seconds=run.seconds)
     for clock, row in run.points(at_once, most_trials):

@@ -27,9 +27,10 @@ import numpy.typing as npt
 import optuna
 
 from benchmarks import step_table
-from benchmarks.contestants import AT_FOUR, CONTESTANTS, LIMITS, PLAIN_TPE, TREE_SEARCH
+from benchmarks.contestants import AT_FOUR, CONTESTANTS, KNOWING, LIMITS, PLAIN_TPE, TREE_SEARCH
 from benchmarks.growth import growth
 from benchmarks.replay import MARKS, replay
+from benchmarks.stopping import left_by
 
 TABLES = ("digits", "cifar10")
 REPLAYS = 21
@@ -134,6 +135,32 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {f'{TREE_SEARCH} against plain TPE':30}" + "".join(f"{ratio:>24}" for ratio in ratios)
 
 
+def stopping_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """What each rule that stops trials leaves of a table: the range over its seeds."""
+    for name, rules in found.items():
+        for rule, seeds in rules.items():
+            shares = {key: [seed[key] for seed in seeds] for key in seeds[0]}
+            cells = [f"{min(some):.1%} to {max(some):.1%} of the {key}" for key, some in shares.items()]
+            yield f"{name}, every trial stopped {rule}: leaves {', '.join(cells)}"
+
+
+def readme_rows(found: Mapping[str, Any]) -> Iterator[str]:
+    """The rows of the README's table: medians of the epochs to 97 and 99 %, and the ratios."""
+    shown = (PLAIN_TPE, TREE_SEARCH, KNOWING)
+    for name, table in found["tables"].items():
+        if not table["epochs"].keys() >= set(shown):
+            continue
+        medians = [
+            " / ".join(_median(table["epochs"][contestant][mark][0]) for mark in ("0.97", "0.99")) for contestant in shown
+        ]
+        ratios = " / ".join(str(table["ratio_to_plain_tpe"][mark]) for mark in ("0.97", "0.99"))
+        yield f"| {name} | {medians[0]} | {medians[1]} | {ratios} | {medians[2]} |"
+
+
+def _median(value: float | None) -> str:
+    return f"> {MOST_EPOCHS:,}" if value is None else f"{value:,.0f}"
+
+
 def _cell(values: Sequence[float | None], contestant: str) -> str:
     never = f"> {LIMITS[contestant]} trials" if contestant in LIMITS else f"> {MOST_EPOCHS:,}"
     median, low, high = (None if value is None else f"{value:,.0f}" for value in values)
@@ -197,8 +224,8 @@ def main() -> None:
     else:
         wanted = list(jobs(arguments.tables, arguments.contestants, arguments.replays))
         results = run(wanted, arguments.processes, arguments.keep)
-        found = summary(results)
-        print("\n".join(lines(found)))
+        found = summary(results) | {"left_by_stopping": {name: left_by(step_table.read(name)) for name in arguments.tables}}
+        print("\n".join([*lines(found), *stopping_lines(found["left_by_stopping"]), *readme_rows(found)]))
         figure(results, arguments.figure)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")

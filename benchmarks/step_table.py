@@ -58,6 +58,16 @@ class StepTable:
         """The nodes of a schedule's steps, at the addresses of this table."""
         return chain(self.root, schedule, self.study.retraining, self.study.regularisation)
 
+    def reference(self, seed: int) -> npt.NDArray[np.float64]:
+        """The hypervolume's reference in the gains of a seed."""
+        return np.array([self.dense[seed] - self.study.reference.accuracy_drop, 0.0])
+
+    @property
+    def images(self) -> int:
+        """The validation images that accuracies were measured on, told by the smallest difference between two."""
+        accuracies = np.unique(self.gains[np.isfinite(self.gains[..., 0]), 0])
+        return round(1 / float(np.diff(accuracies).min()))
+
 
 def space_of(study: Study) -> SearchSpace:
     """The space that the table is of."""

@@ -110,9 +110,9 @@ def _run(options: argparse.Namespace) -> None:
     ledger = run(study, console, trusted=options.allow_code, address=options.address)
     console.print(front_table(ledger.front_rows()))
     console.print(
-        f"{len(ledger.trials)} trials ({ledger.failed} failed), {ledger.steps_computed} steps computed and "
-        f"{ledger.steps_found} found, {ledger.epochs_computed} epochs computed and {ledger.epochs_saved} saved by sharing, "
-        f"hypervolume {ledger.hypervolume:.4f}"
+        f"{len(ledger.trials)} trials ({ledger.stopped} stopped, {ledger.failed} failed), {ledger.steps_computed} steps "
+        f"computed and {ledger.steps_found} found, {ledger.epochs_computed} epochs computed and {ledger.epochs_saved} "
+        f"saved by sharing, hypervolume {ledger.hypervolume:.4f}"
     )
     console.print(f"Points: {study.folder}/points.jsonl. Report: python -m analysis report {study.folder}", markup=False)
 

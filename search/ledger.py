@@ -108,10 +108,7 @@ class Ledger:
             self._history.append((self.epochs_computed, self.hypervolume))
 
     def _update_front(self, row: Row) -> None:
-        dense = self.dense[row[n.SEED]]
-        # Accuracies of different seeds are told relative to their own dense network's, as the reference is.
-        origin = np.array(reference(dense, self._objectives, self._accuracy_drop))
-        self._front[row[n.STEP_ID]] = list(np.array(gains(row, dense, self._objectives)) - origin)
+        self._front[row[n.STEP_ID]] = self.above_reference(row)
         ids, values = list(self._front), np.array(list(self._front.values()))
         # The dense network competes, because what it beats is no pruning worth having; it is never listed.
         unpruned = [[self._accuracy_drop if name == "accuracy" else 0.0 for name in self._objectives]]
@@ -121,7 +118,16 @@ class Ledger:
     @property
     def reference(self) -> list[float] | None:
         """The hypervolume's reference in the gains of seed 0; None before its dense network is on record."""
-        return reference(self.dense[0], self._objectives, self._accuracy_drop) if 0 in self.dense else None
+        return self.reference_of(0) if 0 in self.dense else None
+
+    def reference_of(self, seed: int) -> list[float]:
+        """The hypervolume's reference in the gains of a seed whose dense network is on record."""
+        return reference(self.dense[seed], self._objectives, self._accuracy_drop)
+
+    def above_reference(self, row: Row) -> list[float]:
+        """A point's gains above the reference: accuracies of different seeds relative to their own dense network's."""
+        told = gains(row, self.dense[row[n.SEED]], self._objectives)
+        return [gain - origin for gain, origin in zip(told, self.reference_of(row[n.SEED]), strict=True)]
 
     @property
     def front(self) -> list[str]:
@@ -148,6 +154,11 @@ class Ledger:
             return math.inf
         before, now = self._history[since][1], self._history[-1][1]
         return now / before - 1 if before > 0 else math.inf if now > 0 else 0.0
+
+    @property
+    def stopped(self) -> int:
+        """Trials that were ended before their last step."""
+        return sum(row[n.STATE] == n.STOPPED for row in self.trials)
 
     def front_rows(self) -> list[Row]:
         """One row for each member of the front, smallest reduction first."""

@@ -89,9 +89,14 @@ class Progress(tune.Callback):
         self._draw()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
-        """A trial has ended: well, or with a step that failed, for which the study goes on."""
-        reason = trial.last_result.get(n.REASON)
-        self._end(trial, n.FAILED if reason else n.COMPLETE, reason)
+        """A trial has ended: with its last step, stopped before it, or with a step that failed; the study goes on."""
+        done, steps = trial.last_result.get(n.STEP), trial.config[n.STEPS]
+        if reason := trial.last_result.get(n.REASON):
+            self._end(trial, n.FAILED, reason)
+        elif done is not None and done < steps:
+            self._end(trial, n.STOPPED, f"after step {done} of {steps}: the others can't be expected to reach the front")
+        else:
+            self._end(trial, n.COMPLETE)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """A trial's worker died: again and again, or between two trials, when Tune itself doesn't run a trial again."""
@@ -135,9 +140,10 @@ class Progress(tune.Callback):
 
     def _facts(self) -> dict[str, str]:
         ledger = self._ledger
-        failed = f", {ledger.failed} failed" if ledger.failed else ""
+        counts = ((ledger.stopped, "stopped"), (ledger.failed, "failed"))
+        ended = "".join(f", {count} {state}" for count, state in counts if count)
         return {
-            "trials": f"{len(ledger.trials)} of {self._trials or '∞'}{failed}, {len(self._running)} running",
+            "trials": f"{len(ledger.trials)} of {self._trials or '∞'}{ended}, {len(self._running)} running",
             "points": f"{ledger.steps_computed} computed, {ledger.steps_found} found",
             "front": f"{len(ledger.front)} points, hypervolume {ledger.hypervolume:.4f}",
             "epochs": f"{ledger.epochs_computed} computed, {ledger.epochs_saved} saved by sharing",

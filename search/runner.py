@@ -28,6 +28,7 @@ from search.nodes import AsManyAsFit, alive
 from search.progress import Progress
 from search.ray_cluster import connected, local
 from search.rebuild import forget_untold, lost_trials
+from search.scheduler import FrontScheduler
 from search.searcher import FrontSearch
 from search.session import Session, check_roots, only_driver, prepare
 from search.snapshots import Snapshots
@@ -230,7 +231,8 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=AsManyAsFit(searcher, study.resources), scheduler=LiveFifo(), num_samples=-1, reuse_actors=True
+                search_alg=AsManyAsFit(searcher, study.resources), scheduler=scheduler_of(session, ledger), num_samples=-1,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="trials", storage_path=str(scratch), verbose=0, callbacks=[progress, snapshots],
@@ -248,6 +250,14 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
             raise error.__cause__ or error from None
         finally:
             progress.stop()
+
+
+def scheduler_of(session: Session, ledger: Ledger) -> LiveFifo:
+    """What ends trials early; of a sweep every step was asked for."""
+    study = session.study
+    if study.search.stop == "front" and session.space.size is None:
+        return FrontScheduler(ledger, study.objectives, len(session.tree.problem.data.validation_labels))
+    return LiveFifo()
 
 
 @contextmanager

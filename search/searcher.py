@@ -3,7 +3,8 @@
 Optuna's study has two kinds of rows. A trial that was asked for ends COMPLETE with the values of its last step. Every
 other step, being a schedule of the space itself, is added as a row of its own, once. A trial whose last step was told
 already (it was another's prefix, or asked for twice) ends FAIL with the reason, because a point told twice would count
-twice in the sampler's densities.
+twice in the sampler's densities. One that the scheduler stopped ends PRUNED; its points are rows of their own, and a
+schedule that would go on from where it was stopped is not run.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ class FrontSearch(OptunaSearch):
                 self._ot_study.enqueue_trial(params)
                 self._waiting += 1
         self._told = {row.user_attrs.get(n.STEP_ID) for row in rows if row.state == TrialState.COMPLETE}
-        self._given_up = {row.user_attrs[GIVEN_UP] for row in rows if GIVEN_UP in row.user_attrs}
+        given_up = {row.user_attrs[GIVEN_UP] for row in rows if GIVEN_UP in row.user_attrs}
+        self._given_up = given_up - self._told  # a trial that was under way beside it may have got there
         self._asks = sum(row.state != TrialState.WAITING for row in asked)
         self._started = max((row.user_attrs.get(n.TRIAL, -1) for row in rows), default=-1) + 1
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING and space.holds(params_of(row))]
@@ -235,18 +237,18 @@ class FrontSearch(OptunaSearch):
             self._fail(asked, result[n.REASON])
         elif result[n.STEP] < len(asked.ids):
             self._add(asked, result)
-            self._close(asked.number, f"stopped after step {result[n.STEP]} of {len(asked.ids)}")
+            self._give_up(asked, result[n.STEP])
         elif result[n.STEP_ID] in self._told:
             self._close(asked.number, f"known: {result[n.STEP_ID]}")
         else:
-            self._told.add(result[n.STEP_ID])
+            self._tell(result[n.STEP_ID])
             self._attribute(asked.number, n.STEP_ID, result[n.STEP_ID])
             self._ot_study.tell(asked.number, self._values(result))
 
     def _add(self, asked: Asked, result: Mapping[str, Any]) -> None:
         if result[n.STEP_ID] in self._told:
             return
-        self._told.add(result[n.STEP_ID])
+        self._tell(result[n.STEP_ID])
         params = self._schedules.prefix(asked.params, result[n.STEP])
         attributes = {ADDED: asked.trial, n.STEP_ID: result[n.STEP_ID]}
         values = self._values(result)
@@ -276,12 +278,23 @@ class FrontSearch(OptunaSearch):
         self._attribute(asked.number, GIVEN_UP, step_id)
         self._close(asked.number, f"{FAILED}{reason}")
 
+    def _tell(self, step_id: str) -> None:
+        self._told.add(step_id)
+        self._given_up.discard(step_id)
+
+    def _give_up(self, asked: Asked, step: int) -> None:
+        """A trial that was stopped is pruned, in Optuna's words; what comes after its last step is not proposed again."""
+        if asked.ids[step] not in self._told:
+            self._given_up.add(asked.ids[step])
+        self._attribute(asked.number, GIVEN_UP, asked.ids[step])
+        self._close(asked.number, f"stopped after step {step} of {len(asked.ids)}", TrialState.PRUNED)
+
     def _values(self, result: Mapping[str, Any]) -> list[float]:
         return [float(result[metric]) for metric in self._gain_metrics]
 
-    def _close(self, number: int, reason: str) -> None:
+    def _close(self, number: int, reason: str, state: TrialState = TrialState.FAIL) -> None:
         self._attribute(number, REASON, reason)
-        self._ot_study.tell(number, state=TrialState.FAIL)
+        self._ot_study.tell(number, state=state)
 
     def _attribute(self, number: int, key: str, value: Any) -> None:
         storage = self._ot_study._storage

@@ -27,6 +27,7 @@ from trainables.untrusted import check_links, parse_yaml, read
 LOCAL = "results"
 """The folder that holds the drivers' own files where the storage is a URL."""
 
+STOPS = ("none", "front")
 OBJECTIVE = Annotated[str, AfterValidator(one_of(n.OBJECTIVES))]
 
 
@@ -55,6 +56,11 @@ class SearchSettings(Settings):
         None, ge=1, description="no new trial once the hypervolume has grown by less than stall_share over so many epochs"
     )
     stall_share: float = Field(0.01, gt=0, description="the growth that counts, as a share of the hypervolume")
+    stop: Annotated[str, AfterValidator(one_of(STOPS))] = Field(
+        "none",
+        description="none | front, which ends a trial once no step that it has left can be expected to reach the front; "
+        "never in a sweep. It spares random, nsga2 and tpe epochs; tree hardly needs it",
+    )
     seed: int = Field(0, ge=0, description="seed of the sampler")
     starting_points: bool = Field(True, description="begin with one-shot magnitude pruning at a few ratios")
 

@@ -31,6 +31,19 @@ STRUCTURED_SPACE: Raw = {
 SPACE: Raw = {"unstructured": UNSTRUCTURED_SPACE, "structured": STRUCTURED_SPACE}
 SWEEP: list[Raw] = [{"step_ratio": 0.5, "steps": 2}]
 FACTORY = "small_nets_for_tests"
+DENSE_POINT: Raw = {
+    n.STEP: 0, n.STEP_ID: "dense", n.FAMILY: n.DENSE, n.SEED: 0, n.ACCURACY: 0.9, n.COMPRESSION: 1.0, n.MACS: 800,
+    n.EPOCHS: 30, n.TOTAL_EPOCHS: 0, n.REUSED: False, n.SPARSITY: 0.0,
+}  # fmt: skip
+
+
+def point(step_id: str, accuracy: float = 0.85, compression: float = 2.0, **changes: Any) -> Raw:
+    """A pruned network as a row of ``points.jsonl``."""
+    made = {
+        n.TRIAL: 0, n.STEP: 1, n.STEP_ID: step_id, n.SEED: 0, n.ACCURACY: accuracy, n.COMPRESSION: compression, n.MACS: 400,
+        n.EPOCHS: 1, n.TOTAL_EPOCHS: 1, n.REUSED: False, n.FAMILY: n.UNSTRUCTURED, n.SPARSITY: 0.5,
+    }  # fmt: skip
+    return made | changes
 
 
 def raw_study(tmp: Path, **changes: Any) -> Raw:

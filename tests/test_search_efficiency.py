@@ -6,17 +6,19 @@ import csv
 import gzip
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from benchmarks import search_efficiency, step_table
-from benchmarks.contestants import CONTESTANTS, PLAIN_TPE, TREE_SEARCH
+from benchmarks import search_efficiency, step_table, stopping
+from benchmarks.contestants import CONTESTANTS, PLAIN_TPE, TREE_SEARCH, Stops, never, ours
 from benchmarks.growth import made_up_tree
 from benchmarks.replay import Replay, ReplayLedger, ReplayTree, Run, Score, Work, replay
 from benchmarks.step_table import StepTable
+from benchmarks.stopping import RULES
 
 # One recipe of three steps and one of two: rows 0-2 and 3-4; the last has failed in one seed.
 SPACE = {
@@ -156,8 +158,51 @@ def test_the_command_replays_and_writes(
     tables = json.loads((tmp_path / "found.json").read_text())["tables"]
     assert set(tables) == {"tiny", "tiny, 4 in flight"}
     assert set(tables["tiny"]["ratio_to_plain_tpe"]) == {"0.95", "0.97", "0.99"}
+    assert set(json.loads((tmp_path / "found.json").read_text())["left_by_stopping"]["tiny"]) == set(RULES)
     assert (tmp_path / "figure.png").stat().st_size > 1000
     assert "against plain TPE" in capsys.readouterr().out
+
+
+def test_what_a_rule_leaves_is_counted_by_hand(table: StepTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after its first step, each of the two chains leaves one of its steps: rows 0 and 3, two epochs each."""
+
+    def always(_table: StepTable, _reference: Sequence[float]) -> Stops:
+        return lambda _schedule, _step, _gains: True
+
+    monkeypatch.setattr(stopping, "RULES", {"never": lambda *_: never, "always": always})
+    found = stopping.left_by(table)
+    assert found["never"] == [{"epochs": 1.0, "hypervolume": 1.0}] * 3
+    assert [seed["epochs"] for seed in found["always"]] == [0.4] * 3
+    assert found["always"][0]["hypervolume"] == pytest.approx(0.07 / 0.165, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", search_efficiency.TABLES)
+def test_stopping_at_the_front_takes_nothing_from_it(name: str) -> None:
+    """And saves at least an eighth of the epochs; a fixed margin takes from the second table's front."""
+    found = stopping.left_by(step_table.read(name))
+    for seed in found["at the front"]:
+        assert seed["hypervolume"] >= 1 - 1e-9
+        assert seed["epochs"] < 0.875
+    if name == "cifar10":
+        assert max(seed["hypervolume"] for seed in found["2 points below"]) < 0.9
+
+
+def test_the_readme_says_what_the_last_replay_found() -> None:
+    folder = Path(search_efficiency.__file__).parent
+    found = json.loads((folder / "figures" / "search_efficiency.json").read_text())
+    readme = (folder.parent / "README.md").read_text()
+    rows = list(search_efficiency.readme_rows(found))
+    assert len(rows) == 4
+    assert all(row in readme for row in rows)
+
+
+def test_a_stopped_trial_is_replayed_as_far_as_it_went(table: StepTable) -> None:
+    tree = ReplayTree(table)
+    make = ours("random", stops=lambda *_: lambda _schedule, step, _gains: step == 2)
+    run = Run(table, 0, tree, make(table.space, 0)(tree, ReplayLedger([0.8, 0.0])))
+    rows = {row for _, row in run.points(1, 30)}
+    assert rows == {0, 1, 3}  # row 4 fails
+    assert run.work.spent(1e9) == 4 * 2
 
 
 def test_the_made_up_tree_has_what_growth_asks_for() -> None:

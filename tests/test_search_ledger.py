@@ -5,28 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from search.ledger import Ledger, drop_torn_line
-from tests.search_helpers import rows
+from tests.search_helpers import DENSE_POINT, point, rows
 from trainables import names as n
 from trainables.names import InputError
 
 OBJECTIVES = ("accuracy", "compression")
-DENSE: dict[str, Any] = {
-    n.STEP: 0, n.STEP_ID: "dense", n.FAMILY: n.DENSE, n.SEED: 0, n.ACCURACY: 0.9, n.COMPRESSION: 1.0, n.MACS: 800,
-    n.EPOCHS: 30, n.TOTAL_EPOCHS: 0, n.REUSED: False, n.SPARSITY: 0.0,
-}  # fmt: skip
-
-
-def point(step_id: str, accuracy: float = 0.85, compression: float = 2.0, **changes: Any) -> dict[str, Any]:
-    made = {
-        n.TRIAL: 0, n.STEP: 1, n.STEP_ID: step_id, n.SEED: 0, n.ACCURACY: accuracy, n.COMPRESSION: compression, n.MACS: 400,
-        n.EPOCHS: 1, n.TOTAL_EPOCHS: 1, n.REUSED: False, n.FAMILY: n.UNSTRUCTURED, n.SPARSITY: 0.5,
-    }  # fmt: skip
-    return made | changes
 
 
 @pytest.fixture
@@ -35,7 +22,7 @@ def ledger(tmp_path: Path) -> Callable[..., Ledger]:
 
     def make(*objectives: str, drop: float = 0.1) -> Ledger:
         made = Ledger(tmp_path, objectives or OBJECTIVES, drop)
-        made.add_dense(DENSE)
+        made.add_dense(DENSE_POINT)
         return made
 
     return make
@@ -76,7 +63,7 @@ def test_the_dense_network_competes_and_is_not_listed(ledger: Callable[..., Ledg
 
 def test_a_point_counts_against_the_dense_network_of_its_own_seed(ledger: Callable[..., Ledger]) -> None:
     study = ledger()
-    study.add_dense({**DENSE, n.STEP_ID: "dense of seed 1", n.SEED: 1, n.ACCURACY: 0.8})
+    study.add_dense({**DENSE_POINT, n.STEP_ID: "dense of seed 1", n.SEED: 1, n.ACCURACY: 0.8})
     study.add(point("a", 0.86, 2))  # loses .04
     study.add(point("b", 0.79, 2, seed=1))  # loses .01
     assert study.front == ["b"]

@@ -223,16 +223,61 @@ def test_a_failed_trial_is_told_and_the_study_goes_on(make: Callable[..., Study]
     assert TrialState.RUNNING not in {row.state for row in rows}
 
 
-def test_a_trial_that_is_stopped_keeps_its_points(make: Callable[..., Study]) -> None:
-    study = make(space=Sweep([UnstructuredSchedule(step_ratio=0.5, steps=3)]))
+def stopped_after_one(study: Study, search: FrontSearch) -> dict[str, Any]:
+    """The config of a trial of several steps that was stopped after its first."""
+    for i in itertools.count():
+        config = search.suggest(str(i))
+        points = list(study.results(config))
+        if len(points) > 1:
+            study.report(search, str(i), {**points[0], "done": True})
+            return config
+        study.report(search, str(i), points[0])
+    raise AssertionError
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_trial_that_is_stopped_keeps_its_points_and_is_pruned(sampler: str, make: Callable[..., Study]) -> None:
+    study = make(sampler=sampler)
+    config = stopped_after_one(study, study.search())
+    own = next(row for row in study.rows() if row.user_attrs.get(n.TRIAL) == config[n.TRIAL])
+    assert (own.state, own.values) == (TrialState.PRUNED, None)
+    assert own.user_attrs[REASON] == f"stopped after step 1 of {config[n.STEPS]}"
+    assert {row.user_attrs[n.STEP_ID]: row.values for row in complete(study.rows())} == study.reported
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_a_stopped_trial_had_left_is_not_proposed_again(
+    sampler: str, restart: bool, make: Callable[..., Study]
+) -> None:
+    """Not after a restart either; and what shares no more than its beginning is."""
+    space = search_space(importance=["magnitude"], step_ratio=[0.5], max_steps=4)
+    study = make(space=space, sampler=sampler, trials=50, storage=InMemoryStorage())
     search = study.search()
-    first, second, _ = study.results(search.suggest("a"))
-    study.report(search, "a", first)
-    study.report(search, "a", {**second, "done": True})
-    own, *others = study.rows()
-    assert own.state == TrialState.FAIL
-    assert own.user_attrs[REASON] == "stopped after step 2 of 3"
-    assert [row.user_attrs[n.STEP_ID] for row in others] == list(study.reported)
+    config = stopped_after_one(study, search)
+    given_up = {node.id for node in study.tree.chain(schedule_of(config))[1:]}
+    if restart:
+        search = study.search()
+        assert not search._orphans
+    study.run(search)
+    assert str(search.finished_because).startswith("the space was exhausted")
+    assert given_up.isdisjoint(study.reported)
+    assert TrialState.RUNNING not in {row.state for row in study.rows()}
+
+
+def test_what_another_trial_reached_is_not_given_up(make: Callable[..., Study]) -> None:
+    space = search_space(importance=["magnitude"], step_ratio=[0.5], max_steps=3)
+    study = make(space=space, sampler="random", starting_points=False, trials=50)
+    search = study.search()
+    for key, steps in (("a", 2), ("b", 2)):
+        search._ot_study.enqueue_trial(space.prefix(next(space.longest()), steps))
+        config = search.suggest(key)
+    first, second = study.results(config)
+    study.report(search, "a", {**first, "done": True})
+    study.report(search, "b", first)
+    study.report(search, "b", second)
+    study.run(search)
+    assert len(study.reported) == 3
 
 
 def test_each_budget_ends_the_search(make: Callable[..., Study]) -> None:
