@@ -168,29 +168,39 @@ def _cell(values: Sequence[float | None], contestant: str) -> str:
 
 
 def figure(results: Sequence[Result], file: Path) -> None:
-    """The median score against the epochs spent, a panel for each table, one trial in flight."""
+    """The median score against the epochs spent, one trial in flight: ours against others, and against itself changed."""
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415
 
     tables = list(dict.fromkeys(result["job"][0] for result in results))
-    canvas, axes = plt.subplots(1, len(tables), figsize=(6.5 * len(tables), 4.5), sharey=True, squeeze=False)
-    for axis, name in zip(axes[0], tables, strict=True):
-        mine = [result for result in results if result["job"][0] == name and result["job"][2] == 1]
-        axis.set_prop_cycle(color=plt.get_cmap("tab20").colors)
-        for contestant in dict.fromkeys(result["job"][1] for result in mine):
-            curves = np.array([_seen(r) for r in mine if r["job"][1] == contestant])
-            own = contestant.startswith(TREE_SEARCH)
-            wide = 2.5 if contestant == TREE_SEARCH else 1.2
-            axis.plot(GRID, np.median(curves, axis=0), label=contestant, lw=wide, ls="-" if own else "--")
-        axis.set(xscale="log", ylim=(0.5, 1.02), xlabel="epochs spent", title=name)
-        axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("hypervolume, share of the whole table's")
-    axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    taking_part = list(dict.fromkeys(result["job"][1] for result in results))
+    changed = [contestant for contestant in taking_part if contestant.startswith(TREE_SEARCH) or "stopped" in contestant]
+    others = [contestant for contestant in taking_part if contestant not in changed or contestant in (TREE_SEARCH, KNOWING)]
+    canvas, axes = plt.subplots(2, len(tables), figsize=(6 * len(tables), 8), sharex=True, sharey=True, squeeze=False)
+    for row, contestants in zip(axes, (others, changed), strict=True):
+        for axis, name in zip(row, tables, strict=True):
+            for number, contestant in enumerate(contestants):
+                mine = [r for r in results if r["job"][:3] == [name, contestant, 1]]
+                colour, style = f"C{number % 10}", "-" if number < 10 else "--"
+                if contestant == TREE_SEARCH:
+                    axis.plot(GRID, _median_curve(mine), label=contestant, lw=2.5, color="black", zorder=3)
+                elif mine:
+                    axis.plot(GRID, _median_curve(mine), label=contestant, lw=1.3, color=colour, ls=style)
+            axis.set(xscale="log", xlim=(10, MOST_EPOCHS), ylim=(0.5, 1.02), title=name)
+            axis.grid(alpha=0.3)
+        row[0].set_ylabel("hypervolume, share of the whole table's")
+        row[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    for axis in axes[-1]:
+        axis.set_xlabel("epochs spent")
     file.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(file, dpi=120, bbox_inches="tight")
     plt.close(canvas)
+
+
+def _median_curve(results: Sequence[Result]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.median([_seen(result) for result in results], axis=0))
 
 
 def _seen(result: Result) -> npt.NDArray[np.float64]:

@@ -39,7 +39,7 @@ from trainables import names as n
 from trainables.names import InputError, StoppedError
 from trainables.problem import Problem
 from trainables.settings import one_line
-from trainables.storage import Place, UnreachableError, write_atomically
+from trainables.storage import Place, UnreachableError, remove_temporaries, write_atomically
 from trainables.store import Store
 from trainables.walk import Tree
 
@@ -76,6 +76,7 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
         if not held():
             raise InputError(f"storage: {study.place} was taken over by another driver; the steps of this one are kept")
         finish(session, ledger, console, time.monotonic() - started)
+        _tidy(study.folder)  # of workers that were killed in this run
     if ended is None:
         raise KeyboardInterrupt  # Tune has kept it to itself
     console.print(f"[dim]Ended after {ended}.[/dim]")
@@ -146,12 +147,14 @@ def _with_finalists(session: Session, settings: FinalistSettings) -> Session:
 
 
 def begin(session: Session) -> None:
-    """Write the study as it runs, and remove what processes left that were killed in the middle of writing."""
+    """Write the study as it runs, and remove what processes of earlier runs left in the middle of writing."""
     folder = session.study.folder
-    for name in n.REPLACED_FILES:
-        for left in [*folder.glob(f".{name}.*"), *folder.glob(f"{n.STEPS_FOLDER}/*/.{name}.*")]:
-            left.unlink(missing_ok=True)
+    _tidy(folder)
     write_atomically(folder / n.STUDY_FILE, to_yaml(session.study).encode())
+
+
+def _tidy(folder: Path) -> None:
+    remove_temporaries(folder, folder / n.LATENCY_FOLDER, *(folder / n.STEPS_FOLDER).glob("*"))
 
 
 def _tell_refusals(session: Session, console: Console) -> None:

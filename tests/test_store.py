@@ -22,7 +22,7 @@ from trainables import lease
 from trainables import names as n
 from trainables import storage as storage_module
 from trainables.schedule import UnstructuredSchedule
-from trainables.storage import HeldError, Place, Storage, write_atomically
+from trainables.storage import HeldError, Place, Storage, remove_temporaries, write_atomically
 from trainables.store import Store, to_json
 from trainables.walk import Tree, walk
 
@@ -64,6 +64,19 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_partial_one(
             write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
     assert files_of(tmp_path) == {"file"}
+
+
+def test_what_a_killed_writer_leaves_is_removed(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", b"old")
+    killed = "import os, sys, pathlib, trainables.storage as s; s.os.fsync = lambda _: os._exit(9)"
+    killed += "; s.write_atomically(pathlib.Path(sys.argv[1]), b'new')"
+    done = subprocess.run([sys.executable, "-c", killed, str(tmp_path / "file")], check=False)  # noqa: S603
+    assert done.returncode == 9
+    (tmp_path / ".gitignore").touch()
+    assert len(files_of(tmp_path)) == 3
+    remove_temporaries(tmp_path, tmp_path / "missing")
+    assert files_of(tmp_path) == {"file", ".gitignore"}
+    assert (tmp_path / "file").read_bytes() == b"old"
 
 
 def test_a_step_is_complete_only_with_its_record(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,9 +47,6 @@ WEIGHTS_FILE = "model.safetensors"
 REWIND_FILE = "rewind.safetensors"
 CLAIM_FILE = "claim.lock"
 
-# What is written to a temporary name beside it first, which a process that is killed leaves behind.
-REPLACED_FILES = (STUDY_FILE, PROVENANCE_FILE, POINTS_FILE, STEP_FILE, WEIGHTS_FILE, REWIND_FILE)
-
 UNSTRUCTURED = "unstructured"
 STRUCTURED = "structured"
 DENSE = "dense"

@@ -25,6 +25,8 @@ Held = Callable[[], bool]
 
 
 LONGEST_HOLDER = 100
+TEMPORARY = ".tmp"
+"""The ending of what is being written, which a process that is killed leaves behind."""
 
 
 class UnreachableError(InputError):
@@ -149,7 +151,7 @@ def _holder(lock: Path) -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``path`` so that a reader, or a crash, sees the old file or the new one and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -160,3 +162,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_temporaries(*folders: Path) -> None:
+    """Remove from these folders, not from those in them, what processes left that were killed in the middle of writing."""
+    for folder in folders:
+        for left in folder.glob(f".*{TEMPORARY}"):
+            left.unlink(missing_ok=True)

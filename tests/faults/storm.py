@@ -172,7 +172,7 @@ def outcome(study: Path, *overrides: str) -> dict[str, Any]:
     assert {row[n.STATE] for row in trials} == {n.COMPLETE}, [row for row in trials if row[n.STATE] != n.COMPLETE]
     computed = [row for row in points if not row[n.REUSED]]
     assert max(Counter(row[n.STEP_ID] for row in computed).values()) == 1
-    assert not [file for file in folder.rglob(".*") if file.name != ".gitignore"], "something was left behind"
+    assert [file for file in folder.rglob(".*") if file.name != ".gitignore"] == [], "something was left behind"
     return {
         "steps": {row[n.STEP_ID]: row[n.ACCURACY] for row in points},
         "trials": {row[n.TRIAL]: row[n.SCHEDULE] for row in trials},
