@@ -82,6 +82,7 @@ class ReplayLedger:
 
     reference: list[float]
     epochs_computed: int = 0
+    last_trial: int = -1
 
 
 class Score:

@@ -1,7 +1,6 @@
 """How a study scales: with workers, with nodes, and with the number of its trials.
 
     python -m benchmarks.scaling [--rounds 2] [--trials 8] [--many 10000] [--json FILE] [--figure FILE]
-    python -m benchmarks.scaling --plot FILE.json
 
 *Throughput*: the same sweep of real steps through the real runner at 1, 2 and 4 workers (as many as there are cores), and
 the most workers again as two nodes of half the cores; the settings take turns, so that a busy machine slows all of them.
@@ -9,7 +8,8 @@ Every run is a process of its own, and core time is read from outside: of the dr
 less what the workers noted while they pruned, trained and measured (``benchmarks.scaling_run``).
 
 *Length*: a study whose trials sleep a few milliseconds: core time and memory of the driver as it grows. On a busy machine
-core time is what to trust; it rises with load, though, where two threads share a core.
+steps an hour say little, and core time is what to trust: how much of it a step takes beside others, and what share of it is
+spent outside the steps. (It rises with load, too, where two threads share a core.)
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from benchmarks.scaling_run import CPU_FOLDER
 from trainables import names as n
 
 GOAL = 0.05
+NUMBERS = Path(__file__).parent / "figures" / "scaling.json"
 FIGURE = Path(__file__).parent / "figures" / "scaling.png"
 SAMPLERS = ("random", "tree")
 POLL = 0.25
@@ -160,24 +161,24 @@ def growth(trials: int, sampler: str, workers: int) -> list[Raw]:
     return found
 
 
-def measure(arguments: argparse.Namespace) -> Raw:
-    """Everything, the settings of the sweep in turns."""
+def measure(arguments: argparse.Namespace, found: Raw) -> Iterator[Raw]:
+    """Everything that ``found`` lacks, run by run, the settings of the sweep in turns."""
     cores = os.cpu_count() or 1
+    conditions = {"cores": cores, "processor": platform.machine(), "trials": arguments.trials, "goal_outside": GOAL}
+    found = {"conditions": conditions, "throughput": {}, "growth": {}} | found
     settings = [(workers, 1) for workers in (1, 2, 4) if workers <= cores]
     settings += [(settings[-1][0], 2)] if settings[-1][0] > 1 else []
-    runs: dict[str, list[Raw]] = {f"{workers} workers, {nodes} nodes": [] for workers, nodes in settings}
-    for _ in range(arguments.rounds):
+    for number in range(arguments.rounds):
         for workers, nodes in settings:
-            raw = sweep(arguments.trials * workers, arguments.epochs)  # so that all runs take as long
-            runs[f"{workers} workers, {nodes} nodes"].append(throughput(raw, workers, nodes))
-            print(".", end="", flush=True)
-    lengths = {sampler: arguments.many if sampler == "random" else arguments.many // 10 for sampler in SAMPLERS}
-    grown = {sampler: growth(length, sampler, min(4, cores)) for sampler, length in lengths.items() if length}
-    print()
-    return {
-        "conditions": {"cores": cores, "processor": platform.processor() or platform.machine(), "trials": arguments.trials},
-        "throughput": runs, "growth": grown, "goal_outside": GOAL,
-    }  # fmt: skip
+            runs = found["throughput"].setdefault(f"{workers} workers, {nodes} nodes", [])
+            if len(runs) <= number:
+                raw = sweep(arguments.trials * workers, arguments.epochs)  # so that all runs take as long
+                runs.append(throughput(raw, workers, nodes))
+                yield found
+    for sampler, length in zip(SAMPLERS, (arguments.many, arguments.many // 10), strict=True):
+        if length and sampler not in found["growth"]:
+            found["growth"][sampler] = growth(length, sampler, min(4, cores))
+            yield found
 
 
 def lines(found: Raw) -> Iterator[str]:
@@ -185,14 +186,15 @@ def lines(found: Raw) -> Iterator[str]:
     base = None
     for name, runs in found["throughput"].items():
         speed, step, share, after, trial = (statistics.median(run[key] for run in runs) for key in SHOWN)
-        base = base or speed
+        base = base or (speed, step)
         yield (
-            f"{name:20} {speed:6.0f} steps/h ({speed / base:.2f} times), {step:5.2f} core s a step, {trial:.0f} s a trial, "
+            f"{name:20} {speed:6.0f} steps/h ({speed / base[0]:.2f} times), {step:5.2f} core s a step "
+            f"({base[1] / step:.2f} times as fast a core), {trial:.0f} s a trial, "
             f"outside {share:.1%} ({'reached' if share <= GOAL else 'missed'}), {after:.1%} after the start"
         )
     for sampler, marks in found["growth"].items():
         for name, (milliseconds, kilobytes) in parts(marks).items():
-            yield f"{sampler:8} trials {name:>12}: {milliseconds:6.1f} ms of the driver and {kilobytes:6.0f} kB a trial"
+            yield f"{sampler} trials {name:>12}: {milliseconds:6.1f} ms of the driver and {kilobytes:6.0f} kB a trial"
 
 
 def parts(marks: list[Raw]) -> Mapping[str, tuple[float, float]]:
@@ -213,14 +215,15 @@ def figure(found: Raw, file: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415
 
-    canvas, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 3.8), layout="constrained")
-    medians = {
-        name: statistics.median(r["steps_per_hour"] for r in runs) for name, runs in found["throughput"].items() if runs
-    }
-    left.bar(list(medians), [value / next(iter(medians.values())) for value in medians.values()], color="#0072B2")
-    left.set(title="steps an hour, times one worker's")
-    left.tick_params(axis="x", labelrotation=20, labelsize="small")
-    for (sampler, marks), colour in zip(found["growth"].items(), ("#0072B2", "#D55E00"), strict=False):
+    panels = 3 if found["throughput"] else 2
+    canvas, axes = plt.subplots(1, panels, figsize=(4.7 * panels, 3.8), layout="constrained")
+    *before, middle, right = axes
+    medians = {name: statistics.median(r["steps_per_hour"] for r in runs) for name, runs in found["throughput"].items()}
+    for left in before:
+        left.bar(list(medians), [value / next(iter(medians.values())) for value in medians.values()], color="#0072B2")
+        left.set(title="steps an hour, times one worker's")
+        left.tick_params(axis="x", labelrotation=20, labelsize="small")
+    for (sampler, marks), colour in zip(found["growth"].items(), ("#0072B2", "#D55E00", "#009E73"), strict=False):
         trials = [mark["trials"] for mark in marks]
         middle.plot(trials, [mark["core_seconds"] for mark in marks], label=sampler, color=colour)
         right.plot(trials, [mark["megabytes"] for mark in marks], label=sampler, color=colour)
@@ -233,21 +236,20 @@ def figure(found: Raw, file: Path) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write the numbers and the figure if asked to."""
+    """Measure what is missing, print all of it, and write the numbers and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2, help="times that each setting runs (default 2)")
     parser.add_argument("--trials", type=int, default=8, help="trials for each worker, of three steps (default 8)")
     parser.add_argument("--epochs", type=int, default=64, help="epochs of a step (default 64, about ten seconds)")
     parser.add_argument("--many", type=int, default=10_000, help="trials that sleep; a tenth for `tree` (default 10,000)")
-    parser.add_argument("--json", type=Path, help="file for all numbers")
+    parser.add_argument("--json", type=Path, default=NUMBERS, help="file for all numbers; what it has isn't run again")
     parser.add_argument("--figure", type=Path, default=FIGURE, help="file for the figure")
-    parser.add_argument("--plot", type=Path, metavar="FILE.json", help="show what was measured before")
     arguments = parser.parse_args()
-    found = json.loads(arguments.plot.read_text()) if arguments.plot else measure(arguments)
+    found: Raw = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    for found in measure(arguments, found):  # noqa: B020 - what is there already, and then each run more
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     print("\n".join(lines(found)))
     figure(found, arguments.figure)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ class Ledger:
         self._objectives = tuple(objectives)
         self._accuracy_drop = accuracy_drop
         self.trials: list[Row] = list(read_rows(folder / n.TRIALS_FILE, _trial_fault))
+        self._ended = {row[n.TRIAL] for row in self.trials}
         self.failed = sum(row[n.STATE] == n.FAILED for row in self.trials)
         self.points: list[Row] = []
         self.dense: dict[int, Row] = {}
@@ -65,9 +66,10 @@ class Ledger:
 
     def add_trial(self, trial: int, state: str, schedule: Mapping[str, Any], reason: str | None = None) -> None:
         """Append how a trial ended; what is on record already is not written twice."""
-        row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
-        if row in self.trials:
+        if trial in self._ended:
             return
+        row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
+        self._ended.add(trial)
         self.trials.append(row)
         self.failed += state == n.FAILED
         append(self._folder / n.TRIALS_FILE, row)
@@ -156,6 +158,11 @@ class Ledger:
         return now / before - 1 if before > 0 else math.inf if now > 0 else 0.0
 
     @property
+    def last_trial(self) -> int:
+        """The highest number of a trial on record; -1 before there is one."""
+        return max(self._ended | {trial for trial, _ in self._seen if trial is not None}, default=-1)
+
+    @property
     def stopped(self) -> int:
         """Trials that were ended before their last step."""
         return sum(row[n.STATE] == n.STOPPED for row in self.trials)
@@ -167,8 +174,9 @@ class Ledger:
 
 
 def _trial_fault(row: Row) -> str | None:
-    whole = row.get(n.STATE) in (n.COMPLETE, n.FAILED, n.STOPPED) and isinstance(row.get(n.SCHEDULE), dict)
-    return None if whole else "is no trial with its state and schedule"
+    whole = type(row.get(n.TRIAL)) is int and isinstance(row.get(n.SCHEDULE), dict)
+    whole = whole and row.get(n.STATE) in (n.COMPLETE, n.FAILED, n.STOPPED)
+    return None if whole else "is no trial with its number, state and schedule"
 
 
 def read_rows(path: Path, fault_of_row: Callable[[Row], str | None] = lambda _: None) -> Iterator[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from search.study_trainable import LOST_IN_A_ROW, STORAGE_ERRORS, StudyTrainable
 from trainables import names as n
 from trainables.names import InputError, StoppedError
 from trainables.problem import Problem
+from trainables.schedule import Schedule
 from trainables.settings import one_line
 from trainables.storage import Place, UnreachableError, remove_temporaries, write_atomically
 from trainables.store import Store
@@ -59,7 +60,7 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
         with console.status("Looking whether another driver is at work …"):  # takes a while where one has died
             held = connection.enter_context(only_driver(study.folder, study.place))
         snapshots = connection.enter_context(Snapshots(study.folder, study.place, held))
-        forget_untold(study.folder)
+        forgotten = forget_untold(study.folder)
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
         check_roots(session, ledger)
         if cluster:
@@ -69,10 +70,12 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
         begin(session)
         _tell_refusals(session, console)
         started = time.monotonic()
+        # What was fetched is older than the last steps, if the driver that stored it was killed.
+        lost = lost_trials(session.tree, ledger) if forgotten or snapshots.fetched else {}
         with ExitStack() as stack:
-            ended = _stage(session, ledger, console, snapshots, stack)
+            ended = _stage(session, ledger, lost, console, snapshots, stack)
             if ended and study.finalists is not None:  # an interrupted sweep has no finalists yet
-                ended = _stage(_with_finalists(session, study.finalists), ledger, console, snapshots, stack)
+                ended = _stage(_with_finalists(session, study.finalists), ledger, lost, console, snapshots, stack)
         if not held():
             raise InputError(f"storage: {study.place} was taken over by another driver; the steps of this one are kept")
         finish(session, ledger, console, time.monotonic() - started)
@@ -95,13 +98,14 @@ def _storage_errors(study: Study) -> Iterator[None]:
         raise StoppedError(f"storage: {study.folder} can't be written: {one_line(error)}; make room or repair it") from None
 
 
-def _stage(session: Session, ledger: Ledger, console: Console, snapshots: Snapshots, stack: ExitStack) -> str | None:
+def _stage(
+    session: Session, ledger: Ledger, lost: Mapping[int, Schedule], console: Console, snapshots: Snapshots, stack: ExitStack
+) -> str | None:
     """Run what is left of a space or a sweep, and say what ended it, or None if it was interrupted.
 
     Ray is started only if something is left, once, and stays in ``stack``.
     """
     study = session.study
-    lost = lost_trials(session.space, session.tree)
     searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study), lost=lost)
     if _missing_roots(session):
         _ensure_ray(stack)

@@ -10,7 +10,7 @@ schedule that would go on from where it was stopped is not run.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from search.candidates import step_tree
 from search.ledger import Ledger
+from search.rebuild import lost_rows
 from search.samplers import TREE, sampler_for_ask
 from search.space import Params, Space
 from search.step_tree import StepTree
@@ -51,13 +52,16 @@ EXHAUSTED = "exhausted"
 ADDED = "added"
 GIVEN_UP = "given_up"
 
+FIXED = "fixed_params"
+"""Optuna's own attribute of a row that was enqueued."""
+
 FAILED = "failed: "
 """What the reason of a trial that failed begins with."""
 
 
 def params_of(row: FrozenTrial) -> Params:
     """A row's parameters, or those that it was enqueued with and will have."""
-    return row.params or row.system_attrs.get("fixed_params", {})
+    return row.params or row.system_attrs.get(FIXED, {})
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,14 @@ class Asked:
 class FrontSearch(OptunaSearch):
     """Asks Optuna for schedules, tells it every point, and knows when to stop.
 
-    A study that begins takes up ``lost`` trials first, of which it has nothing left but their steps.
+    It first takes up the ``lost`` trials, of which Optuna's study has nothing any more.
     """
 
     _ot_study: Any
 
     def __init__(
         self, space: Space, settings: SearchSettings, tree: Tree, ledger: Ledger, objectives: tuple[str, ...],
-        storage: BaseStorage, clock: Callable[[], float] = time.monotonic, lost: Iterable[FrozenTrial] = (),
+        storage: BaseStorage, clock: Callable[[], float] = time.monotonic, lost: Mapping[int, Schedule] | None = None,
     ) -> None:  # fmt: skip
         # OptunaSearch enqueues starting points at every start; here they are enqueued once in a study's life.
         self._gain_metrics = metrics = [gain_metric(name) for name in objectives]
@@ -96,21 +100,25 @@ class FrontSearch(OptunaSearch):
         self._under_way: dict[str, Asked] = {}
         self._died: dict[str, Asked] = {}
         self.finished_because: str | None = None
-        if space.size is None and not self._ot_study.get_trials(deepcopy=False):
-            for row in lost:
+        numbers = {row.user_attrs.get(n.TRIAL) for row in self._ot_study.get_trials(deepcopy=False)}
+        for row in lost_rows(lost or {}, space):
+            if row.user_attrs[n.TRIAL] not in numbers:
                 self._ot_study.add_trial(row)
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
         self._waiting = sum(row.state == TrialState.WAITING for row in asked)
         if space.size is not None or settings.starting_points:
-            for params in space.starting_points()[len(asked) :]:  # a sweep may have grown, or a crash cut this off
-                self._ot_study.enqueue_trial(params)
-                self._waiting += 1
+            enqueued = [row.system_attrs.get(FIXED, row.params) for row in asked]
+            for params in space.starting_points():  # a sweep may have grown, or a crash cut this off
+                if params not in enqueued:
+                    self._ot_study.enqueue_trial(params)
+                    self._waiting += 1
         self._told = {row.user_attrs.get(n.STEP_ID) for row in rows if row.state == TrialState.COMPLETE}
         given_up = {row.user_attrs[GIVEN_UP] for row in rows if GIVEN_UP in row.user_attrs}
         self._given_up = given_up - self._told  # a trial that was under way beside it may have got there
         self._asks = sum(row.state != TrialState.WAITING for row in asked)
-        self._started = max((row.user_attrs.get(n.TRIAL, -1) for row in rows), default=-1) + 1
+        numbers = {row.user_attrs.get(n.TRIAL, -1) for row in rows} | set(lost or {})
+        self._started = max(numbers | {ledger.last_trial}) + 1
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING and space.holds(params_of(row))]
 
     @property

@@ -35,6 +35,7 @@ class Snapshots(tune.Callback):
         self._held = held
         self._stored: dict[str, bytes] = {}
         self._next = 0.0
+        self.fetched = False
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Snapshots:
         return self
@@ -72,6 +73,7 @@ class Snapshots(tune.Callback):
         complete = all(self._here.read(name) is not None for name in (n.POINTS_FILE, n.OPTUNA_FILE))
         if complete and _count(self._there) <= _count(self._here):
             return
+        self.fetched = True
         for name in (*FILES, n.SNAPSHOT_FILE):
             content = self._there.read(name)
             if content is not None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.s3_server import CREDENTIALS, make_bucket, s3_server
+from tests.s3_server import S3, make_bucket, s3_server
 from trainables.data import Data, DataSettings, load
 from trainables.models import ModelSettings
 from trainables.problem import Problem
@@ -87,18 +87,18 @@ def tree(problem: MakeProblem, tmp_path: Path) -> Tree:
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    with s3_server() as endpoint:
-        yield endpoint
+def s3() -> Iterator[S3]:
+    with s3_server() as server:
+        yield server
 
 
 @pytest.fixture
-def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of an empty bucket, which this process and its children can reach."""
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint, "NO_PROXY": "127.0.0.1"}.items():
+    for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     name = f"bucket-{uuid.uuid4().hex[:8]}"
-    make_bucket(s3_endpoint, name)
+    make_bucket(s3.endpoint, name)
     return f"s3://{name}"
 
 

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,13 +68,13 @@ class Host:
         self.address = f"10.213.0.{number}" if hosts.isolated else hosts.own_address
         self._started: list[subprocess.Popen[str]] = []
 
-    def start(self, *words: str, before: str = "", **environment: str) -> subprocess.Popen[str]:
-        """Start a command here, after the shell command ``before``; its output goes to a file of its own."""
+    def start(self, *words: str, before: str = "", cwd: Path = ROOT, **environment: str) -> subprocess.Popen[str]:
+        """Start a command in a folder, after the shell command ``before``; its output goes to a file of its own."""
         inside = ["sh", "-c", f'{before}\nexec "$@"', "sh", *words] if before else list(words)
         command = [IP, "netns", "exec", self.name, *inside] if self.hosts.isolated else inside
         log = (self.hosts.folder / f"{self.name}-{len(self._started)}.log").open("w")
         started = subprocess.Popen(  # noqa: S603 - our own command
-            command, cwd=ROOT, env=self.hosts.environment | environment, stdout=log, stderr=log, text=True,
+            command, cwd=cwd, env=self.hosts.environment | environment, stdout=log, stderr=log, text=True,
             start_new_session=True,
         )  # fmt: skip
         self._started.append(started)
@@ -84,9 +84,9 @@ class Host:
         """What a command that was started here has written so far."""
         return (self.hosts.folder / f"{self.name}-{self._started.index(process)}.log").read_text()
 
-    def search(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+    def search(self, *words: str, cwd: Path = ROOT, **environment: str) -> subprocess.Popen[str]:
         """Start ``python -m search`` here."""
-        return self.start(sys.executable, "-m", "search", *words, **environment)
+        return self.start(sys.executable, "-m", "search", *words, cwd=cwd, **environment)
 
     def start_head(self, port: int) -> None:
         """Start Ray's head here; no trial fits on it."""
@@ -145,13 +145,13 @@ class Hosts:
 
     def __init__(self, folder: Path) -> None:
         self.isolated, self.folder, self.name = can_isolate(), folder, f"pf{os.getpid()}"
-        self.own_address = "127.0.0.1" if self.isolated else _outward_address()
+        self.own_address = "10.213.0.254" if self.isolated else _outward_address()
         self._hosts: list[Host] = []
         # Sockets live in it, and their paths may have about a hundred characters.
         self.temporary = Path(f"/tmp/{self.name}")  # noqa: S108
         token = secrets.token_hex(32)
-        self.environment: Mapping[str, str] = os.environ | RAY_SETTINGS | {
-            "RAY_TMPDIR": str(self.temporary), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token,
+        self.environment: dict[str, str] = os.environ | RAY_SETTINGS | {
+            "RAY_TMPDIR": str(self.temporary), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "PYTHONPATH": str(ROOT),
         }  # fmt: skip
         self._port = 6379 if self.isolated else _free_port()
 
@@ -188,6 +188,7 @@ class Hosts:
         self.temporary.mkdir(mode=0o700)
         if self.isolated:
             ip("link", "add", self.name, "type", "bridge")
+            ip("address", "add", f"{self.own_address}/24", "dev", self.name)
             ip("link", "set", self.name, "up")
 
     def remove(self) -> None:

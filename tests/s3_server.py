@@ -7,6 +7,9 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
@@ -14,15 +17,38 @@ from werkzeug.serving import make_server
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "an-access-key-id", "AWS_SECRET_ACCESS_KEY": "a-secret-access-key"}
 
 
+@dataclass
+class S3:
+    """A server that runs; while ``refusal`` is an HTTP status, it does nothing but answer with it."""
+
+    endpoint: str = ""
+    refusal: str | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to reach it."""
+        return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint, "NO_PROXY": urlsplit(self.endpoint).hostname or ""}
+
+
 @contextmanager
-def s3_server() -> Iterator[str]:
-    """The endpoint of a server that takes one request after the other, so that a conditional put is atomic, as in S3."""
+def s3_server(address: str = "127.0.0.1") -> Iterator[S3]:
+    """A server that takes one request after the other, so that a conditional put is atomic, as in S3."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=False)
+    told, moto = S3(), DomainDispatcherApplication(create_backend_app)
+
+    def answer(environment: Any, start_response: Any) -> Any:
+        if told.refusal is None:
+            return moto(environment, start_response)
+        environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))
+        start_response(told.refusal, [("Content-Length", "0")])
+        return [b""]
+
+    server = make_server(address, 0, answer, threaded=False)
+    told.endpoint = f"http://{address}:{server.server_port}"
     serving = threading.Thread(target=server.serve_forever, daemon=True)
     serving.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield told
     finally:
         server.shutdown()
         serving.join()

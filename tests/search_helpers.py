@@ -131,3 +131,11 @@ def without_batchnorm():
     pool, flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), pool, flatten, nn.Linear(8, 10))
 '''
+
+
+def check_made_again(before: list[Raw], again: list[Raw], trials: int) -> None:
+    """Points made again from the steps alone: a trial that found all of its steps left nothing, so another may come."""
+    paid = {row[n.TRIAL] for row in before if row[n.STEP] and not row[n.REUSED]}
+    assert [row for row in again if row[n.TRIAL] in paid] == [row for row in before if row[n.TRIAL] in paid]
+    assert {row[n.TRIAL] for row in again} - paid <= {None, *range(max(paid) + 1, trials)}
+    assert {row[n.STEP_ID] for row in before} <= {row[n.STEP_ID] for row in again}

@@ -19,8 +19,10 @@ from optuna.trial import TrialState
 from search.session import prepare
 from search.study import Study, load_study
 from tests.hosts import Host, Hosts, hosts, until
+from tests.s3_server import S3, make_bucket, s3_server
 from tests.search_helpers import Raw, one_line, optuna_rows, raw_study, rows, write
 from trainables import names as n
+from trainables.storage import open_storage
 from trainables.store import Store
 from trainables.walk import Tree, walk
 
@@ -31,10 +33,24 @@ STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     with hosts(tmp_path_factory.mktemp("hosts")) as found:
-        found.add_head()
         yield found
+
+
+@pytest.fixture(scope="module")
+def s3(machines: Hosts) -> Iterator[S3]:
+    """A store that every host can reach."""
+    with s3_server(machines.own_address) as server:
+        machines.environment |= server.environment
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster(machines: Hosts, s3: S3) -> Hosts:
+    """A cluster with nothing but its head."""
+    machines.add_head()
+    return machines
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +149,38 @@ def test_a_study_outlives_its_nodes(cluster: Hosts, nodes: list[Host], tmp_path:
     until("the end of the study", lambda: driver.poll() is not None, 600 + 60 * ROUNDS)
     assert driver.returncode == 0, head.output(driver)
     _nothing_lost(study, tmp_path)
+
+
+def test_hosts_that_share_no_file_share_a_store(
+    cluster: Hosts, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "driver"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    make_bucket(s3.endpoint, "studies")
+    file, head = write(home, study_of(home, storage="s3://studies/results")), cluster.head
+    study = load_study(file)
+    alone = " && ".join(f"mount -t tmpfs none {folder}" for folder in (tmp_path, cluster.temporary))
+    workers = [cluster.add() for _ in range(2)]
+    for host in workers:
+        host.start_node(before=alone if cluster.isolated else "")
+    driver = head.search("run", str(file), "--address", cluster.ray_address, cwd=home)
+    with held_back(study):
+        until("a trial on either", lambda: driver.poll() is not None or all(host.runs("Trainable") for host in workers))
+        workers[0].kill()
+        until("the driver to notice", lambda: driver.poll() is not None or LOST in head.output(driver))
+    until("the end of the study", lambda: driver.poll() is not None, 600)
+    assert driver.returncode == 0, head.output(driver)
+    workers[1].kill()
+    _nothing_lost(study, tmp_path)
+    points = {row[n.STEP_ID] for row in rows(study.folder / n.POINTS_FILE)}
+    assert set(Store(f"{study.place}/{n.STEPS_FOLDER}").ids()) == points
+    assert not (study.folder / n.STEPS_FOLDER).exists()
+    stored = open_storage(study.place)
+    for name in (n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE):
+        assert stored.read(name) == (study.folder / name).read_bytes()
 
 
 @contextmanager

