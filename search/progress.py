@@ -67,7 +67,7 @@ class Progress(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_i: Any) -> None:
         """A step is done, or none can be done any more."""
         if STOPS in result:
-            raise StoppedError(f"storage: trial {trial.config[n.TRIAL]} can't go on: {result[STOPS]}")
+            raise StoppedError(result[STOPS])
         if UNFIT in result:  # what it computed could not stand beside the others' points, so the study stops
             raise InputError(f"--address: {result[UNFIT]}")
         if n.STEP in result:

@@ -207,10 +207,10 @@ class FrontSearch(OptunaSearch):
 
     def _take_up(self, row: FrozenTrial, trial_id: str) -> dict[str, Any] | None:
         """Go on with a trial that was under way when the driver stopped; its finished steps are found."""
+        before = self._ot_study.get_trials(deepcopy=False)[: row.number]
+        ask = sum(ADDED not in earlier.user_attrs for earlier in before)
+        self._ot_study.sampler = self._sampler_of(self._settings.sampler, ask)  # it also hears how trials end
         if n.TRIAL not in row.user_attrs:  # lost in the middle of being asked for; what it has of parameters stays
-            before = self._ot_study.get_trials(deepcopy=False)[: row.number]
-            ask = sum(ADDED not in earlier.user_attrs for earlier in before)
-            self._ot_study.sampler = self._sampler_of(self._settings.sampler, ask)
             return self._propose(Trial(self._ot_study, row._trial_id), trial_id)
         try:
             schedule = self._schedules.schedule(optuna.trial.FixedTrial(row.params))

@@ -48,10 +48,12 @@ class StudyTrainable(PruningTrainable):
         except torch.AcceleratorError:
             raise  # the GPU is of no use to this process any more, so another one tries
         except Exception as error:
+            if isinstance(error, UnreachableError):
+                return {STOPS: str(error), "done": True}
             told = f"{type(error).__name__}: {one_line(error)}"
             if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-                return {STOPS: f"{told}; make room or repair it", "done": True}
-            return {STOPS if isinstance(error, UnreachableError) else n.REASON: told, "done": True}
+                return {STOPS: f"storage: a step can't be written ({told}); make room or repair it", "done": True}
+            return {n.REASON: told, "done": True}
 
 
 def describe(machine: Any) -> dict[str, Any]:

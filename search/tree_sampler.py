@@ -74,7 +74,7 @@ class TreeSampler(BaseSampler):
         """Pick the candidate for the trial, unless its parameters were given with ``enqueue_trial``."""
         if "fixed_params" in trial.system_attrs:
             return
-        pick = trial.system_attrs.get(PICK)  # there if the trial was lost in the middle of being asked for
+        pick = _picked(trial, self._tree)  # before, if the trial was lost in the middle of being asked for
         if pick is None:
             pick = self.pick(study, trial)
         if pick is not None:
@@ -215,9 +215,16 @@ def state_of(study: Study, tree: StepTree, but: int | None = None) -> State:
 
 
 def _number(trial: FrozenTrial, tree: StepTree) -> int | None:
-    if trial.state == TrialState.RUNNING and PICK in trial.system_attrs:
-        return int(trial.system_attrs[PICK])
-    return tree.number(trial.params or trial.system_attrs.get("fixed_params", {}))
+    pick = _picked(trial, tree) if trial.state == TrialState.RUNNING else None
+    return tree.number(trial.params or trial.system_attrs.get("fixed_params", {})) if pick is None else pick
+
+
+def _picked(trial: FrozenTrial, tree: StepTree) -> int | None:
+    """What was picked for the trial, unless that was in another tree."""
+    pick = trial.system_attrs.get(PICK)
+    if pick is None or pick >= len(tree.candidates):
+        return None
+    return int(pick) if trial.params.items() <= tree.candidates[pick].params.items() else None
 
 
 def _state(tree: StepTree, told: dict[int, list[float]], pending: list[int], failed: list[int]) -> State:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3_server import CREDENTIALS
+from tests.s3_server import CREDENTIALS, S3
 from tests.search_helpers import SWEEP, Raw, raw_study, refusal, write
 from trainables.names import InputError
 from trainables.object_store import ObjectStore
-from trainables.storage import Place, above, open_storage
+from trainables.storage import Place, UnreachableError, above, open_storage
 
 NOWHERE = "http://127.0.0.1:1"
 
@@ -76,6 +76,32 @@ def test_urls_that_are_no_place_are_refused_and_secrets_not_repeated(url: str, w
         ObjectStore(url)
     assert words in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_a_store_that_refuses_is_told_from_one_that_lacks_an_object(s3: S3, bucket: str) -> None:
+    missing = ObjectStore("s3://there-is-no-such-bucket/results")
+    with pytest.raises(UnreachableError, match="NoSuchBucket"):
+        missing.write("key", b"content")
+    store = ObjectStore(f"{bucket}/results")
+    assert store.read("key") is None
+    store.delete("key")
+    s3.refusal = "403 Forbidden"
+    try:
+        for use in (store.read, store.delete, store.clear, store.folders_with, lambda key: store.write(key, b"")):
+            with pytest.raises(UnreachableError, match=r"403 Forbidden\); check the bucket") as told:
+                use("key")
+            assert "\n" not in str(told.value)
+    finally:
+        s3.refusal = None
+
+
+def test_a_folder_in_a_bucket_is_cleared_with_all_below_it_and_nothing_beside(bucket: str) -> None:
+    store = ObjectStore(f"{bucket}/results")
+    store.clear("a")
+    for key in ("a/1", "a/b/2", "ab/3", "c"):
+        store.write(key, b"content")
+    store.clear("a")
+    assert [store.read(key) is None for key in ("a/1", "a/b/2", "ab/3", "c")] == [True, True, False, False]
 
 
 def study_at(tmp_path: Path, storage: str) -> Raw:

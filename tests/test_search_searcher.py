@@ -372,13 +372,16 @@ def test_a_trial_lost_while_it_was_asked_for_is_asked_for_again(
     assert comparable(study.rows()) == comparable(undisturbed.rows())
 
 
-def test_two_lost_trials_are_taken_up_under_their_numbers(make: Callable[..., Study]) -> None:
-    study = make(trials=4)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_lost_trials_are_taken_up_under_their_numbers_and_end(sampler: str, make: Callable[..., Study]) -> None:
+    study = make(trials=4, sampler=sampler, starting_points=False)
     first = study.search()
-    lost = [first.suggest(key) for key in "ab"]
-    second = study.search()
-    assert [second.suggest(key) for key in "cd"] == lost
-    assert [config[n.TRIAL] for config in lost] == [0, 1]
+    lost = [first.suggest(key) for key in "abcd"]
+    assert [config[n.TRIAL] for config in lost] == [0, 1, 2, 3]
+    study.run(study.search(), at_once=4)
+    assert study.configs == lost
+    assert TrialState.RUNNING not in {row.state for row in study.rows()}
+    assert {row.user_attrs[n.STEP_ID] for row in complete(study.rows())} == set(study.reported)
 
 
 def test_trials_that_optuna_has_lost_are_taken_up_under_their_numbers(make: Callable[..., Study]) -> None:

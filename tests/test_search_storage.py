@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from search import snapshots
 from search.__main__ import main
+from search.interrupts import GO_ON
 from tests.s3_server import CREDENTIALS, S3
 from tests.search_helpers import (
     UNSTRUCTURED_SPACE,
@@ -202,7 +203,8 @@ def test_a_store_that_is_away_for_a_while_and_one_that_refuses(
     finally:
         s3.refusal = None
     assert one_line(said).startswith(f"error: storage: {url}")
-    assert "credentials" in said
+    assert "403 Forbidden); check the bucket" in said
+    assert said.endswith(f"{GO_ON}\n")
     assert finish(driver_of(study), 0) == ""
     steps = steps_in(url)
     assert before.items() <= steps.items()

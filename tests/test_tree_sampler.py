@@ -153,6 +153,17 @@ def test_the_pick_depends_on_seed_ask_and_points_alone() -> None:
     assert len({ask(study_of(tree, {}, ask=number), tree)[1] for number in range(8)}) > 1
 
 
+def test_what_was_picked_in_another_tree_is_forgotten() -> None:
+    large, small = chains("abc"), chains("c", length=2)
+    study = study_of(large, line("a", 0.5) | line("b", 0.4))
+    lost = study.ask()
+    study.ask(kinds(large))
+    for tree in (small, StepTree([], {}), chains("cba")):
+        study.sampler = TreeSampler(tree, seed=0, reference=(0, 0))
+        study.tell(study.ask(kinds(large)), (0.1, 1.0))
+    assert [row.state for row in study.get_trials()[lost.number :]] == [TrialState.RUNNING] * 2 + [TrialState.COMPLETE] * 3
+
+
 def test_costs_to_be_minimised_are_turned_around() -> None:
     tree = chains()
     told = {**line("d", 0.3), **line("e", 0.2), "a1": (0.9, 1.0), "a2": (0.9, 2.0), "b1": (0.1, 1.0), "c1": (0.1, 1.0)}

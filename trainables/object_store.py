@@ -7,6 +7,7 @@ never into a results folder.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs")
 """Stores with conditional puts whose clients read their settings from the environment."""
+LONGEST_REASON = 400
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,18 @@ class ObjectStore:
             yield
         except (AlreadyExistsError, PreconditionError):
             raise
-        except BaseError as error:
-            reason = " ".join(str(error).partition("\n\nDebug source")[0].split())
+        except (BaseError, FileNotFoundError) as error:  # what isn't found where an object is written is the bucket
             raise UnreachableError(
-                f"storage: {self.url} can't be used ({reason}); check the bucket, and endpoint, region and credentials in "
-                "the environment (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+                f"storage: {self.url} can't be used ({_reason(error)}); check the bucket, and "
+                "endpoint, region and credentials in the environment "
+                "(AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
             ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What the store, or the way to it, said, without the source of the message and the tags of XML."""
+    told = re.sub(r"<[^>]*>", " ", str(error).partition("\n\nDebug source")[0])
+    return " ".join(told.split())[:LONGEST_REASON].rstrip(": ")
 
 
 @contextmanager
