@@ -21,6 +21,7 @@ from tests.faults.storm import outcome, steps_of
 from tests.faults.test_interrupts import has_points, wait_until
 from tests.search_helpers import one_line, raw_study, refusal, write
 from trainables import names as n
+from trainables.storage import TEMPORARY
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +56,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_processes_left_that_were_killed_is_cleared_away(copy: Path, no_ray: None) -> None:
     folder = load_study(copy).folder
     step = next(iter(steps_of(folder)))
-    for name in (f".{n.POINTS_FILE}.abc", f"{n.STEPS_FOLDER}/{step}/.{n.WEIGHTS_FILE}.abc"):
+    for name in (f".{n.POINTS_FILE}.abc{TEMPORARY}", f"{n.STEPS_FOLDER}/{step}/.{n.WEIGHTS_FILE}.abc{TEMPORARY}"):
         (folder / name).write_bytes(b"half of it")
     assert main(["run", str(copy)]) == 0
     assert outcome(copy)
