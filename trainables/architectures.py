@@ -51,7 +51,7 @@ def cnn(classes: int, channels: int, width: int = 32) -> nn.Module:
 
 
 def vgg8_bn(classes: int, channels: int, width: int = 16) -> nn.Module:
-    """VGG's pattern in seven convolutions, w | 2w 2w | 4w 4w | 8w 8w: a third of the MACs of the CNN with as many weights."""
+    """VGG's pattern in seven convolutions, w | 2w 2w | 4w 4w | 8w 8w; as many weights as `cnn`, a third of its MACs."""
     w = _positive(width)
     return _plain([[w], [2 * w] * 2, [4 * w] * 2, [8 * w] * 2], classes, channels)
 
