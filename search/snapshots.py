@@ -109,6 +109,6 @@ def local_folder(place: str) -> Path:
         return Path(place)
     folder = Path(LOCAL) / place.rstrip("/").rpartition("/")[2]
     if not (folder / n.STUDY_FILE).exists():
-        open_storage(place).check()
+        open_storage(place).check(writing=False)
         Snapshots(folder, place, lambda: False).fetch()
     return folder

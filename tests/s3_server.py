@@ -15,14 +15,19 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "an-access-key-id", "AWS_SECRET_ACCESS_KEY": "a-secret-access-key"}
+CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
 
 
 @dataclass
 class S3:
-    """A server that runs; while ``refusal`` is an HTTP status, it does nothing but answer with it."""
+    """A server that runs.
+
+    While ``refusal`` is an HTTP status, it does nothing but answer with it; with ``unconditional`` it ignores conditions.
+    """
 
     endpoint: str = ""
     refusal: str | None = None
+    unconditional: bool = False
 
     @property
     def environment(self) -> dict[str, str]:
@@ -37,6 +42,8 @@ def s3_server(address: str = "127.0.0.1") -> Iterator[S3]:
     told, moto = S3(), DomainDispatcherApplication(create_backend_app)
 
     def answer(environment: Any, start_response: Any) -> Any:
+        if told.unconditional:
+            environment = {key: value for key, value in environment.items() if key not in CONDITIONS}
         if told.refusal is None:
             return moto(environment, start_response)
         environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from trainables import lease as module
-from trainables.lease import lease
+from trainables.lease import lease, look
 from trainables.names import InputError
 from trainables.object_store import ObjectStore
-from trainables.storage import HeldError
+from trainables.storage import HeldError, this_process
 
 PATIENCE = 60.0
 
@@ -22,7 +22,7 @@ class Objects:
 
     def __init__(self, shared: dict[str, tuple[bytes, int]] | None = None) -> None:
         self.shared = {} if shared is None else shared
-        self.cut_off = self.loses_answers = False
+        self.cut_off = self.loses_answers = self.breaks = False
 
     def read_version(self, key: str) -> tuple[bytes, dict[str, str]] | None:
         self._reach()
@@ -41,6 +41,8 @@ class Objects:
     def _reach(self) -> None:
         if self.cut_off:
             raise InputError("storage: can't be reached")
+        if self.breaks:
+            raise RuntimeError("what nobody thought of")
 
 
 LOCK = threading.Lock()
@@ -113,12 +115,43 @@ def test_a_holder_that_is_cut_off_loses_it_and_harms_its_successor_in_nothing() 
         pass
 
 
-def test_a_short_outage_costs_nothing() -> None:
+def test_a_holder_that_can_t_renew_gives_it_up_before_another_has_it() -> None:
+    mine = Objects()
+    other = Objects(mine.shared)
+    with lease(mine, "key") as held:
+        mine.cut_off = True
+        with lease(other, "key", wait=False):
+            assert not held()
+
+
+def test_who_holds_it_is_told_by_its_own_account() -> None:
+    store = Objects()
+    assert look(store, "key")[0] is None
+    with lease(store, "key"):
+        assert look(store, "key")[0] == this_process()
+    assert look(store, "key")[0] is None
+    store.shared["key"] = b'{"holder": "' + b"x" * 1000 + b'"}', 1
+    assert len(look(store, "key")[0] or "") < 200
+
+
+def test_once_held_it_is_renewed_by_the_client_that_gives_up_quickly() -> None:
+    slow = Objects()
+    quick = Objects(slow.shared)
+    with lease(slow, "key", quick=quick) as held:
+        slow.cut_off = True
+        before = slow.shared["key"][1]
+        until(lambda: slow.shared["key"][1] > before)
+        assert held()
+    assert look(quick, "key")[0] is None
+
+
+@pytest.mark.parametrize("trouble", ["cut_off", "breaks"])
+def test_a_short_outage_costs_nothing(trouble: str) -> None:
     store = Objects()
     with lease(store, "key") as held:
-        store.cut_off = True
+        setattr(store, trouble, True)
         time.sleep(0.2)
-        store.cut_off = False
+        setattr(store, trouble, False)
         before = store.shared["key"][1]
         until(lambda: store.shared["key"][1] > before)
         assert held()

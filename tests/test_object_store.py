@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import pickle
+import time
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.store import from_url
 
 from tests.s3_server import CREDENTIALS, S3
 from tests.search_helpers import SWEEP, Raw, raw_study, refusal, write
 from trainables.names import InputError
 from trainables.object_store import ObjectStore
-from trainables.storage import Place, UnreachableError, above, open_storage
+from trainables.storage import Place, UnreachableError, above, open_storage, this_process
 
 NOWHERE = "http://127.0.0.1:1"
 
@@ -93,6 +99,83 @@ def test_a_store_that_refuses_is_told_from_one_that_lacks_an_object(s3: S3, buck
             assert "\n" not in str(told.value)
     finally:
         s3.refusal = None
+
+
+def test_a_store_that_ignores_conditions_is_told_in_one_line_before_anything_is_written(
+    s3: S3, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"{bucket}/results"
+    file = write(tmp_path, study_at(tmp_path, url))
+    monkeypatch.chdir(tmp_path)
+    s3.unconditional = True
+    try:
+        line = refusal(["run", str(file)], capsys)
+    finally:
+        s3.unconditional = False
+    assert line.startswith(f"error: storage: {url}/tiny can't be used: this store writes over an object ")
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+    client = from_url(url, client_options={"allow_http": True})
+    assert [entry for page in obstore.list(client) for entry in page] == []
+
+
+def test_a_store_that_keeps_conditions_passes_and_reading_asks_for_no_more(s3: S3, bucket: str) -> None:
+    ObjectStore(f"{bucket}/kept").check()
+    s3.unconditional = True
+    try:
+        ObjectStore(f"{bucket}/read").check(writing=False)
+    finally:
+        s3.unconditional = False
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_folder_without_file_locks_is_told_in_one_line(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(InputError, match="file system without file locks") as told, open_storage(tmp_path).claim("key"):
+        pass
+    assert "\n" not in str(told.value)
+
+
+def test_a_folder_tells_who_holds_a_claim(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path)
+    assert storage.holder("key") is None
+    with storage.claim("key"):
+        assert storage.holder("key") == this_process()
+
+
+GOOGLE = {"client_email": "somebody", "private_key": "", "private_key_id": "", "disable_oauth": True}
+"""A service account as obstore reads it; one without OAuth needs no key."""
+
+
+def test_a_google_store_takes_its_settings_from_the_environment_and_is_given_up_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, account = "gs://a-bucket/results/tiny", tmp_path / "account.json"
+    account.write_text(json.dumps({**GOOGLE, "gcs_base_url": NOWHERE}))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(account))
+    storage, began = open_storage(url), time.monotonic()
+    assert isinstance(storage, ObjectStore)
+    for use in (storage.check, lambda: storage.holder("key")):
+        with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1.*GOOGLE_APPLICATION_CREDENTIALS") as told:
+            use()
+        assert str(told.value).startswith(f"storage: {url} can't be used (")
+        assert "\n" not in str(told.value)
+    assert time.monotonic() - began < 30
+
+
+def test_a_google_store_without_credentials_is_given_up_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "GOOGLE_SERVICE_ACCOUNT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/account.json")
+    began = time.monotonic()
+    with pytest.raises(UnreachableError, match="gs://another-bucket/results can't be used") as told:
+        ObjectStore("gs://another-bucket/results").check()
+    assert "\n" not in str(told.value)
+    assert time.monotonic() - began < 30
 
 
 def test_a_folder_in_a_bucket_is_cleared_with_all_below_it_and_nothing_beside(bucket: str) -> None:

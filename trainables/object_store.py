@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
-from trainables.lease import lease
+from trainables.lease import lease, look
 from trainables.names import InputError
 from trainables.storage import Held, UnreachableError
 
@@ -32,13 +33,23 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs")
 """Stores with conditional puts whose clients read their settings from the environment."""
 LONGEST_REASON = 400
+SETTINGS = {
+    "s3": "endpoint, region and credentials in the environment "
+    "(AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)",
+    "gs": "the credentials in the environment (GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT)",
+}
+"""What may have to be put right."""
 
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """The objects below a URL. Only the URL is sent to a worker, which has an environment of its own."""
+    """The objects below a URL. Only the URL is sent to a worker, which has an environment of its own.
+
+    A ``patient`` one sits out an outage of minutes; another gives up within seconds.
+    """
 
     url: str
+    patient: bool = True
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -97,22 +108,34 @@ class ObjectStore:
 
     def claim(self, key: str, *, wait: bool = True) -> AbstractContextManager[Held]:
         """A lease, which its holder renews."""
-        return lease(self, key, wait=wait)
+        return lease(self, key, wait=wait, quick=self._quick())
+
+    def holder(self, key: str) -> str | None:
+        """Who holds the lease."""
+        return look(self._quick(), key)[0]
 
     def free(self) -> None:
         """There is no saying."""
 
-    def check(self) -> None:
-        """InputError if the bucket can't be listed."""
+    def check(self, *, writing: bool = True) -> None:
+        """InputError if the bucket can't be listed, or lets two hosts hold one claim."""
         for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
             endpoint = os.environ.get(name, "http://localhost")
             if not endpoint.startswith(("http://", "https://")):  # obstore would panic
                 raise InputError(f"storage: {self.url} can't be used: {name} {endpoint!r} is no http:// or https:// URL")
         with self._told():
-            next(iter(obstore.list(self._client(patient=False))), None)
+            next(iter(obstore.list(self._quick()._client())), None)
+        if writing and not _keeps_conditions(self.url):
+            raise InputError(
+                f"storage: {self.url} can't be used: this store writes over an object that it is told to leave "
+                "(If-None-Match and If-Match are ignored), so two hosts could run one study; choose another store"
+            )
 
-    def _client(self, *, patient: bool = True) -> Client:
-        return _client(self.url, patient)
+    def _quick(self) -> ObjectStore:
+        return replace(self, patient=False)
+
+    def _client(self) -> Client:
+        return _client(self.url, self.patient)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -123,9 +146,7 @@ class ObjectStore:
             raise
         except (BaseError, FileNotFoundError) as error:  # what isn't found where an object is written is the bucket
             raise UnreachableError(
-                f"storage: {self.url} can't be used ({_reason(error)}); check the bucket, and "
-                "endpoint, region and credentials in the environment "
-                "(AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+                f"storage: {self.url} can't be used ({_reason(error)}); check the bucket, and {SETTINGS[self.url[:2]]}"
             ) from None
 
 
@@ -151,8 +172,24 @@ def _version(e_tag: str | None, version: str | None) -> Version:
 
 
 @lru_cache
+def _keeps_conditions(url: str) -> bool:
+    """Whether the store refuses to write over what is there, and over another version than the one named."""
+    store, key = ObjectStore(url, patient=False), f".conditions-{uuid.uuid4().hex}"
+    try:
+        first = store.write_if(key, b"1", None)
+        return (
+            store.write_if(key, b"2", None) is None
+            and store.write_if(key, b"3", first) is not None
+            and store.write_if(key, b"4", first) is None
+        )
+    finally:
+        with suppress(InputError):  # it may not be allowed, and does no harm
+            store.delete(key)
+
+
+@lru_cache
 def _client(url: str, patient: bool) -> Client:
-    """One client a process; a patient one sits out an outage of minutes."""
+    """One client a process."""
     retry: RetryConfig = {"max_retries": 20, "retry_timeout": timedelta(minutes=3)}
     # A server without TLS is only ever asked if the environment names it.
     options: ClientConfig = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "30s", "timeout": "5m"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -25,6 +26,7 @@ Held = Callable[[], bool]
 
 
 LONGEST_HOLDER = 100
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 TEMPORARY = ".tmp"
 """The ending of what is being written, which a process that is killed leaves behind."""
 
@@ -58,11 +60,14 @@ class Storage(Protocol):
     def claim(self, key: str, *, wait: bool = True) -> AbstractContextManager[Held]:
         """Hold what the key stands for, waiting for another process to let go, or (HeldError) not."""
 
+    def holder(self, key: str) -> str | None:
+        """Who holds, or held, what the key stands for, by its own account; UnreachableError within seconds."""
+
     def free(self) -> int | None:
         """Bytes that can still be written; None if there is no saying."""
 
-    def check(self) -> None:
-        """InputError, within seconds, if nothing can be read or written here."""
+    def check(self, *, writing: bool = True) -> None:
+        """InputError, within seconds, if nothing can be read, or written, here."""
 
 
 def is_url(place: Place) -> bool:
@@ -123,29 +128,40 @@ class Folder:
         """An advisory file lock, which the operating system gives back when its holder dies."""
         file = self.path / key
         file.parent.mkdir(parents=True, exist_ok=True)
+        # A soft lock, which is a file's being there, would outlive a holder that is killed.
+        lock = FileLock(file, timeout=-1 if wait else 0, fallback_to_soft=False)
         try:
-            with FileLock(file, timeout=-1 if wait else 0):
-                file.write_text(f"{this_process()}\n")
-                yield lambda: True
+            lock.acquire()
         except Timeout:
-            raise HeldError(_holder(file)) from None
+            raise HeldError(self.holder(key) or "another process") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise InputError(
+                f"storage: {self.path} is on a file system without file locks ({error.strerror}); choose another `storage`"
+            ) from None
+        try:
+            file.write_text(f"{this_process()}\n")
+            yield lambda: True
+        finally:
+            lock.release()
+
+    def holder(self, key: str) -> str | None:
+        """Who holds, or held, what the key stands for."""
+        return (self.read(key) or b"").decode(errors="replace").strip()[:LONGEST_HOLDER] or None
 
     def free(self) -> int:
         """Bytes that are free on the disk."""
         return shutil.disk_usage(self._existing()).free
 
-    def check(self) -> None:
+    def check(self, *, writing: bool = True) -> None:
         """InputError if the folder can't be made or written."""
         parent = self._existing()
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
+        if writing and not (parent.is_dir() and os.access(parent, os.W_OK)):
             raise InputError(f"storage: {parent} can't be written; choose another `storage`")
 
     def _existing(self) -> Path:
         return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
-
-
-def _holder(lock: Path) -> str:
-    return read(lock).decode(errors="replace").strip()[:LONGEST_HOLDER]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
