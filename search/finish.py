@@ -18,8 +18,11 @@ from trainables.store import to_json
 from trainables.untrusted import parse_json, read
 
 
-def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -> None:
-    """Measure what is measured in quiet, tidy the store, and write where the numbers come from."""
+def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *, ended: bool) -> None:
+    """Measure what is measured in quiet, tidy the store, and write where the numbers come from.
+
+    What goes on needs the weights that it would begin with, so they are given back only where the study has ``ended``.
+    """
     study, tree = session.study, session.tree
     table = LatencyTable(study.place, tree.problem.threads)
     # Every network of a sweep was asked for; of a search's, only the front is looked at.
@@ -33,7 +36,8 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float) -
                 table.of(row, tree)
     found = {shape: table.find(row) or {} for shape, row in {row[n.SHAPE_ID]: row for row in ledger.points}.items()}
     ledger.rewrite({row[n.STEP_ID]: found[row[n.SHAPE_ID]] for row in ledger.points})
-    _discard(session, ledger)
+    if ended:
+        _discard(session, ledger)
     path = study.folder / n.PROVENANCE_FILE
     write_atomically(path, to_json(provenance(session, ledger, _before(path), seconds), indent=1))
 

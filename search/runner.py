@@ -17,6 +17,7 @@ from ray import tune
 from rich.console import Console
 from rich.markup import escape
 
+from search.driving import only_driver, why_lost
 from search.finalists import choose
 from search.finish import finish
 from search.healing import heal, with_latency
@@ -30,7 +31,7 @@ from search.ray_cluster import connected, local
 from search.rebuild import forget_untold, lost_trials
 from search.scheduler import FrontScheduler
 from search.searcher import FrontSearch
-from search.session import Session, check_roots, only_driver, prepare
+from search.session import Session, check_roots, prepare
 from search.snapshots import Snapshots
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
@@ -76,9 +77,9 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
             ended = _stage(session, ledger, lost, console, snapshots, stack)
             if ended and study.finalists is not None:  # an interrupted sweep has no finalists yet
                 ended = _stage(_with_finalists(session, study.finalists), ledger, lost, console, snapshots, stack)
-        if not held():
-            raise InputError(f"storage: {study.place} was taken over by another driver; the steps of this one are kept")
-        finish(session, ledger, console, time.monotonic() - started)
+        if reason := why_lost(study.place, held):
+            raise StoppedError(reason)
+        finish(session, ledger, console, time.monotonic() - started, ended=ended is not None)
         _tidy(study.folder)  # of workers that were killed in this run
     if ended is None:
         raise KeyboardInterrupt  # Tune has kept it to itself

@@ -21,7 +21,7 @@ from trainables.schedule import RETRAINING, Schedule, StructuredSchedule, Unstru
 from trainables.store import Store
 from trainables.training import evaluate, fit
 from trainables.unstructured import masking
-from trainables.walk import Tree, walk
+from trainables.walk import ASKED, Tree, walk
 
 MEASURED_NUMBERS = (
     n.STEP, n.STEPS, n.FINE_TUNE_EPOCHS, n.SPARSE_EPOCHS, n.SEED, n.EPOCHS, n.TOTAL_EPOCHS, n.SECONDS, n.REQUESTED_SPARSITY,
@@ -72,7 +72,8 @@ def test_steps_are_computed_only_when_asked_for(tree: Tree) -> None:
 
 def test_what_points_cost_adds_up_to_what_was_trained(tree: Tree) -> None:
     points = list(walk(coarse(pruner="bn_scale", sparse_epochs=2), tree))
-    assert sum(point[n.EPOCHS] for point in points) == tree.epochs == 2 + 2 * (2 + 1)
+    assert [point[n.EPOCHS] for point in [tree.dense_point(0), *points]] == [2, 3, 3]
+    assert tree.epochs == 2 + 3 + 3
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,48 @@ def test_extending_a_schedule_whose_weights_are_gone_computes_them_again(tree: T
     assert [point[n.STEP_ID] for point in extended[:2]] == [point[n.STEP_ID] for point in points]
     assert again.epochs == 2 + 2 + 1
     assert [again.content(node) for node in tree.chain(schedule)] == contents
+
+
+@pytest.mark.parametrize("trial", [None, 0])
+def test_weights_made_again_cost_the_step_after_them_nothing_and_leave_their_records_alone(
+    trial: int | None, tree: Tree
+) -> None:
+    schedule = coarse(pruner="bn_scale", sparse_epochs=2, steps=3)
+    nodes = tree.chain(schedule)
+    for number in (1, 2):
+        tree.point(nodes[number - 1], schedule, number, trial)
+    before = {step_id: tree.store.storage.read(f"{step_id}/{n.STEP_FILE}") for step_id in tree.store.ids()}
+    for step_id in before:
+        tree.store.discard_weights(step_id)
+    again = Tree(tree.problem, tree.store)
+    assert again.point(nodes[2], schedule, 3, trial)[n.EPOCHS] == 2 + 1
+    assert again.epochs == 2 + 3 * (2 + 1)
+    assert {step_id: tree.store.storage.read(f"{step_id}/{n.STEP_FILE}") for step_id in before} == before
+
+
+def test_weights_that_come_out_different_replace_the_record_and_not_who_paid(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = fine(steps=1)
+    (node,) = tree.chain(schedule)
+    tree.point(node, schedule, 1, trial=0)
+    before = tree.record(node)
+    tree.store.discard_weights(node.id)
+    retrain = steps.retrain
+
+    def elsewhere(*arguments: Any) -> Any:
+        network = retrain(*arguments)
+        with torch.no_grad():
+            next(iter(network.model.parameters())).mul_(1.001)
+        return network
+
+    monkeypatch.setattr(steps, "retrain", elsewhere)
+    again = Tree(tree.problem, tree.store)
+    assert again.network(node).model
+    record = again.record(node)
+    assert record["checksums"] != before["checksums"]
+    assert record[ASKED] == before[ASKED]
+    assert again.point(node, schedule, 1, trial=0)[n.EPOCHS] == 1
 
 
 def test_a_node_is_found_by_its_address(tree: Tree) -> None:

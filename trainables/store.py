@@ -33,6 +33,10 @@ def _checksum(record: Record) -> str:
     return hashlib.sha256(to_json({key: value for key, value in record.items() if key != CHECKSUM})).hexdigest()
 
 
+def _checksums(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
 @dataclass(frozen=True)
 class Store:
     """The steps of one study, in a folder or at a URL. ``memory`` holds weights that workers were handed at their start."""
@@ -66,13 +70,22 @@ class Store:
 
     def write(self, record: Record, files: Mapping[str, bytes]) -> Record:
         """Store a step: its files first, then the record with their checksums, which completes it."""
-        for name, content in files.items():
-            self.storage.write(f"{record['id']}/{name}", content)
-        checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        complete = {**record, "checksums": checksums}
+        self._write_files(record, files)
+        complete = {**record, "checksums": _checksums(files)}
         complete[CHECKSUM] = _checksum(complete)
         self.storage.write(f"{record['id']}/{n.STEP_FILE}", to_json(complete, indent=1))
         return complete
+
+    def restore(self, record: Record, files: Mapping[str, bytes]) -> bool:
+        """Store the files of a complete step again; False, and nothing is stored, if they aren't those on record."""
+        if _checksums(files) != record["checksums"]:
+            return False
+        self._write_files(record, files)
+        return True
+
+    def _write_files(self, record: Record, files: Mapping[str, bytes]) -> None:
+        for name, content in files.items():
+            self.storage.write(f"{record['id']}/{name}", content)
 
     def discard_weights(self, step_id: str) -> None:
         """Give back the room that a step's weights take; it still counts as measured."""

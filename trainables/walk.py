@@ -38,7 +38,10 @@ def walk(schedule: Schedule, tree: Tree) -> Iterator[Point]:
 
 @dataclass
 class Tree:
-    """The steps of one problem, in one store. ``epochs`` and ``computed`` tell what this process has trained."""
+    """The steps of one problem, in one store.
+
+    ``epochs`` tells what this process has trained, and ``computed`` what it put on record for the present point.
+    """
 
     problem: Problem
     store: Store
@@ -57,24 +60,24 @@ class Tree:
         """
         fields = schedule.model_dump(mode="json", exclude_none=True)
         self._asked = None if trial is None else {n.TRIAL: trial, n.SCHEDULE: fields}
-        epochs, started = self.epochs, time.perf_counter()
-        self.computed.discard(node.id)
+        self.computed.clear()
         record = self.record(node)
-        if node.id in self.computed:  # and not by another process while this one waited
-            cost = (self.epochs - epochs, round(time.perf_counter() - started, 3), False)
-        else:
-            cost = self._cost_then(node, record)
+        cost = self._cost(node, record)
         return point_of(record) | schedule.columns() | dict(zip((n.EPOCHS, n.SECONDS, n.REUSED), cost, strict=True)) | {
             n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
         }  # fmt: skip
 
-    def _cost_then(self, node: Node, record: Record) -> tuple[int, float, bool]:
-        """(epochs, seconds, whether another trial paid them) of a step that was found."""
-        if self._asked is None or record.get(ASKED) != self._asked:
+    def _cost(self, node: Node, record: Record) -> tuple[int, float, bool]:
+        """(epochs, seconds, whether others paid them) of a step and the regularised training that it alone begins with."""
+        if not self._paid(record):
             return 0, 0.0, True
         sparse = self.known(node.parent.id) if node.parent and node.parent is not node.step_parent else None
-        mine = [record, *([sparse] if sparse and sparse.get(ASKED) == self._asked else [])]
+        mine = [record, *([sparse] if sparse and self._paid(sparse) else [])]
         return sum(one[n.EPOCHS] for one in mine), round(sum(one[n.SECONDS] for one in mine), 3), False
+
+    def _paid(self, record: Record) -> bool:
+        """Whether it was computed for the present point, and not by another process while this one waited."""
+        return record["id"] in self.computed or (self._asked is not None and record.get(ASKED) == self._asked)
 
     def dense_point(self, seed: int) -> Point:
         """The dense network as the point that every schedule of this seed starts from."""
@@ -128,33 +131,40 @@ class Tree:
         return record
 
     def _compute(self, node: Node) -> Record:
-        """Make the node's network from its parent's, measure what was stored, and complete it in the store."""
+        """Make the node's network from its parent's, measure what was stored, and complete it in the store.
+
+        Of a step on record only the weights are stored again, if they come out as they were.
+        """
         with threads(self.problem.threads):
+            parent = self.network(node.parent) if node.parent else None
             started = time.perf_counter()
-            network, early, before = self._make(node)
+            network, early, before = self._make(node, parent)
             epochs = self._epochs_of(node)
             self.epochs += epochs
             files = {n.WEIGHTS_FILE: encode(network)}
             if early is not None:
                 files[n.REWIND_FILE] = encode(early)
+            known = self.known(node.id)
+            if known is not None and self.store.restore(known, files):
+                return known
             measured = self._measure(node, files[n.WEIGHTS_FILE], before)
             record = {
                 "id": node.id, "parent": node.parent.id if node.parent else None, "settings": dict(node.settings),
                 n.EPOCHS: epochs, n.SECONDS: round(time.perf_counter() - started, 3), **measured,
                 n.TOTAL_EPOCHS: epochs + (self.record(node.parent)[n.TOTAL_EPOCHS] if node.parent else -epochs),
             }  # fmt: skip
-            # Of weights that are made again, who paid for them first.
-            asked = (self.known(node.id) or {}).get(ASKED, self._asked)
-            self.computed.add(node.id)
+            # Weights that come out different on this machine need a new record, but who paid for the first stays.
+            asked = known.get(ASKED) if known else self._asked
+            if known is None:
+                self.computed.add(node.id)
             return self.store.write(record | ({ASKED: asked} if asked else {}), files)
 
-    def _make(self, node: Node) -> tuple[Network, Network | None, float | None]:
+    def _make(self, node: Node, parent: Network | None) -> tuple[Network, Network | None, float | None]:
         """(network, early weights of a dense one, accuracy between cut and retraining)."""
         problem = self.problem
-        if node.parent is None:
+        if parent is None:
             network, early = steps.train_dense(problem, node)
             return network, early, None
-        parent = self.network(node.parent)
         if node.settings["kind"] == "sparse":
             return steps.train_sparse(parent, node, problem), None, None
         network = steps.cut(parent, node, problem)
