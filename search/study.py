@@ -71,12 +71,20 @@ class SearchSettings(Settings):
         return self
 
 
+def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is given twice and would count twice; give each once")
+    return seeds
+
+
 class FinalistSettings(Settings):
     """The best recipes of a sweep, run again on fresh seeds; those used for choosing are left out of what is concluded."""
 
     family: Annotated[str, AfterValidator(one_of(n.FAMILIES))] = Field(n.STRUCTURED, description="whose recipes compete")
     top: int = Field(3, ge=1, description="how many of the best run again, beside random importance as the control")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1, description="the fresh seeds")
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_each_once)] = Field(
+        min_length=1, description="the fresh seeds, none of which the sweep uses"
+    )
 
 
 def _shareable(gpu: float) -> float:
@@ -183,8 +191,17 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     for override in overrides:
         _override(raw, override)
     study = parse(Study, raw, str(path))
-    study.schedules()
+    _check_fresh(study)
     return study
+
+
+def _check_fresh(study: Study) -> None:
+    """InputError if a schedule is wrong, or finalists would run on a seed that they were chosen by."""
+    chosen_by = {schedule.seed for schedule in study.schedules()}
+    used = [seed for seed in study.finalists.seeds if seed in chosen_by] if study.finalists else []
+    if used:
+        fresh = [max(chosen_by) + i for i in range(1, 4)]
+        raise InputError(f"finalists.seeds: the sweep uses {used} too; give seeds that it does not use, such as {fresh}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
