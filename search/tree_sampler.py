@@ -1,6 +1,6 @@
 """A sampler for candidates that form a tree of steps: the most expected hypervolume for each new unit of cost.
 
-It works in any Optuna study whose candidates are finite and known, single process or many::
+It works in any Optuna study whose candidates are finite and known; threads of one process never pick the same::
 
     tree = StepTree([Candidate(params, chain) ...], costs)
     study = optuna.create_study(directions=["maximize", "maximize"], sampler=TreeSampler(tree, seed=0))
@@ -13,6 +13,7 @@ begun compete with new chains on one scale. What other trials are at is believed
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,10 +38,13 @@ long chains that most of a front is made of; at 0 it is blind to costs (``benchm
 WORST = -0.5
 """Values below the reference count as this far below it at most (1 is from the reference to the best told): how bad a bad
 point is must not shape the surrogate."""
-MOST_TOLD = 1500
+MOST_TOLD = 1000
 """Points that a surrogate is fitted to: half the farthest out, half any."""
 MOST_NODES = 3000
 """Nodes that one ask looks at."""
+_CHOOSING = threading.Lock()
+"""Choosing and marking what was chosen are one act, or two threads of one ``study.optimize`` would choose the same. The lock
+is the process's and not a sampler's: samplers are copied and pickled, which a lock can't be."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,13 @@ class TreeSampler(BaseSampler):
         """Pick the candidate for the trial, unless its parameters were given with ``enqueue_trial``."""
         if "fixed_params" in trial.system_attrs:
             return
-        pick = _picked(trial, self._tree)  # before, if the trial was lost in the middle of being asked for
-        if pick is None:
-            pick = self.pick(study, trial)
-        if pick is not None:
-            self._picks[trial.number] = pick
-            study._storage.set_trial_system_attr(trial._trial_id, PICK, pick)
+        with _CHOOSING:
+            pick = _picked(trial, self._tree)  # before, if the trial was lost in the middle of being asked for
+            if pick is None:
+                pick = self.pick(study, trial)
+            if pick is not None:
+                self._picks[trial.number] = pick
+                study._storage.set_trial_system_attr(trial._trial_id, PICK, pick)
 
     def infer_relative_search_space(self, _study: Study, _trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing: the parameters are handed out independently."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -172,6 +173,27 @@ def test_costs_to_be_minimised_are_turned_around() -> None:
         params = {"name": address[0], "steps": int(address[1])}
         study.add_trial(create_trial(params=params, distributions=kinds(tree), values=[-height, -far]))
     assert ask(study, tree)[1] in ("a3", "a4")
+
+
+class Slow(TreeSampler):
+    """Leaves other threads the time to choose the same."""
+
+    def pick(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> int | None:
+        chosen = super().pick(study, trial)
+        time.sleep(0.02)
+        return chosen
+
+
+def test_threads_never_pick_the_same() -> None:
+    tree = chains("abcdef")
+    study = optuna.create_study(directions=["maximize"] * 2, sampler=Slow(tree, 0, (0, 0)))
+
+    def measure(trial: optuna.Trial) -> tuple[float, float]:
+        name = str(trial.suggest_categorical("name", list("abcdef")))
+        return ord(name) / 100, float(trial.suggest_int("steps", 1, LENGTH))
+
+    study.optimize(measure, n_trials=len(tree.candidates), n_jobs=4)
+    assert len({str(trial.params) for trial in study.trials}) == len(study.trials) == len(tree.candidates)
 
 
 def conditional(trial: optuna.Trial) -> tuple[float, float]:
