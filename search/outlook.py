@@ -1,15 +1,16 @@
 """What a study's points say of the steps that a trial still has ahead: whether one of them can reach the front.
 
-Of a step ahead its target is known. What it will reduce is foreseen from the points seen; its accuracy is not, but cutting
-more seldom makes a network better. So a trial is hopeless when a network as accurate as its present one, with every step's
-reductions, would be beaten each time, by more than the noise of validation accuracy: with n validation images an
-accuracy a has a standard error of sqrt(a(1 - a)/n).
+Of a step ahead its target is known. What it will reduce is foreseen from the points seen, and never as less than the target
+allows in principle: the first cuts of a chain can say little, where channels go by the dozen or a mask costs as much as it
+saves. Its accuracy is not foreseen, but cutting more seldom makes a network better. So a trial is hopeless when a network as
+accurate as its present one, with every step's reductions, would be beaten each time, by more than the noise of validation
+accuracy: with n validation images an accuracy a has a standard error of sqrt(a(1 - a)/n).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
 
 import moocore
 import numpy as np
@@ -18,9 +19,19 @@ import numpy.typing as npt
 from trainables import names as n
 
 Floats = npt.NDArray[np.float64]
+Kind = tuple[str, str]
+"""Family and scope."""
 
 ERRORS = 2.0
 """Standard errors of the difference of two accuracies by which the front must beat what is ahead."""
+
+
+IN_PRINCIPLE: Mapping[str, Mapping[str, float]] = {
+    n.UNSTRUCTURED: {"compression": 1.0, "params": 1.0},
+    n.STRUCTURED: {"compression": 2.0, "params": 2.0, "macs": 2.0, "latency": 2.0},
+}
+"""How often an objective is halved, at best, when what is asked to remain is: of weights the file that holds them (masked,
+they don't spare a dense runtime anything); of channels, which a layer has on both its sides, their products."""
 
 
 def all_beaten(ahead: Floats, front: Floats, margins: Floats) -> bool:
@@ -38,7 +49,7 @@ def halvings(sparsity: float) -> float:
 
 
 class Outlook:
-    """Points of one study as gains above its reference, a front, and the most that each kind of cut reduced so far.
+    """Points of one study as gains above its reference, a front, and the most that each kind of cut can be seen to reduce.
 
     ``images`` are those that an accuracy was measured on. A point's kind (family and scope) says which points its
     reductions are like.
@@ -48,19 +59,18 @@ class Outlook:
         self._accuracy = objectives.index(n.ACCURACY) if n.ACCURACY in objectives else None
         self._images, self._errors = images, errors
         self._front: Floats = np.empty((0, len(objectives)))
-        self._rates: dict[Hashable, Floats] = {}
+        self._rates: dict[Kind, Floats] = {}
+        self._objectives = tuple(objectives)
 
-    def add(self, kind: Hashable, sparsity: float, gains: Sequence[float]) -> None:
+    def add(self, kind: Kind, sparsity: float, gains: Sequence[float]) -> None:
         """Take a point in: the sparsity that was asked for, and its gains above the reference."""
         point = np.array(gains, np.float64)
         rates = point / halvings(sparsity)
-        self._rates[kind] = np.maximum(self._rates.get(kind, rates), rates)
+        self._rates[kind] = np.maximum(self._rates[kind] if kind in self._rates else self._in_principle(kind), rates)
         values = np.vstack([self._front, point])
         self._front = values[moocore.is_nondominated(values, maximise=True)]
 
-    def hopeless(
-        self, kind: Hashable, gains: Sequence[float], sparsities: Sequence[float], reference: Sequence[float]
-    ) -> bool:
+    def hopeless(self, kind: Kind, gains: Sequence[float], sparsities: Sequence[float], reference: Sequence[float]) -> bool:
         """Whether no step ahead, of these sparsities, can be expected to reach the front.
 
         ``gains`` are those of the present step, which was taken in, above the ``reference``.
@@ -79,6 +89,10 @@ class Outlook:
             self._variance(gains[self._accuracy] + origin) + self._variance(front[:, self._accuracy] + origin)
         )
         return all_beaten(ahead, front, margins)
+
+    def _in_principle(self, kind: Kind) -> Floats:
+        """Gains for each halving of what remains; of objectives that this kind does not serve, none."""
+        return np.array([IN_PRINCIPLE[kind[0]].get(name, 0.0) for name in self._objectives])
 
     def _variance(self, accuracy: Floats | float) -> Floats:
         """Of an accuracy measured on the validation images."""

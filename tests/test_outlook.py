@@ -86,6 +86,23 @@ def test_what_a_step_ahead_reduces_is_foreseen_from_the_best_point_of_its_kind()
     assert not seen.hopeless(KIND, [0.02, 0.5], [0.76, 0.876], REFERENCE)
 
 
+def test_first_cuts_that_say_little_do_not_end_a_chain() -> None:
+    """Rounded to 16 channels, 10 % of them are hardly any; three quarters are 16 times, and the front is at 6 times."""
+    structured, after = ("structured", "local"), [0.3, 0.5, 0.75]
+    seen = outlook((0.85, 0.09, math.log2(6)))
+    seen.add(structured, 0.1, [0.03, math.log2(1.02)])
+    assert not seen.hopeless(structured, [0.03, math.log2(1.02)], after, REFERENCE)
+    assert seen.hopeless(structured, [0.03, math.log2(1.02)], after[:2], REFERENCE)  # 4 times at best
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9, 0.99])
+def test_no_file_of_masked_weights_beats_what_is_foreseen(sparsity: float) -> None:
+    """Nor does a chain whose layers lose unequal shares: what is foreseen is one over the weights left."""
+    seen = outlook((0.05, 0.05, 0.0))
+    seen.add(("structured", "local"), sparsity, [0.09, halvings(sparsity) - 1e-3])
+    assert not seen.hopeless(KIND, [0.01, 0.0], [sparsity], REFERENCE)
+
+
 def test_below_the_reference_no_reduction_is_worth_anything() -> None:
     seen = outlook((0.75, 0.08, 2.0))
     margin = noise(0.8, 0.8)
@@ -95,11 +112,11 @@ def test_below_the_reference_no_reduction_is_worth_anything() -> None:
 
 def test_three_objectives_are_all_looked_at() -> None:
     objectives, reference = ("macs", "accuracy", "params"), (0.0, 0.8, 0.0)
-    seen = outlook((0.75, 2.0, 0.09, 1.0), objectives=objectives)
+    seen = outlook((0.75, 2.0, 0.09, 2.0), objectives=objectives)
     assert seen.hopeless(KIND, [1.0, 0.02, 0.5], [0.75], reference)
-    seen.add(KIND, 0.75, [1.0, 0.01, 2.0])  # parameters may fall farther than the front's best point has them
+    seen.add(KIND, 0.75, [1.0, 0.01, 2.5])  # parameters may fall farther than the front's best point has them
     assert not seen.hopeless(KIND, [1.0, 0.02, 0.5], [0.75], reference)
-    seen.add(KIND, 0.75, [2.0, 0.09, 2.0])
+    seen.add(KIND, 0.75, [2.0, 0.09, 2.5])
     assert seen.hopeless(KIND, [1.0, 0.02, 0.5], [0.75], reference)
 
 
