@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -19,6 +20,7 @@ from search.live_trials import forget_metrics
 from search.searcher import FrontSearch
 from search.study import SearchSettings
 from search.study_trainable import NODE, STOPS, UNFIT
+from search.trial_ends import not_swallowed
 from trainables import names as n
 from trainables.names import InputError, StoppedError
 
@@ -88,6 +90,7 @@ class Progress(tune.Callback):
         self._console.print(f"[yellow]{which}:[/yellow] {escape(reason_of(trial))}")
         self._draw()
 
+    @not_swallowed
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """A trial has ended: with its last step, stopped before it, or with a step that failed; the study goes on."""
         done, steps = trial.last_result.get(n.STEP), trial.config[n.STEPS]
@@ -147,26 +150,49 @@ class Progress(tune.Callback):
             "points": f"{ledger.steps_computed} computed, {ledger.steps_found} found",
             "front": f"{len(ledger.front)} points, hypervolume {ledger.hypervolume:.4f}",
             "epochs": f"{ledger.epochs_computed} computed, {ledger.epochs_saved} saved by sharing",
-            "time": f"{_clock(time.monotonic() - self._began)}, {self._left()}",
+            "time": f"{_clock(self._spent())}, {self._left()}",
         }
+
+    def _spent(self) -> float:
+        """Seconds on the clock that the searcher holds against the minutes; it ran while the dense network was trained."""
+        return self._searcher._clock() - self._searcher._began
 
     def _left(self) -> str:
         """Which of the budgets will be spent first at the pace so far, and when."""
-        elapsed = time.monotonic() - self._began
         ledger, settings = self._ledger, self._settings
-        trials, epochs = self._before
-        left = [(settings.minutes * 60 - elapsed, f"{settings.minutes:g} minutes")] if settings.minutes else []
-        for budget, before, now, unit in (
-            (self._trials, trials, len(ledger.trials), "trials"),
-            (settings.epochs, epochs, ledger.epochs_computed, "epochs"),
+        trial, epoch = self._pace(len(ledger.trials), self._before[0]), self._pace(ledger.epochs_computed, self._before[1])
+        left = [(settings.minutes * 60 - self._spent(), f"{settings.minutes:g} minutes")] if settings.minutes else []
+        for budget, now, pace, unit in (
+            (self._trials, len(ledger.trials), trial, "trials"),
+            (settings.epochs, ledger.epochs_computed, epoch, "epochs"),
         ):
-            if budget and now > before:
-                left.append((elapsed / (now - before) * max(0, budget - now), f"{budget} {unit}"))
-        sooner = ", sooner if it stalls" if settings.stall_epochs else ""
-        if not left:
-            return f"time left unknown yet{sooner}"
-        seconds, what = min(left)
-        return f"about {_clock(seconds)} left until {what}{sooner}"
+            if budget and pace is not None:
+                left.append((pace * max(0, budget - now), f"{budget} {unit}"))
+        first = [f"about {_clock(min(left)[0])} left until {min(left)[1]}"] if left else []
+        return "; ".join([*first, *self._until_stalled(epoch, min(left)[0] if left else None)]) or "time left unknown yet"
+
+    def _pace(self, now: int, before: int) -> float | None:
+        """Seconds for each trial or epoch of this run; None before the first."""
+        return (time.monotonic() - self._began) / (now - before) if now > before else None
+
+    def _until_stalled(self, pace: float | None, other: float | None) -> list[str]:
+        """When the window of ``stall_epochs`` ends if the front grows no more, unless another budget is spent before."""
+        if self._settings.stall_epochs is None:
+            return []
+        epochs = epochs_until_stalled(self._ledger, self._settings.stall_epochs, self._settings.stall_share)
+        if pace is None:
+            return [f"{epochs} epochs left if the front grows no more"]
+        if other is not None and other <= pace * epochs:
+            return []
+        return [f"{epochs} epochs (about {_clock(pace * epochs)}) left if the front grows no more"]
+
+
+def epochs_until_stalled(ledger: Ledger, window: int, share: float) -> int:
+    """Epochs to be computed until the hypervolume has grown by less than ``share`` over a window of so many, if it stays.
+
+    The window begins where the hypervolume was last too small: the growth since then only falls the nearer one looks.
+    """
+    return window - bisect.bisect_left(range(window), True, key=lambda epochs: ledger.growth(epochs + 1) >= share)
 
 
 def reason_of(trial: Any) -> str:

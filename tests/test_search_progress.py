@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from search.ledger import Ledger
-from search.progress import Progress
+from search.progress import Progress, epochs_until_stalled
 from search.study import SearchSettings
-from tests.search_helpers import rows
+from tests.search_helpers import DENSE_POINT, point, rows
 from trainables import names as n
 from trainables.names import StoppedError
 
@@ -23,6 +24,7 @@ class Told:
     def __init__(self) -> None:
         self.failed: list[str] = []
         self.again: list[str] = []
+        self._began, self._clock = 0.0, lambda: 0.0
 
     def fail(self, trial_id: str, _reason: str) -> None:
         self.failed.append(trial_id)
@@ -81,3 +83,61 @@ def test_workers_that_die_under_several_trials_stop_the_study(progress: Progress
         progress.on_trial_error(0, [], trial(3, False))
     assert told.failed == []
     assert not (tmp_path / n.TRIALS_FILE).exists()
+
+
+class Measured:
+    """A ledger that holds so many trials and epochs, and whose hypervolume grew last a while ago."""
+
+    def __init__(self, trials: int = 0, epochs: int = 0, last_growth: int = 0) -> None:
+        self.trials, self.epochs_computed, self.last_growth = [{}] * trials, epochs, last_growth
+
+    def growth(self, epochs: int) -> float:
+        since = self.epochs_computed - epochs
+        return math.inf if since < 0 else 0.5 if since < self.last_growth else 0.001
+
+
+def left(
+    monkeypatch: pytest.MonkeyPatch, now: Measured, elapsed: float = 100.0, trained: float = 0.0, **budgets: Any
+) -> str:
+    """What is said ``elapsed`` seconds after the trials began, which was ``trained`` seconds after the budget's clock."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("search.progress.time.monotonic", lambda: clock.now)
+    searcher: Any = SimpleNamespace(_began=-trained, _clock=lambda: clock.now)
+    begun: Any = Measured()
+    settings = SearchSettings(**{"trials": None} | budgets)
+    shown = Progress(begun, searcher, settings, settings.trials, Console(quiet=True), {})
+    shown._ledger, clock.now = now, elapsed  # type: ignore[assignment]
+    return shown._left()
+
+
+def test_the_first_budget_to_be_spent_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = Measured(trials=10, epochs=50)
+    assert left(monkeypatch, now, trials=40, epochs=300) == "about 0:05:00 left until 40 trials"
+    assert left(monkeypatch, now, trials=40, epochs=60) == "about 0:00:20 left until 60 epochs"
+    assert left(monkeypatch, Measured(), trials=40) == "time left unknown yet"
+
+
+def test_minutes_are_counted_from_when_the_budget_s_clock_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs while the dense network is trained; the pace of trials is that of the trials alone."""
+    assert left(monkeypatch, Measured(), trained=200, minutes=10) == "about 0:05:00 left until 10 minutes"
+    assert left(monkeypatch, Measured(trials=10), trained=200, trials=20) == "about 0:01:40 left until 20 trials"
+
+
+def test_how_long_a_front_that_stalls_has_left_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = Measured(trials=10, epochs=50, last_growth=30)
+    stalled = "10 epochs (about 0:00:20) left if the front grows no more"
+    assert left(monkeypatch, now, stall_epochs=30) == stalled
+    assert left(monkeypatch, now, stall_epochs=30, trials=40) == f"about 0:05:00 left until 40 trials; {stalled}"
+    assert left(monkeypatch, now, stall_epochs=30, trials=11) == "about 0:00:10 left until 11 trials"
+    assert left(monkeypatch, Measured(), stall_epochs=30) == "30 epochs left if the front grows no more"
+
+
+def test_the_window_ends_when_the_ledger_says_that_it_does(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, ("accuracy", "compression"), 0.1)
+    ledger.add_dense({**DENSE_POINT, n.SEED: 0})
+    for number, compression in enumerate((2.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0)):
+        ahead = epochs_until_stalled(ledger, 4, 0.01)
+        assert (ahead == 0) == (ledger.growth(4) < 0.01)
+        if number > 2:
+            assert ahead == max(0, 6 - number)  # the last growth came with the second epoch
+        ledger.add(point(f"s{number}", 0.85, compression, **{n.TRIAL: number}))
