@@ -12,8 +12,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from search.driving import only_driver
 from search.ledger import Ledger, Row, append, read_rows
-from search.session import only_driver, problem_of, steps_of
+from search.session import problem_of, steps_of
 from search.snapshots import Snapshots, local_folder
 from search.study import Study, load_study
 from trainables import names as n

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from search.nodes import DRIVER, PROBE, Machine, Node, Terms, alive, difference, this_machine, unfit
+from search.raylet import daemon_watched
 from search.session import Session
 from search.study import ResourceSettings, Study
 from trainables.names import InputError
@@ -108,7 +109,8 @@ def agreed(session: Session, cluster: Cluster, console: Console) -> Iterator[Ter
             console.print(
                 f"[yellow]{kinds} kinds of hardware:[/yellow] a step is the same to the last bit only on one kind."
             )
-        yield terms
+        with daemon_watched(lambda: storage.clear(PROBE)):
+            yield terms
     finally:
         storage.clear(PROBE)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +29,7 @@ from trainables.names import InputError
 from trainables.network import Network, encode
 from trainables.problem import Problem
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
-from trainables.storage import Held, HeldError, Place, is_url, open_storage
+from trainables.storage import is_url
 from trainables.store import Store
 from trainables.training import Precision, fastest_precision
 from trainables.walk import Tree
@@ -179,25 +177,3 @@ def check_roots(session: Session, ledger: Ledger) -> None:
             f"{FIELDS.get(key, key)}: the dense network in {session.study.place} was made with {key} {old!r}, and now it "
             f"is {new!r}; undo the change, or choose another `name`"
         )
-
-
-@contextmanager
-def only_driver(folder: Path, place: Place | None = None) -> Iterator[Held]:
-    """Hold the study's folder, and its URL if it has one; a second driver is refused, and a dead one's hold passes on."""
-    made = not folder.exists()
-    try:
-        with _driving(place) if place and is_url(place) else nullcontext(lambda: True) as held, _driving(folder):
-            yield held
-    finally:
-        if made:
-            with suppress(OSError):
-                folder.rmdir()  # only if nothing was put there
-
-
-@contextmanager
-def _driving(place: Place) -> Iterator[Held]:
-    try:
-        with open_storage(place).claim(n.LOCK_FILE, wait=False) as held:
-            yield held
-    except HeldError as error:
-        raise InputError(f"storage: {place} is being run by {error}; wait for it, or stop it") from None

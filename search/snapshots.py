@@ -9,6 +9,7 @@ from typing import Any, Self
 from ray import tune
 
 from search.study import LOCAL
+from search.trial_ends import not_swallowed
 from trainables import names as n
 from trainables.names import InputError
 from trainables.storage import Folder, Held, Place, Storage, is_url, open_storage
@@ -54,6 +55,7 @@ class Snapshots(tune.Callback):
             if kind is None:  # or what went wrong before is what there is to tell
                 raise
 
+    @not_swallowed
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """Store the files if it is time."""
         if time.monotonic() < self._next:
@@ -88,6 +90,8 @@ class Snapshots(tune.Callback):
         if not changed:
             return
         for name, content in changed.items():
+            if not self._held():  # a store that answers late has taken a while
+                return
             self._there.write(name, content)
         self._stored |= changed
         count = to_json({"snapshots": _count(self._there) + 1})

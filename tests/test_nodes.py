@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 from search import nodes, ray_cluster
+from search.interrupts import GO_ON, STOPPED
 from search.ledger import Ledger
 from search.node_checks import Cluster
 from search.nodes import AsManyAsFit, Machine, Node, Terms, difference, this_machine, unfit
@@ -247,6 +248,30 @@ def test_ray_here_alone_listens_to_nobody_else(environment: Mapping[str, str]) -
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert done.stdout
+
+
+WATCHED = """
+import time, psutil, ray
+from search.raylet import daemon_watched
+ray.init(address="local", log_to_driver=False, include_dashboard=False, num_cpus=1)
+with daemon_watched(lambda: print("tidied", flush=True)):
+    time.sleep(2)
+    [raylet] = [process for process in psutil.Process().children() if process.name() == "raylet"]
+    print(f"raylet {raylet.pid}", flush=True)
+    raylet.kill()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_the_death_of_the_daemon_that_a_driver_is_connected_to_ends_it_in_one_line() -> None:
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", WATCHED], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == STOPPED
+    number = next(line for line in done.stdout.splitlines() if line.startswith("raylet ")).removeprefix("raylet ")
+    assert "tidied" in done.stdout.splitlines()
+    assert done.stderr.splitlines()[-1] == f"error: ray: its process {number} on this machine died. {GO_ON}"
 
 
 @pytest.mark.parametrize("folder", ["", "/proc/nowhere"])

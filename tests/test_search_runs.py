@@ -224,7 +224,7 @@ def test_a_changed_start_is_refused(copy: Path, study: Path, capsys: pytest.Capt
 HOLD = """
 import sys
 from pathlib import Path
-from search.session import only_driver
+from search.driving import only_driver
 with only_driver(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -87,6 +87,14 @@ def test_one_who_has_lost_his_hold_stores_nothing(tmp_path: Path, url: str) -> N
     assert [open_storage(url).read(name) for name in FILES] == [None] * len(FILES)
 
 
+def test_one_who_loses_his_hold_while_he_stores_stores_no_more(tmp_path: Path, url: str) -> None:
+    fill(tmp_path, "one")
+    answers = iter([True, True, False])
+    Snapshots(tmp_path, url, lambda: next(answers)).store()
+    assert open_storage(url).read(n.POINTS_FILE) == b"one"
+    assert [open_storage(url).read(name) for name in (n.OPTUNA_FILE, n.SNAPSHOT_FILE)] == [None, None]
+
+
 def test_snapshots_are_some_time_apart(tmp_path: Path, host: Host, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shots = host("a")
     for content in ("one", "two"):

@@ -101,7 +101,7 @@ def wait_for_points(driver: subprocess.Popen[str], folder: Path, count: int) -> 
 HOLD = """
 import sys
 from pathlib import Path
-from search.session import only_driver
+from search.driving import only_driver
 with only_driver(Path("results/tiny"), sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
