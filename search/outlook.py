@@ -2,9 +2,9 @@
 
 Of a step ahead its target is known. What it will reduce is foreseen from the points seen, and never as less than the target
 allows in principle: the first cuts of a chain can say little, where channels go by the dozen or a mask costs as much as it
-saves. Its accuracy is not foreseen, but cutting more seldom makes a network better. So a trial is hopeless when a network as
-accurate as its present one, with every step's reductions, would be beaten each time, by more than the noise of validation
-accuracy: with n validation images an accuracy a has a standard error of sqrt(a(1 - a)/n).
+saves. Its accuracy is not foreseen, but cutting more seldom makes a network better. So a trial is hopeless when a network
+as accurate as its present one, with every step's reductions, would be beaten each time, by more than the noise of
+validation accuracy: with n validation images an accuracy a has a standard error of sqrt(a(1 - a)/n).
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ MOST_TOLD = 1000
 MOST_NODES = 3000
 """Nodes that one ask looks at."""
 _CHOOSING = threading.Lock()
-"""Choosing and marking what was chosen are one act, or two threads of one ``study.optimize`` would choose the same. The lock
-is the process's and not a sampler's: samplers are copied and pickled, which a lock can't be."""
+"""Choosing and marking what was chosen are one act, or two threads of one ``study.optimize`` would choose the same. The
+lock is the process's and not a sampler's: samplers are copied and pickled, which a lock can't be."""
 
 
 @dataclass(frozen=True)
