@@ -14,15 +14,14 @@ from rich.progress import track
 
 from search.driving import only_driver
 from search.ledger import Ledger, Row, append, read_rows
-from search.session import problem_of, steps_of
-from search.snapshots import Snapshots, local_folder
-from search.study import Study, load_study
+from search.opened import open_study, opened_problem
+from search.session import steps_of
+from search.snapshots import Snapshots
+from search.study import Study
 from trainables import names as n
 from trainables import test_split
-from trainables.names import InputError
 from trainables.problem import Problem
 from trainables.training import accuracy, tensors
-from trainables.untrusted import check_links
 from trainables.walk import Tree
 
 
@@ -34,18 +33,15 @@ def confirm(
     What was confirmed before is not opened again. With ``stored_only``, networks whose weights aren't on disk are passed
     over; otherwise they are computed again. ``place`` is a study's folder, or its URL.
     """
-    folder = local_folder(place)
-    if not (folder / n.STUDY_FILE).exists():
-        raise InputError(f"folder: {folder} holds no study; give results/<study>")
-    check_links(folder)
-    study = load_study(folder / n.STUDY_FILE, overrides)
-    tree = Tree(problem_of(study, trusted=trusted), steps_of(study, folder))
+    folder, study = open_study(place, overrides)
+    problem, writable = opened_problem(study, overrides, trusted=trusted)
+    tree = Tree(problem, steps_of(study, folder))
     there = study.place_of(folder)
     with only_driver(folder, there) as held, Snapshots(folder, there, held):
         rows = _waiting(study, folder)
         if stored_only:
             rows = [row for row in rows if _stored(tree, row)]
-        images, labels = tensors(*test_split.load(study.data, tree.problem.data), tree.problem.device)
+        images, labels = tensors(*test_split.load(study.data, problem.data, writable=writable), tree.problem.device)
 
         one_at_a_time = Lock()
 

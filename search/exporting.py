@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.session import problem_of, steps_of
-from search.snapshots import local_folder
-from search.study import load_study
-from trainables import names as n
+from search.opened import open_study, opened_problem
+from search.session import steps_of
 from trainables.export import export
 from trainables.names import InputError
 from trainables.store import Store
-from trainables.untrusted import check_links
 from trainables.walk import Tree
 
 
@@ -23,18 +20,14 @@ def export_point(
 
     ``place`` is a study's folder or URL; ``overrides`` are for what differs here, such as ``data.root``.
     """
-    folder = local_folder(place)
-    if not (folder / n.STUDY_FILE).exists():
-        raise InputError(f"folder: {folder} holds no study; give results/<study>")
-    check_links(folder)
+    folder, study = open_study(place, overrides)
     if not target.parent.exists():
         raise InputError(f"--to: the folder {target.parent} doesn't exist; make it first")
     if target.is_dir():
         raise InputError(f"--to: {target} is a folder; name a file in it")
-    study = load_study(folder / n.STUDY_FILE, overrides)
     store = steps_of(study, folder)
     step_id = find_point(store, point, folder)
-    tree = Tree(problem_of(study, trusted=trusted), store)
+    tree = Tree(opened_problem(study, overrides, trusted=trusted)[0], store)
     return step_id, export(tree.network(tree.node(step_id)), tree.problem, target)
 
 

@@ -122,15 +122,15 @@ def _refuse_retraining(retrain: str, space: FamilySpace, problem: Problem) -> st
     return None
 
 
-def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None) -> Problem:
-    """The study's data and network, ready for schedules; ``fastest`` as in :func:`prepare`."""
+def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None, writable: bool = True) -> Problem:
+    """The study's data and network, ready for schedules; ``fastest`` is of ``prepare``, ``writable`` of ``data.load``."""
     device = "cuda" if study.resources.gpu > 0 else "cpu"
     if fastest is None:
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError(f"resources.gpu: {study.resources.gpu:g}, but torch finds no GPU here; set it to 0")
         fastest = fastest_precision(device)
     problem = Problem(
-        data.load(study.data), study.model, study.dense, study.retraining, study.regularisation,
+        data.load(study.data, writable=writable), study.model, study.dense, study.retraining, study.regularisation,
         precision=fastest if study.precision == "auto" else study.precision,
         threads=max(1, math.floor(study.resources.cpu)), device=device, trusted=trusted,
     )  # fmt: skip

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obstore
 import pytest
 import torch
+from obstore.store import from_url
+from PIL import Image
 
 from analysis import load as analysis_load
 from analysis.__main__ import main as analysis_main
@@ -487,3 +490,81 @@ def test_damage_is_refused_in_a_line_or_made_good(name: str, folder: Path, tree:
             refused += 1
             assert "\n" not in str(error)
     assert refused or "STEP" in name
+
+
+def told_elsewhere(folder: Path, what: str, becomes: str) -> None:
+    """The folder of results says something else about where things are."""
+    file = folder / n.STUDY_FILE
+    before = file.read_text()
+    assert what in before
+    file.write_text(before.replace(what, becomes))
+
+
+def test_a_url_that_only_a_folder_of_results_names_is_not_touched(
+    folder: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = next(line for line in (folder / n.STUDY_FILE).read_text().splitlines() if line.startswith("storage:"))
+    told_elsewhere(folder, storage, f"storage: {bucket}/prod")
+    step, client = last_step(folder), from_url(bucket, client_options={"allow_http": True})
+    monkeypatch.chdir(tmp_path)
+    commands = (["confirm"], ["export", "--point", step, "--to", str(tmp_path / "pruned.safetensors")])
+    for command, *arguments in commands:
+        line = refusal([command, str(folder), *arguments], capsys)
+        assert f"{bucket}/prod/tiny; if you trust it, give this URL" in line
+        assert f"--set storage={bucket}/prod" in line
+        line = refusal([command, f"{bucket}/results/tiny", *arguments], capsys)  # what the folder here says is elsewhere
+        assert f"with its steps in {bucket}/prod/tiny" in line
+    assert [entry for page in obstore.list(client) for entry in page] == []
+    line = refusal(["confirm", str(folder), "--set", f"storage={bucket}/prod"], capsys)
+    assert f"{bucket}/prod/tiny/steps: has no whole record of step" in line  # it was looked for there
+
+
+def pictures_at(root: Path) -> Path:
+    """A few images of two classes, to train and to test on."""
+    draw = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in "ab":
+            (root / part / name).mkdir(parents=True)
+            for number in range(12):
+                pixels = draw.integers(0, 256, (8, 8), np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{number}.png")
+    return root
+
+
+def test_a_data_root_that_only_a_folder_of_results_names_is_read_and_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = pictures_at(tmp_path / "pictures")
+    settings = {"dataset": "folder", "root": str(root), "validation_fraction": 0.3}
+    study = load_study(write(tmp_path, raw_study(tmp_path, sweep=SWEEP, data=settings)))
+    session = prepare(study)
+    begin(session)
+    ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
+    ledger.add_dense(session.tree.dense_point(0))
+    ledger.add({**next(walk(study.schedules()[0], session.tree)), n.TRIAL: 0})
+    shutil.rmtree(root / image_folder.CACHE_FOLDER)
+    before = tree_of(root)
+    assert main(["confirm", str(study.folder)]) == 0
+    assert tree_of(root) == before
+    (study.folder / n.CONFIRMED_FILE).unlink()
+    shutil.rmtree(tmp_path / "cache")
+    assert main(["confirm", str(study.folder), "--set", f"data.root={root}"]) == 0
+    assert (root / image_folder.CACHE_FOLDER).exists()
+
+
+def test_nothing_is_downloaded_to_a_root_that_only_a_folder_of_results_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download(*_: object) -> None:
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", download)
+    elsewhere = tmp_path / "elsewhere"
+    told_elsewhere(folder, "dataset: digits", "dataset: cifar10")
+    told_elsewhere(folder, "root: data", f"root: {elsewhere}")
+    line = refusal(["confirm", str(folder)], capsys)
+    assert line.startswith(f"error: data.root: CIFAR-10 is not in '{elsewhere}'")
+    assert "--set data.root=..." in line
+    assert not elsewhere.exists()
+    assert "downloaded to" in refusal(["confirm", str(folder), "--set", f"data.root={elsewhere}"], capsys)

@@ -81,12 +81,12 @@ class Labelled(NamedTuple):
     flip: bool
 
 
-def load(settings: DataSettings) -> Data:
-    """The training and validation images that the settings ask for.
+def load(settings: DataSettings, *, writable: bool = True) -> Data:
+    """The training and validation images that the settings ask for; nothing is written at a root that isn't ``writable``.
 
     Raises InputError when images are missing, unreadable, of several sizes, or too few to split.
     """
-    found = DATASETS[settings.dataset](settings)
+    found = DATASETS[settings.dataset](settings, writable)
     train, validation = _split(found, settings)
     train = _limit(train, found, settings)
     arrays = (found.images[train], found.labels[train], found.images[validation], found.labels[validation])
@@ -110,7 +110,7 @@ def digits_images(indices: Integers) -> Pixels:
     return grey
 
 
-def _digits(settings: DataSettings) -> Labelled:
+def _digits(settings: DataSettings, _writable: bool) -> Labelled:
     """The 8x8 digits of scikit-learn without their test part. A mirrored digit is no digit."""
     digits = load_digits()
     kept = digits_development(settings.split_seed)
@@ -119,20 +119,27 @@ def _digits(settings: DataSettings) -> Labelled:
     )
 
 
-def _cifar10(settings: DataSettings) -> Labelled:
-    """The 50,000 training images of CIFAR-10; torchvision downloads, verifies and keeps them."""
-    try:
-        cifar = torchvision.datasets.CIFAR10(Path(settings.root).expanduser(), train=True, download=True)
-    except Exception as error:  # a download fails in many ways, and the remedy is the same
-        raise InputError(
-            f"data.root: CIFAR-10 cannot be downloaded to {settings.root!r} ({one_line(error)}); "
-            "use data.dataset=folder with a copy as <root>/train/<class>/*"
-        ) from error
+def _cifar10(settings: DataSettings, writable: bool) -> Labelled:
+    """The 50,000 training images of CIFAR-10."""
+    cifar = cifar10(settings.root, train=True, writable=writable)
     images = np.ascontiguousarray(cifar.data.transpose(0, 3, 1, 2))
     return Labelled(images, np.array(cifar.targets, np.int64), tuple(cifar.classes), flip=True)
 
 
-def _folder(settings: DataSettings) -> Labelled:
+def cifar10(root: str, *, train: bool, writable: bool) -> torchvision.datasets.CIFAR10:
+    """CIFAR-10 as torchvision verifies and keeps it, and, where ``writable``, downloads it."""
+    try:
+        return torchvision.datasets.CIFAR10(Path(root).expanduser(), train=train, download=writable)
+    except Exception as error:  # a download fails in many ways, and the remedy is the same
+        told, remedy = (
+            ("cannot be downloaded to", "use data.dataset=folder with a copy as <root>/train/<class>/*")
+            if writable
+            else ("is not in", "name the folder that it is in, or may be downloaded to, with --set data.root=...")
+        )
+        raise InputError(f"data.root: CIFAR-10 {told} {root!r} ({one_line(error)}); {remedy}") from error
+
+
+def _folder(settings: DataSettings, writable: bool) -> Labelled:
     """Images in root/train/<class>/; of root/test only the names of its class folders are looked at."""
     root = Path(settings.root).expanduser()
     try:
@@ -142,10 +149,15 @@ def _folder(settings: DataSettings) -> Labelled:
     except OSError as error:
         raise InputError(f"data.root: {settings.root!r} cannot be read ({one_line(error)}); check the folder") from error
     labels = np.repeat(np.arange(len(classes)), [len(some) for some in files])
-    return Labelled(read_images(root, key, [file for some in files for file in some]), labels, classes, flip=True)
+    images = read_images(root, key, [file for some in files for file in some], writable=writable)
+    return Labelled(images, labels, classes, flip=True)
 
 
-DATASETS: Mapping[str, Callable[[DataSettings], Labelled]] = {"digits": _digits, "cifar10": _cifar10, "folder": _folder}
+DATASETS: Mapping[str, Callable[[DataSettings, bool], Labelled]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+    "folder": _folder,
+}
 
 
 def _split(found: Labelled, settings: DataSettings) -> tuple[Integers, Integers]:

@@ -75,14 +75,17 @@ def cache_key(root: Path, files: Sequence[Path]) -> str:
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 
-def read_images(root: Path, key: str, files: Sequence[Path]) -> Pixels:
-    """All images as uint8 [N, C, H, W], decoded on first use and from then on read from one file."""
+def read_images(root: Path, key: str, files: Sequence[Path], *, writable: bool = True) -> Pixels:
+    """All images as uint8 [N, C, H, W], decoded on first use and from then on read from one file.
+
+    That lies beside the images, or, if they are not ``writable``, below the user's own cache.
+    """
     places = [folder / f"{key}.npy" for folder in _cache_folders(root)]
     for place in places:
         if (images := _cached(place, len(files))) is not None:
             return images
     images = _decode(files)
-    if not any(_store(images, place) for place in places):
+    if not any(_store(images, place) for place in (places if writable else places[1:])):
         logging.getLogger(__name__).warning("no cache folder can be written: %s is decoded again each time", root)
     return images
 
