@@ -34,7 +34,9 @@ def lost_trials(tree: Tree, ledger: Ledger) -> dict[int, Schedule]:
     """The trials on record, and those that steps were computed for, by number."""
     records = (tree.known(step_id) for step_id in tree.store.ids())
     found = [_schedule_of(record.get(ASKED)) for record in records if record]
-    return dict(sorted(filter(None, [*found, *map(_schedule_of, ledger.trials)])))
+    told = filter(None, [*found, *map(_schedule_of, ledger.trials)])
+    # A number that was lost and given again stands for two schedules: trials.jsonl decides, or the last address.
+    return dict(sorted(told, key=lambda trial: trial[0]))
 
 
 def _schedule_of(told: Any) -> tuple[int, Schedule] | None:

@@ -100,6 +100,20 @@ def test_weights_made_again_leave_the_step_with_the_trial_that_paid(found: tuple
     assert told(run(Tree(tree.problem, tree.store), SCHEDULES[0], 0)) == told(points[0])
 
 
+def test_a_number_that_was_given_twice_stands_for_one_schedule(
+    found: tuple[Tree, list[list[Point]]], ledger: Ledger
+) -> None:
+    tree = found[0]
+    other = StructuredSchedule(importance="magnitude_l1", step_ratio=0.5)
+    run(tree, other, 2)
+    (chosen,) = {lost_trials(tree, ledger)[2] for _ in range(3)}
+    assert chosen in (SCHEDULES[2], other)
+    for schedule in (SCHEDULES[2], other):
+        told_of = Ledger(ledger._folder, ("accuracy", "compression"), 0.1)
+        told_of.trials = [{n.TRIAL: 2, n.SCHEDULE: schedule.model_dump(mode="json", exclude_none=True)}]
+        assert lost_trials(tree, told_of)[2] == schedule
+
+
 def test_steps_of_no_trial_and_of_another_space_are_no_trials(tree: Tree, ledger: Ledger) -> None:
     run(tree, SCHEDULES[0], None)
     assert lost_trials(tree, ledger) == {}
