@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from optuna.trial import FixedTrial, FrozenTrial
 
 from search.ledger import Ledger
-from search.searcher import FAILED, REASON
+from search.searcher import FAILED, GIVEN_UP, REASON
 from search.session import Session
 from trainables import names as n
 from trainables.latency import LatencyTable
@@ -29,16 +29,18 @@ def heal(rows: Iterable[FrozenTrial], session: Session, ledger: Ledger) -> None:
             schedule = session.space.schedule(FixedTrial(row.params))
         except (KeyError, ValueError):  # the study file has lost this choice since
             continue
-        if state == n.COMPLETE:
-            _heal_points(trial, schedule, session, ledger)
+        _heal_points(trial, schedule, row.user_attrs.get(GIVEN_UP), session, ledger)
         if trial not in written:
             fields = schedule.model_dump(mode="json", exclude_none=True)
             ledger.add_trial(trial, state, fields, reason.removeprefix(FAILED) if state != n.COMPLETE else None)
 
 
-def _heal_points(trial: int, schedule: Schedule, session: Session, ledger: Ledger) -> None:
+def _heal_points(trial: int, schedule: Schedule, given_up: str | None, session: Session, ledger: Ledger) -> None:
+    """Write the points that are missing of a trial, up to the step at which it was ``given_up``."""
     tree = session.tree
     for number, node in enumerate(tree.chain(schedule), start=1):
+        if node.id == given_up:
+            return
         if not ledger.has(trial, node.id) and tree.known(node.id) is not None:
             ledger.add({**with_latency(tree.point(node, schedule, number, trial), session), n.TRIAL: trial})
 
