@@ -17,8 +17,12 @@ from trainables.trainable import PruningTrainable
 
 LOST_IN_A_ROW = 5
 """So often may a trial lose its worker, or the node under it, before it has finished one more step, and run again."""
-STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
-"""What every later step would run into too, until somebody makes room or repairs the disk."""
+STORAGE_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK, errno.ETIMEDOUT, errno.EMFILE,
+    errno.ENFILE,
+}  # fmt: skip
+"""What every later step would run into too, until somebody makes room, repairs the disk or raises a limit."""
+REMEDY = "make room, or repair it"
 
 # What a result carries instead of a point, because the study has to stop, or beside it.
 STOPS = "stops"
@@ -48,12 +52,20 @@ class StudyTrainable(PruningTrainable):
         except torch.AcceleratorError:
             raise  # the GPU is of no use to this process any more, so another one tries
         except Exception as error:
+            if lacks_memory(error):
+                raise  # others may have it; another worker tries, as if the kernel had killed this one for it
             if isinstance(error, UnreachableError):
                 return {STOPS: str(error), "done": True}
             told = f"{type(error).__name__}: {one_line(error)}"
             if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-                return {STOPS: f"storage: a step can't be written ({told}); make room or repair it", "done": True}
+                return {STOPS: f"storage: a step can't be read or written ({told}); {REMEDY}", "done": True}
             return {n.REASON: told, "done": True}
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether memory was refused, by Python, the system, or torch: on a processor it has no type of error for that."""
+    refused = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return refused or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 def describe(machine: Any) -> dict[str, Any]:

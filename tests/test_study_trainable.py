@@ -1,0 +1,64 @@
+"""What becomes of an error in a step: the step's own is its result, the machine's is not held against it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import torch
+
+from search.study_trainable import STOPS, STORAGE_ERRORS, StudyTrainable
+from trainables import names as n
+from trainables.trainable import PruningTrainable
+
+
+def refused() -> Exception:
+    try:
+        torch.ones(2**45)
+    except RuntimeError as error:
+        return error
+    raise AssertionError
+
+
+MEMORY = [MemoryError(), OSError(errno.ENOMEM, "no memory"), torch.OutOfMemoryError("of a GPU"), refused()]
+
+
+@pytest.fixture
+def trial() -> StudyTrainable:
+    made = object.__new__(StudyTrainable)
+    made._unfit, made._node = None, {}
+    return made
+
+
+def meets(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(_: PruningTrainable) -> None:
+        raise error
+
+    monkeypatch.setattr(PruningTrainable, "step", step)
+
+
+@pytest.mark.parametrize(
+    "error", [*MEMORY, torch.AcceleratorError("the GPU is gone")], ids=lambda error: type(error).__name__
+)
+def test_another_worker_tries_where_memory_or_the_gpu_was_refused(
+    error: Exception, trial: StudyTrainable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meets(error, monkeypatch)
+    with pytest.raises(type(error)):
+        trial.step()
+
+
+@pytest.mark.parametrize("number", STORAGE_ERRORS, ids=errno.errorcode.get)
+def test_the_study_stops_where_every_step_would_meet_the_same(
+    number: int, trial: StudyTrainable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meets(OSError(number, os.strerror(number)), monkeypatch)
+    result = trial.step()
+    assert os.strerror(number) in result.pop(STOPS)
+    assert result == {"done": True}
+
+
+def test_any_other_error_is_the_step_s_own(trial: StudyTrainable, monkeypatch: pytest.MonkeyPatch) -> None:
+    meets(ValueError("it diverged"), monkeypatch)
+    assert trial.step() == {n.REASON: "ValueError: it diverged", "done": True}
