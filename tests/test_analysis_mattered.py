@@ -6,6 +6,7 @@ import json
 import random
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import trainables.names as n
 from analysis.load import load_study
 from analysis.mattered.family import FEWEST, Family, contribution, families, shortfall
 from analysis.mattered.importances import CHANCE, FRONT, SETTING, SHARE, TARGET, importances
-from analysis.mattered.marginals import BEHIND, EVEN, NETWORKS, VALUE, marginals, span
-from analysis.mattered.section import what_mattered
+from analysis.mattered.luck import LEVEL, areas, chances
+from analysis.mattered.marginals import BEHIND, LUCK, NETWORKS, VALUE, marginals, span
+from analysis.mattered.section import verdicts, what_mattered
 from analysis.mattered.sentences import NO_DIFFERENCE, over, standard_error, validation_images, verdict
-from analysis.pareto import HYPERVOLUME
+from analysis.pareto import HYPERVOLUME, volume
 from analysis.report import write_report
 from tests.made_up import dense, point, write_study
 
@@ -115,24 +117,24 @@ def test_marginals_in_closed_form(tmp_path: Path) -> None:
 DENSE_LESS_2 = 0.962 - 0.02
 
 
-def told(behind: dict[str, float], networks: int | list[int] = 20, images: int | None = 5000, **even: float) -> str:
+def told(behind: dict[str, float], networks: int | list[int] = 20, images: int | None = 5000, luck: float = 0.002) -> str:
     counts = networks if isinstance(networks, list) else [networks] * len(behind)
     table = pd.DataFrame(
         {
             SETTING: "pruner", VALUE: list(behind), NETWORKS: counts, BEHIND: list(behind.values()),
-            HYPERVOLUME: [0.3 - 3 * gap for gap in behind.values()],
-            EVEN: [even.get(value, -gap) for value, gap in behind.items()],
+            HYPERVOLUME: [0.3 - 3 * gap for gap in behind.values()], LUCK: [None, *[luck] * (len(behind) - 1)],
         }
     )  # fmt: skip
     error = standard_error(0.75, images) if images else None
-    return verdict(table, error, images, over("compression", 3))
+    return verdict(table, error, images, over("compression", 3), LEVEL)
 
 
 def test_a_lead_beyond_the_standard_error_is_told_as_one() -> None:
     text = told({"lamp": 0.0, "base": 0.012})
     assert text.startswith("lamp [20] leads: on average over compression up to 8.00")
     assert "1.20 points of accuracy above that of base [20]" in text
-    assert "more than the standard error of an accuracy on 5,000 validation images, 0.61 points" in text
+    assert "in 0.2% of the shuffles (a lead: in 5% at most)" in text
+    assert "The standard error of an accuracy on 5,000 validation images is 0.61 points" in text
 
 
 def test_the_sentence_changes_with_the_numbers() -> None:
@@ -154,16 +156,91 @@ def test_ties_are_told_as_ties() -> None:
 def test_without_a_count_of_images_noise_is_not_judged() -> None:
     text = told({"a": 0.0, "b": 0.01}, images=None)
     assert "a [20] leads" in text and "not recorded" in text and "standard error" not in text
+    assert told({"a": 0.0, "b": 0.01}, images=None, luck=0.06).startswith(NO_DIFFERENCE)
     for broken in ({}, {"data": 3}, {"data": {"validation_images": True}}, {"data": {"validation_images": "9"}}):
         assert validation_images(broken) is None
     assert validation_images({"data": {"validation_images": 9}}) == 9
 
 
+def test_a_lead_that_shuffles_reach_is_none() -> None:
+    text = told({"a": 0.0, "b": 0.02}, luck=0.051)
+    assert text.startswith(f"{NO_DIFFERENCE} between a [20] and b [20], 2.00 points apart; shuffled networks come")
+
+
+def test_areas_are_hypervolumes() -> None:
+    draw = np.random.default_rng(0)
+    plane, labels = draw.uniform(-0.2, 1, (60, 2)), draw.integers(0, 3, (5, 60))
+    expected = [[volume(plane[labelling == value]) for value in range(3)] for labelling in labels]
+    np.testing.assert_allclose(areas(plane, labels, 3), expected)
+
+
+def test_chances_of_a_gap_in_closed_form() -> None:
+    """Four networks, two of each value and each a chain: the two best have the same value in a third of the labellings."""
+    plane, ranks = np.array([[0.9, 1.0], [0.9, 1.0], [0.1, 1.0], [0.1, 1.0]]), np.array([0, 0, 1, 1])
+    assert chances(plane, ranks, np.arange(4)) == pytest.approx([1 / 3], abs=0.05)
+    assert chances(plane, ranks, np.array([0, 0, 1, 1])) == [1.0]  # of two chains, one must be the better
+    assert chances(plane[:0], ranks[:0], ranks[:0]) == []
+
+
 def test_a_lead_by_numbers_alone_is_none() -> None:
-    text = told({"a": 0.0, "b": 0.02}, [90, 5], a=0.01, b=0.012)
-    assert (
-        text.startswith(NO_DIFFERENCE) and "with 5 networks of each, drawn at random, it is behind by 0.20 points" in text
-    )
+    """The best of 75 are better than the best of 8 by luck, nearly always; shuffles keep the numbers, and know it."""
+    ahead, told_apart = 0, 0
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        plane = np.column_stack([draw.normal(0.08, 0.01, 83), draw.uniform(0.1, 4, 83)])
+        labels = (np.arange(83) >= 75).astype(np.intp)
+        many, few = areas(plane, labels[None], 2)[0]
+        ahead += many > few
+        told_apart += chances(plane, labels if many > few else 1 - labels, np.arange(83))[0] <= LEVEL
+    assert ahead >= 38 and told_apart <= 4
+
+
+IMAGES_OF_DIGITS = 719
+
+
+def without_effect(
+    seed: int, count: int = 60, values: Sequence[str] = ("magnitude", "taylor", "random"), lost: Sequence[float] = (0, 0, 0)
+) -> list[Any]:
+    """Networks apart from one another, whose counts of right answers are binomial."""
+    draw = np.random.default_rng(seed)
+    found = [dense()]
+    for number in range(count):
+        which, doublings = int(draw.integers(len(values))), draw.uniform(0.1, 4)
+        right = draw.binomial(IMAGES_OF_DIGITS, 0.96 - 0.01 * doublings - lost[which]) / IMAGES_OF_DIGITS
+        settings = {
+            n.IMPORTANCE: values[which], n.SCOPE: str(draw.choice(["global", "layerwise"])),
+            n.STEP_RATIO: float(draw.choice([0.3, 0.5, 0.8])), n.RETRAIN: str(draw.choice(["fine_tune", "lr_rewind"])),
+            n.FINE_TUNE_EPOCHS: int(draw.choice([1, 2, 4])), n.STEP: int(draw.integers(1, 5)),
+        }  # fmt: skip
+        found.append(point(**settings) | {n.STEP_ID: f"s{number}", n.ACCURACY: right, n.COMPRESSION: 2**doublings})
+    return found
+
+
+def share_that_leads(folder: Path, studies: int, setting: str | None = None, **options: Any) -> float:
+    """Share of reports that name a leader of this setting, or of any."""
+    found = 0
+    provenance = json.dumps({"data": {"validation_images": IMAGES_OF_DIGITS}})
+    for seed in range(studies):
+        study = write_study(folder / str(seed), without_effect(seed, **options))
+        (study / n.PROVENANCE_FILE).write_text(provenance)
+        loaded = load_study(study)
+        family = next(families(loaded, "compression"))
+        said = verdicts(loaded, family, marginals(family))
+        found += any("] leads" in said[name] for name in ([setting] if setting else said))
+    return found / studies
+
+
+def test_without_an_effect_a_leader_is_seldom_named(tmp_path: Path) -> None:
+    """With one standard error as the margin, 3 importances without effect had a "leader" in 31% of such studies."""
+    assert share_that_leads(tmp_path, 40) <= 0.05
+
+
+def test_of_two_equal_values_above_a_third_none_is_named(tmp_path: Path) -> None:
+    assert share_that_leads(tmp_path, 30, "importance", lost=(0, 0, 0.1)) <= 0.1
+
+
+def test_a_clear_effect_is_still_named(tmp_path: Path) -> None:
+    assert share_that_leads(tmp_path, 20, "importance", lost=(0, 0.03, 0.06)) >= 0.8
 
 
 def test_values_with_few_networks_are_left_out() -> None:

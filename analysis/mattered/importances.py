@@ -49,7 +49,7 @@ def importances(family: Family) -> pd.DataFrame:
         return pd.DataFrame(columns=list(COLUMNS))
     with _quiet():
         study = _study(family, settings)
-        tables = [_table(study, settings, name, ranks, _chains(family)) for name, ranks in targets(family).items()]
+        tables = [_table(study, settings, name, ranks, chains_of(family)) for name, ranks in targets(family).items()]
     return pd.concat(tables, ignore_index=True).assign(**{n.FAMILY: family.name})[list(COLUMNS)]
 
 
@@ -95,7 +95,7 @@ def _sample(family: Family) -> Family:
     return Family(family.name, points, family.gains[kept], family.axes, family.objectives)
 
 
-def _chains(family: Family) -> Labels:
+def chains_of(family: Family) -> Labels:
     """The number of each network's chain: those that differ in nothing but their steps."""
     columns = [column for column in SETTINGS.values() if column != n.STEP]
     chains: Labels = family.points.groupby([*columns, n.SEED], dropna=False, sort=False).ngroup().to_numpy().astype(np.intp)

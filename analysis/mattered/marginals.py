@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 import trainables.names as n
 from analysis.mattered.family import Family, shortfall
-from analysis.mattered.importances import SETTING
+from analysis.mattered.importances import SETTING, chains_of
+from analysis.mattered.luck import chances
 from analysis.pareto import HYPERVOLUME, Floats, volume
+
+Flags = npt.NDArray[np.bool_]
 
 # Those whose fronts are shown; of steps each network has passed through the smaller ones.
 SHOWN = ("importance", "pruner", "scope", "step ratio", "retraining", "fine-tune epochs", "sparse epochs")
-VALUE, NETWORKS, SHORTFALL, BEHIND, EVEN = "value", "networks", "median_shortfall", "behind", "even_hypervolume"
-COLUMNS = (n.FAMILY, SETTING, VALUE, NETWORKS, HYPERVOLUME, SHORTFALL, BEHIND, EVEN)
+VALUE, NETWORKS, SHORTFALL, BEHIND, LUCK = "value", "networks", "median_shortfall", "behind", "by_luck"
+COLUMNS = (n.FAMILY, SETTING, VALUE, NETWORKS, HYPERVOLUME, SHORTFALL, BEHIND, LUCK)
 # With fewer networks, the best of them says more about luck than about their setting.
 FEWEST_OF_VALUE = 5
-DRAWS = 40
 
 
 def span(family: Family) -> float:
@@ -32,35 +36,37 @@ def marginals(family: Family) -> pd.DataFrame:
 
     ``behind`` is how far the value's front lies below the best value's front in accuracy, both taken no lower than the
     reference, on average over the doublings that the family's front spans: their hypervolumes' difference by the span.
-    ``even_hypervolume`` is, divided by the span too, the mean over random draws of as many networks as the value with the
-    fewest has, of those with at least FEWEST_OF_VALUE: the best of many are better than the best of few by luck alone.
+    ``by_luck`` is the share of shuffles that leave as wide a gap (``analysis.mattered.luck``), among the values with at
+    least FEWEST_OF_VALUE networks; missing for the others and the best.
     """
     lacking = shortfall(family.plane)
     rows = [row for setting in SHOWN if setting in family.varied for row in _rows(family, setting, lacking)]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     best = table.groupby(SETTING)[HYPERVOLUME].transform("max")
     wide = span(family) or 1.0
-    return table.assign(**{BEHIND: (best - table[HYPERVOLUME]) / wide, EVEN: table[EVEN] / wide})
+    return table.assign(**{BEHIND: (best - table[HYPERVOLUME]) / wide})
 
 
 def _rows(family: Family, setting: str, lacking: Floats) -> list[dict[str, Any]]:
     column = family.values(setting)
     values = sorted(column.dropna().astype(object).unique())
     members = {value: column.eq(value).to_numpy(dtype=bool, na_value=False) for value in values}
-    even = min((int(m.sum()) for m in members.values() if m.sum() >= FEWEST_OF_VALUE), default=0)
     rows = [
         {
             n.FAMILY: family.name, SETTING: setting, VALUE: value, NETWORKS: int(mine.sum()),
             HYPERVOLUME: volume(family.plane[mine]), SHORTFALL: float(np.median(lacking[mine])),
-            EVEN: _mean_volume(family.plane[mine], even),
         }
         for value, mine in members.items()
     ]  # fmt: skip
-    return sorted(rows, key=lambda row: -row[HYPERVOLUME])
+    rows.sort(key=lambda row: -row[HYPERVOLUME])
+    ranked = [row[VALUE] for row in rows if row[NETWORKS] >= FEWEST_OF_VALUE]
+    luck = _luck(family, [members[value] for value in ranked])
+    return [row | {LUCK: luck[ranked.index(row[VALUE])] if row[VALUE] in ranked else None} for row in rows]
 
 
-def _mean_volume(plane: Floats, size: int) -> float:
-    if len(plane) <= size:
-        return volume(plane)
-    draw = np.random.default_rng(0)
-    return float(np.mean([volume(plane[draw.choice(len(plane), size, replace=False)]) for _ in range(DRAWS)]))
+def _luck(family: Family, ranked: Sequence[Flags]) -> list[float | None]:
+    if len(ranked) < 2:
+        return [None] * len(ranked)
+    compared = np.any(ranked, axis=0)
+    ranks = np.argmax(ranked, axis=0)[compared]
+    return [None, *chances(family.plane[compared], ranks, chains_of(family)[compared])]

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 import trainables.names as n
 from analysis import words
 from analysis.load import Study
+from analysis.mattered import luck
 from analysis.mattered.family import FEWEST, Family, families
 from analysis.mattered.figures import importance_figure, marginal_figure
 from analysis.mattered.importances import CHANCE, FRONT, LARGEST_SAMPLE, SETTING, SHARE, SHUFFLES, TARGET, importances
-from analysis.mattered.marginals import NETWORKS, SHORTFALL, VALUE, marginals, span
+from analysis.mattered.marginals import LUCK, NETWORKS, SHORTFALL, VALUE, marginals, span
 from analysis.mattered.sentences import deciding, over, points, standard_error, validation_images, value_text, verdict
 from analysis.pareto import HYPERVOLUME
 
@@ -45,6 +46,7 @@ class Mattered:
     tables: Mapping[str, pd.DataFrame]
     """for machines, by the name of the file"""
     shuffles: int = SHUFFLES
+    swaps: int = luck.SHUFFLES
     sample: int = LARGEST_SAMPLE
 
 
@@ -69,13 +71,18 @@ def _part(study: Study, family: Family, mattered: pd.DataFrame, reached: pd.Data
         return FamilyPart(family.name, note)
     if reached is None:
         return FamilyPart(family.name, "All networks have the same settings, so there is nothing to compare.")
+    figure = _figure(family) if _drawn(family, reached) else ""
+    note = deciding(mattered[mattered[n.FAMILY] == family.name])
+    return FamilyPart(family.name, note, figure, verdicts(study, family, reached), _marginal_rows(reached))
+
+
+def verdicts(study: Study, family: Family, reached: pd.DataFrame) -> dict[str, str]:
+    """A sentence for each setting of a family's marginals; the more settings are compared, the more each must show."""
     images = validation_images(study.provenance)
     error = standard_error(float(study.dense[n.ACCURACY].mean()), images) if images else None
     where = over(family.axes[1], span(family))
-    verdicts = {str(name): verdict(rows, error, images, where) for name, rows in reached.groupby(SETTING, sort=False)}
-    figure = _figure(family) if _drawn(family, reached) else ""
-    note = deciding(mattered[mattered[n.FAMILY] == family.name])
-    return FamilyPart(family.name, note, figure, verdicts, _marginal_rows(reached))
+    level = luck.LEVEL / max(1, reached[reached[LUCK].notna()][SETTING].nunique())
+    return {str(name): verdict(rows, error, images, where, level) for name, rows in reached.groupby(SETTING, sort=False)}
 
 
 def _drawn(family: Family, reached: pd.DataFrame) -> bool:

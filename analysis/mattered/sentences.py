@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import words
 from analysis.mattered.importances import CHANCE, FRONT, SETTING, SHARE, TARGET
-from analysis.mattered.marginals import BEHIND, EVEN, FEWEST_OF_VALUE, NETWORKS, VALUE
+from analysis.mattered.marginals import BEHIND, FEWEST_OF_VALUE, LUCK, NETWORKS, VALUE
 from analysis.pareto import HYPERVOLUME, ROUNDING
 
 MOST_NAMED = 5
@@ -34,8 +34,12 @@ def standard_error(accuracy: float, images: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / images)
 
 
-def verdict(rows: pd.DataFrame, error: float | None, images: int | None, where: str) -> str:
-    """Which value of one setting leads, and whether its lead is more than noise; ``rows`` are those of the setting."""
+def verdict(rows: pd.DataFrame, error: float | None, images: int | None, where: str, level: float) -> str:
+    """Which value of one setting leads, and whether its lead is more than noise; ``rows`` are those of the setting.
+
+    A lead is one if it exceeds ``error``, which all networks share with their validation images, and if at most a share
+    ``level`` of the shuffles leaves one as wide, which the choice among values and the scatter of networks explain.
+    """
     known = rows[rows[NETWORKS] >= FEWEST_OF_VALUE].to_dict("records")
     few = [value_text(row[SETTING], row[VALUE]) for row in rows[rows[NETWORKS] < FEWEST_OF_VALUE].to_dict("records")]
     left_out = f" Not compared, with fewer than {FEWEST_OF_VALUE} networks: {_listed(few)}." if few else ""
@@ -45,13 +49,10 @@ def verdict(rows: pd.DataFrame, error: float | None, images: int | None, where: 
         return f"{NO_DIFFERENCE}: no network lies beyond the reference of the hypervolume.{left_out}"
     behind = [row[BEHIND] - known[0][BEHIND] for row in known]
     margin = max(error or 0.0, ROUNDING)
-    near = sum(lead <= margin for lead in behind)
-    if near > 1:
-        return f"{_tie(known, behind, near)}{_noise('against', error, images)}{left_out}"
-    even = known[0][EVEN] - known[1][EVEN]
-    if even <= margin:
-        return f"{_lucky(known, behind, even, where)}{_noise('against', error, images)}{left_out}"
-    return f"{_leader(known, behind, where)}{_noise('more than', error, images)}{left_out}"
+    tied = [rank for rank in range(1, len(known)) if behind[rank] <= margin or known[rank][LUCK] > level]
+    near = max(tied, default=0) + 1
+    told = _tie(known, behind, near) if near > 1 else _leader(known, behind, where)
+    return f"{told}; {_by_luck(known[max(near - 1, 1)][LUCK], level)}{_noise(error, images)}{left_out}"
 
 
 def deciding(table: pd.DataFrame) -> str:
@@ -85,23 +86,25 @@ def _leader(known: Sequence[Mapping[Any, Any]], behind: Sequence[float], where: 
     return f"{_named(known[0])} leads: {where}, its front lies {lead}"
 
 
-def _lucky(known: Sequence[Mapping[Any, Any]], behind: Sequence[float], even: float, where: str) -> str:
-    size = min(row[NETWORKS] for row in known)
-    lead = f"{where}, the front of {_named(known[0])} lies {points(behind[1])} above that of {_named(known[1])}"
-    other = "its lead is" if even > 0 else "it is behind by"
-    return f"{NO_DIFFERENCE}: {lead}, but with {size} networks of each, drawn at random, {other} {points(abs(even))}"
-
-
 def _tie(known: Sequence[Mapping[Any, Any]], behind: Sequence[float], near: int) -> str:
     level = f"{NO_DIFFERENCE} between {_listed([_named(row) for row in known[:near]])}, {points(behind[near - 1])} apart"
     rest = [f"{_named(row)}, by {points(gap)}" for row, gap in zip(known[near:], behind[near:], strict=True)]
     return f"{level}; behind the first: {_listed(rest)}" if rest else level
 
 
-def _noise(held: str, error: float | None, images: int | None) -> str:
+def _by_luck(share: float, level: float) -> str:
+    """How often shuffles come as far apart, beside how seldom they must for a lead."""
+    return (
+        f"shuffled networks come as far apart in {100 * share:.2g}% of the shuffles (a lead: in {100 * level:.2g}% at most)"
+    )
+
+
+def _noise(error: float | None, images: int | None) -> str:
     if error is None or images is None:
-        return ". How many validation images there were is not recorded, so noise could not be considered."
-    return f" ({held} the standard error of an accuracy on {images:,} validation images, {points(error)})."
+        return ". How many validation images there were is not recorded, so their noise could not be considered."
+    return (
+        f". The standard error of an accuracy on {images:,} validation images is {points(error)}, and no lead is smaller."
+    )
 
 
 def _named(row: Mapping[Any, Any]) -> str:
