@@ -260,8 +260,25 @@ class Sweep:
 def sweep_study(folder: Path, sweep: Sweep | None = None, rows: Sequence[Mapping[str, Any]] | None = None) -> Path:
     """A study's folder that holds this sweep, or these rows of it."""
     sweep = sweep or Sweep()
-    settings = {"name": "comparison", "finalists": {"family": n.STRUCTURED, "top": 3, "seeds": list(sweep.fresh)}}
+    top = sum(importance != "random" for importance, _ in sweep.finalists)
+    settings = {"name": "comparison", "finalists": {"family": n.STRUCTURED, "top": top, "seeds": list(sweep.fresh)}}
     return write_study(folder, sweep.rows() if rows is None else rows, settings=settings)
+
+
+def first_hour(rows: Sequence[Mapping[str, Any]], *, matched: bool) -> list[Mapping[str, Any]]:
+    """The rows that are there first: no finalist, nothing from scratch, no regularised pruner, no random weights.
+
+    ``matched`` says whether the one-shot networks of a chain's epochs have run.
+    """
+    return [
+        row
+        for row in rows
+        if row[n.SEED] < min(Sweep().fresh)
+        and row[n.RETRAIN] != "scratch"
+        and row[n.PRUNER] in (None, "base")
+        and (row[n.FAMILY] != n.UNSTRUCTURED or row[n.IMPORTANCE] != "random")
+        and (matched or row[n.FAMILY] != n.UNSTRUCTURED or row[n.STEPS] > 1 or row[n.FINE_TUNE_EPOCHS] == 2)
+    ]
 
 
 def confirmed(folder: Path, share: float = 1.0) -> None:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import trainables.names as n
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import BASE, CHANGE, LABEL, LEVEL, RECIPE, is_control
+from analysis.comparison.finalists import unfinished
 from analysis.comparison.ranking import balanced, equal_budget
+from analysis.comparison.selection import Selection
 from analysis.comparison.sentences import Table
-from analysis.comparison.statistics import HIGHER, LOWER, MEAN, MIN_SEEDS, VERDICT, Estimate, estimate, estimates, judged
+from analysis.comparison.statistics import (
+    HIGHER,
+    LOWER,
+    MEAN,
+    MIN_SEEDS,
+    VERDICT,
+    Estimate,
+    estimate,
+    estimates,
+    judged,
+    step_in,
+)
 from analysis.comparison.sweep import Sweep, structured
 
 ONE, OTHER, CONTROLLED = "one", "other", "against_control"
@@ -33,7 +47,10 @@ class Confirmation:
     """ONE less OTHER of the finalists at each level, tested together"""
     turning: pd.DataFrame
     """what ONE gains on OTHER between the lowest level and the highest, tested together"""
-    incomplete: list[str]
+    unfinished: Sequence[str] = ()
+    """what has to run before these seeds conclude"""
+    noun: str = "finalist"
+    """what a recipe is called here"""
 
     @property
     def finalists(self) -> pd.DataFrame:
@@ -47,8 +64,8 @@ class Confirmation:
 
     @property
     def concludes(self) -> bool:
-        """Whether there are seeds enough to conclude from."""
-        return len(self.seeds) >= MIN_SEEDS
+        """Whether there are seeds enough to conclude from, and nothing is unfinished."""
+        return len(self.seeds) >= MIN_SEEDS and not self.unfinished
 
     def tied(self, at: float | None = None) -> pd.DataFrame:
         """The finalists, best first (at this level), that are not told from the best."""
@@ -65,14 +82,15 @@ class Confirmation:
         return means.sort_values(MEAN, ascending=False, kind="stable")
 
 
-def confirm(sweep: Sweep) -> Confirmation | None:
+def confirm(sweep: Sweep, selection: Selection | None) -> Confirmation | None:
     """The fresh seeds' stage, or None before any finalist has run."""
-    return compare(sweep.confirmation(structured(sweep.rows)))
+    found = compare(sweep.confirmation(structured(sweep.rows)))
+    return replace(found, unfinished=unfinished(sweep, selection)) if found else None
 
 
-def compare(rows: pd.DataFrame) -> Confirmation | None:
+def compare(rows: pd.DataFrame, noun: str = "finalist") -> Confirmation | None:
     """All pairs of these recipes within seeds, over the levels that all have."""
-    rows, incomplete = balanced(equal_budget(rows)[0])
+    rows, _ = balanced(equal_budget(rows)[0])
     if rows[~is_control(rows)].empty:
         return None
     keys = [RECIPE, LABEL, n.IMPORTANCE, n.PRUNER]
@@ -84,19 +102,21 @@ def compare(rows: pd.DataFrame) -> Confirmation | None:
     pairs = [*itertools.combinations(order, 2), *itertools.product(order, control)]
     levels = rows.pivot_table(index=n.SEED, columns=[LEVEL, RECIPE], values=CHANGE)
     lowest, highest = rows[LEVEL].min(), rows[LEVEL].max()
-    inner = list(itertools.combinations(order, 2))
+    inner, step = list(itertools.combinations(order, 2)), step_in(rows)
+    by_level = [_difference(levels[a], *p, step) | {LEVEL: a} for a in sorted(set(rows[LEVEL])) for p in inner]
+    change = levels[highest] - levels[lowest] if highest > lowest else levels[lowest]
+    # A change of a difference holds four accuracies, twice as many as the difference itself.
+    turning = [_difference(change, *pair, step * np.sqrt(2)) for pair in inner if highest > lowest]
+    compared = _frame([_difference(means, *pair, step) | {CONTROLLED: pair[1] in control} for pair in pairs], [CONTROLLED])
+    # Without rows a column has no type, and could not be negated.
+    compared = compared.astype({CONTROLLED: bool})
     return Confirmation(
-        rows,
-        scores,
-        judged(_frame([_difference(means, *pair) | {CONTROLLED: pair[1] in control} for pair in pairs], [CONTROLLED])),
-        judged(_frame([_difference(levels[a], *p) | {LEVEL: a} for a in sorted(set(rows[LEVEL])) for p in inner], [LEVEL])),
-        judged(_frame([_difference(levels[highest] - levels[lowest], *pair) for pair in inner if highest > lowest])),
-        incomplete,
+        rows, scores, judged(compared), judged(_frame(by_level, [LEVEL])), judged(_frame(turning)), noun=noun
     )
 
 
-def _difference(means: pd.DataFrame, one: str, other: str) -> dict[str, Any]:
-    return {ONE: one, OTHER: other} | estimate(means[one] - means[other])._asdict()
+def _difference(means: pd.DataFrame, one: str, other: str, step: float) -> dict[str, Any]:
+    return {ONE: one, OTHER: other} | estimate(means[one] - means[other], step)._asdict()
 
 
 def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -135,9 +155,10 @@ def factor_sentence(found: Confirmation, factor: str, what: str) -> str:
     tied = list(dict.fromkeys(found.tied().set_index(RECIPE)[factor].fillna("none")))
     top = found.finalists.iloc[0][RECIPE]
     if values.nunique() == 1:
+        whose = "every finalist" if len(values) > 1 else "the only finalist"
         return (
-            f"Best {what}: every finalist has {values.iloc[0]}, so no fresh seed compares {what}s; that choice rests on "
-            "the selection stage alone."
+            f"Best {what}: {whose} has {values.iloc[0]}, so no fresh seed compares {what}s; that choice rests on the "
+            "selection stage alone."
         )
     rivals = found.pairs[
         (found.pairs[ONE] == top) & found.pairs[OTHER].map(values).ne(values[top]) & ~found.pairs[CONTROLLED]
@@ -167,15 +188,15 @@ def ratio_sentences(found: Confirmation) -> Iterator[str]:
     elif turning:
         told = say.joined(f"{labels[row[ONE]]} less {labels[row[OTHER]]} changes by {say.evidence(row)}" for row in turning)
         yield (
-            f"Which finalist is best does not change with the ratio beyond the noise, but how far some are apart does, "
+            f"Which {found.noun} is best does not change with the ratio beyond the noise, but how far some are apart does, "
             f"between {say.level(levels[0])} and {say.level(levels[-1])}: {told}. {ahead}"
         )
     else:
         widest = found.turning.reindex(found.turning[MEAN].abs().sort_values(ascending=False).index).iloc[0].to_dict()
         yield (
             f"There is no evidence that the answer changes with the ratio: between {say.level(levels[0])} and "
-            f"{say.level(levels[-1])} no difference of two finalists changes beyond the noise; the largest change, that of "
-            f"{labels[widest[ONE]]} less {labels[widest[OTHER]]}, is {say.evidence(widest)}. {ahead}"
+            f"{say.level(levels[-1])} no difference of two {found.noun}s changes beyond the noise; the largest, that "
+            f"of {labels[widest[ONE]]} less {labels[widest[OTHER]]}, is {say.evidence(widest)}. {ahead}"
         )
 
 
@@ -198,7 +219,8 @@ def control_sentence(found: Confirmation) -> str:
     first = against.iloc[0].to_dict()
     said = f"{labels[first[ONE]]} less random importance is {say.evidence(first)}"
     if not rest:
-        whole = "every finalist keeps" if len(better) > 1 else f"{better[0]} keeps"
+        every = "both" if len(better) == 2 else "all"
+        whole = f"{every} {found.noun}s keep" if len(better) > 1 else f"{better[0]} keeps"
         return f"Control: {whole} more than random importance; {said}."
     head = f"{say.joined(better)} keep more than random importance, but " if better else ""
     verb = "do" if len(rest) > 1 else "does"

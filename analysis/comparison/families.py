@@ -12,10 +12,11 @@ import pandas as pd
 import trainables.names as n
 from analysis.comparison import curves
 from analysis.comparison import sentences as say
-from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE, REPORTED
+from analysis.comparison.columns import LABEL, RECIPE
 from analysis.comparison.curves import AXES, Crossing, Curve
-from analysis.comparison.one_shot import ROUNDING, TOLERANCE, usual
-from analysis.comparison.ranking import complete, ranked
+from analysis.comparison.one_shot import ROUNDING, usual
+from analysis.comparison.ranking import ranked
+from analysis.comparison.reach import reach_sentence
 from analysis.comparison.sentences import Answer, Table
 from analysis.comparison.statistics import (
     COUNT,
@@ -27,6 +28,7 @@ from analysis.comparison.statistics import (
     Estimate,
     estimate,
     judged,
+    step_in,
 )
 from analysis.comparison.sweep import Sweep
 
@@ -45,6 +47,8 @@ class Sides:
 
     unstructured: pd.DataFrame
     structured: pd.DataFrame
+    lone: Sequence[str] = ()
+    """the choosing seeds that only one family has, in words"""
 
     @property
     def seeds(self) -> list[int]:
@@ -60,8 +64,16 @@ def sides(sweep: Sweep) -> Sides:
         first = ranked(sweep.selection(rows))[:1]
         found.append(rows[rows[RECIPE].isin(first)])
     common = {*found[0][n.SEED]} & {*found[1][n.SEED]}
-    # Side by side only on the seeds that both have; a family alone keeps all of its own.
-    return Sides(*(rows[rows[n.SEED].isin(common)] if common else rows for rows in found))
+    if not common:
+        return Sides(found[0], found[1])  # a family alone keeps all seeds of its own
+    choosing = set(sweep.selection(sweep.rows)[n.SEED])
+    lone = [
+        f"left out here, because only {rows[LABEL].iloc[0]} has run on them: {say.seed_numbers(seeds)}"
+        for rows in found
+        if (seeds := {*rows[n.SEED]} & choosing - common)
+    ]
+    unstructured, structured = (rows[rows[n.SEED].isin(common)] for rows in found)
+    return Sides(unstructured, structured, lone)
 
 
 def answer(sweep: Sweep) -> Answer:
@@ -81,7 +93,10 @@ def answer(sweep: Sweep) -> Answer:
         headline=_headline(found),
         paragraph=" ".join([_who(both), *_axis_sentences(found)]),
         details=[*_crossing_sentences(found, crossed, both.seeds), *_reach_sentences(both, sweep.dense)],
-        missing=[f"{AXES[a].noun}: not measured for both families" for a in found.loc[found[OUTCOME] == UNMEASURED, AXIS]],
+        missing=[
+            *say.alike((AXES[a].noun, f"{UNMEASURED} for both families") for a in _unmeasured(found)),
+            *both.lone,
+        ],
         tables=[_table(found, crossed), _marks_table(marks)],
         findings={"axes": found, "at": marks, "crossings": pd.DataFrame(crossed, columns=[AXIS, *Crossing._fields])},
     )
@@ -95,13 +110,14 @@ def compare(both: Sides, dense: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
     rows: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
     crossed: list[tuple[Any, ...]] = []
+    step = max(step_in(both.structured), step_in(both.unstructured))
     for name, axis in AXES.items():
         one, other = (curves.curves(rows, dense, axis) for rows in (both.structured, both.unstructured))
         outcome, common = _outcome(one, other)
-        rows.append({AXIS: name, OUTCOME: outcome} | _reach(one, other) | _averaged(one, other, common))
+        rows.append({AXIS: name, OUTCOME: outcome} | _reach(one, other) | _averaged(one, other, common, step))
         if common is None:
             continue
-        marks += [{AXIS: name, AT: at} | _at(one, other, at) for at in _marks(axis.marks, *common)]
+        marks += [{AXIS: name, AT: at} | _at(one, other, at, step) for at in _marks(axis.marks, *common)]
         for seed in sorted(one.keys() & other.keys()):
             crossed += [(name, *crossing) for crossing in curves.crossings(seed, one[seed], other[seed])]
     return judged(pd.DataFrame(rows)), judged(pd.DataFrame(marks, columns=[AXIS, AT, *Estimate._fields, *VALUES])), crossed
@@ -128,26 +144,32 @@ def _reach(one: dict[int, Curve], other: dict[int, Curve]) -> dict[str, float]:
     }
 
 
-def _averaged(one: dict[int, Curve], other: dict[int, Curve], common: tuple[float, float] | None) -> dict[str, Any]:
+def _averaged(
+    one: dict[int, Curve], other: dict[int, Curve], common: tuple[float, float] | None, step: float
+) -> dict[str, Any]:
     if common is None:
         return {LOWEST: np.nan, HIGHEST: np.nan} | Estimate(np.nan, np.nan, np.nan, 0, np.nan)._asdict()
     gaps = [curves.mean_difference(one[s], other[s], *common) for s in sorted(one.keys() & other.keys())]
-    return {LOWEST: 2 ** common[0], HIGHEST: 2 ** common[1]} | estimate(gaps)._asdict()
+    return {LOWEST: 2 ** common[0], HIGHEST: 2 ** common[1]} | estimate(gaps, step)._asdict()
 
 
-def _at(one: dict[int, Curve], other: dict[int, Curve], factor: float) -> dict[str, Any]:
+def _at(one: dict[int, Curve], other: dict[int, Curve], factor: float, step: float) -> dict[str, Any]:
     seeds, x = sorted(one.keys() & other.keys()), np.array([np.log2(factor)])
     values = {
         family: [float(np.interp(x, *found[s])[0]) for s in seeds]
         for family, found in zip(VALUES, (one, other), strict=True)
     }
     gaps = np.subtract(values[n.STRUCTURED], values[n.UNSTRUCTURED])
-    return estimate(gaps)._asdict() | {family: float(np.mean(value)) for family, value in values.items()}
+    return estimate(gaps, step)._asdict() | {family: float(np.mean(value)) for family, value in values.items()}
 
 
 def _marks(marks: Sequence[float], low: float, high: float) -> list[float]:
     inside = [mark for mark in marks if low - ROUNDING <= np.log2(mark) <= high + ROUNDING]
     return inside or [2**low, 2**high]
+
+
+def _unmeasured(found: pd.DataFrame) -> list[str]:
+    return list(found.loc[found[OUTCOME] == UNMEASURED, AXIS])
 
 
 def _who(both: Sides) -> str:
@@ -160,9 +182,10 @@ def _who(both: Sides) -> str:
 
 
 def _axis_sentences(found: pd.DataFrame) -> Iterator[str]:
-    """A sentence an axis, but one for all axes that only structured pruning moves."""
+    """A sentence an axis that was measured, but one for all axes that only structured pruning moves."""
     lone = found[found[OUTCOME] == ONLY_STRUCTURED].to_dict("records")
-    yield from (_axis_sentence(row) for row in found[found[OUTCOME] != ONLY_STRUCTURED].to_dict("records"))
+    others = found[~found[OUTCOME].isin([ONLY_STRUCTURED, UNMEASURED])]
+    yield from (_axis_sentence(row) for row in others.to_dict("records"))
     if lone:
         far = say.joined(f"{AXES[row[AXIS]].noun} (up to {AXES[row[AXIS]].tell(row['structured_high'])})" for row in lone)
         yield (
@@ -219,40 +242,6 @@ def _crossing(name: str, crossed: list[tuple[Any, ...]], seeds: list[int]) -> st
     doubt = " Curves that cross more than once are too close there to be told apart" if again else ""
     some = "" if len(with_one) == len(seeds) else ", and on the others not within the common range"
     return f"the curves cross on {len(with_one)} of {len(seeds)} seeds ({told}){some}" + (f".{doubt}" if doubt else "")
-
-
-def within_tolerance(rows: pd.DataFrame) -> pd.DataFrame:
-    """The networks of the largest level such that it and all lower ones lose at most TOLERANCE in the mean."""
-    means = complete(rows).groupby(LEVEL)[CHANGE].mean().sort_index()
-    kept = means.index[(means >= -TOLERANCE - ROUNDING).cummin()]
-    return rows[rows[LEVEL] == kept.max()] if len(kept) else rows.iloc[:0]
-
-
-def reach_sentence(rows: pd.DataFrame, family: str, dense: pd.DataFrame) -> str:
-    """How far one recipe goes within a point of dense, on every axis."""
-    best = within_tolerance(rows)
-    if best.empty:
-        return f"{say.sentence(family)} pruning has no level within a point of dense."
-    told = []
-    for name, axis in AXES.items():
-        factor = 2 ** curves.gains(best, dense, axis).mean()
-        if pd.notna(factor) and np.log2(factor) > curves.LEAST_MOVE:
-            told.append(REACH[name].format(axis.tell(factor)))
-    change = estimate(best[CHANGE])._asdict()
-    return (
-        f"Within a point of dense, {family} pruning reaches {say.joined(told)}, at "
-        f"{100 * best[REPORTED].mean():.2f}% accuracy; "
-        f"the mean change is {say.evidence(change)}."
-    )
-
-
-REACH = {
-    n.SPARSITY: "{} of the weights removed",
-    n.COMPRESSION: "{} compression",
-    n.MACS: "{} fewer MACs",
-    n.LATENCY: "{} the speed at batch 1",
-    n.LATENCY_LARGE: "{} the speed at a large batch",
-}
 
 
 def _reach_sentences(both: Sides, dense: pd.DataFrame) -> Iterator[str]:

@@ -40,6 +40,8 @@ BLUE, RED, GREEN, PURPLE, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A
 GREY, BLACK = "0.5", "0.15"
 SOLID, DASHED, DOTTED, MIXED = (1, 0), (5, 2), (1.2, 1.5), (5, 1.5, 1.2, 1.5)
 LONGEST_LABEL = 60
+CLOSE_UP = 5
+"""points of accuracy that the close-up goes below dense"""
 CLOSEST = 0.045
 """share of an axis between two labels"""
 X, Y = "x", "y"
@@ -79,6 +81,7 @@ def one_shot_figure(sweep: Sweep) -> Figure | None:
         _finish(figure, [whole, near], own)
         lowest = min(float(np.min(np.asarray(line.get_ydata(), dtype=float))) for line in whole.lines)
         whole.set_ylim(bottom=min(near.get_ylim()[0], lowest - 3))
+        near.set_ylim(bottom=max(near.get_ylim()[0], -CLOSE_UP))
         _titles([whole, near], ["all", "close-up"])
     return figure
 
@@ -111,6 +114,7 @@ def structured_figure(sweep: Sweep) -> Figure | None:
     """The grid of importances and pruners at selection, and the curves of the finalists with their controls."""
     found = selection.select(sweep)
     fresh = balanced(sweep.confirmation(sweep.structured))[0]
+    fresh = fresh.iloc[:0] if is_control(fresh).all() else fresh  # a control alone compares nothing
     lines = fresh if len(fresh) else _leaders(found)
     if lines.empty:
         return None
@@ -148,8 +152,10 @@ def families_figure(sweep: Sweep) -> Figure | None:
     if not measured:
         return None
     with style():
-        rows = -(-(len(measured) + 1) // 3)
-        figure = Figure(figsize=(11.6, 4.0 * rows), layout="constrained")
+        # The legend has the last panel, or the foot of the figure where every panel is taken.
+        rows = -(-len(measured) // 3)
+        free = 3 * rows > len(measured)
+        figure = Figure(figsize=(11.6, 4.0 * rows + (0 if free else 0.6)), layout="constrained")
         panels = list(figure.subplots(rows, 3, sharey=True).flat)
         for axes, name in zip(panels, measured, strict=False):
             _family_panel(axes, sweep, both, curves.AXES[name])
@@ -157,7 +163,12 @@ def families_figure(sweep: Sweep) -> Figure | None:
             axes.axis("off")
         for axes in panels[: len(measured)]:
             axes.tick_params(labelleft=True)
-        _finish(figure, panels[: len(measured)], pd.concat([both.unstructured, both.structured]), legend=panels[-1])
+        _finish(
+            figure,
+            panels[: len(measured)],
+            pd.concat([both.unstructured, both.structured]),
+            legend=panels[-1] if free else None,
+        )
     return figure
 
 

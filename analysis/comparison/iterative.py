@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
 import trainables.names as n
 from analysis import words
+from analysis.comparison import retraining
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import CHANGE, LEVEL, WHO, is_control
 from analysis.comparison.one_shot import usual
-from analysis.comparison.ranking import complete
+from analysis.comparison.ranking import behind_in_seeds, complete, lost
 from analysis.comparison.sentences import Answer, Table
-from analysis.comparison.statistics import COUNT, HIGHER, LOWER, MIN_SEEDS, TIE, UNDECIDED, VERDICT, estimates, judged
+from analysis.comparison.statistics import (
+    COUNT,
+    HIGH,
+    HIGHER,
+    LOW,
+    LOWER,
+    MEAN,
+    MIN_SEEDS,
+    TIE,
+    UNDECIDED,
+    VERDICT,
+    estimates,
+    judged,
+)
 from analysis.comparison.sweep import Sweep
 
 SAME = [n.SEED, LEVEL, WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN]
 LINE = [WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN, n.STEPS, n.FINE_TUNE_EPOCHS]
 DIFFERENCE = "difference"
 ONE, OTHER = "_iterative", "_one_shot"
-METHOD = "method"
 LEVELS = "levels"
 WINNERS = {HIGHER: "iterative", LOWER: "one-shot", TIE: TIE, UNDECIDED: UNDECIDED}
 
@@ -32,15 +44,18 @@ def answer(sweep: Sweep) -> Answer:
     chains, cuts = sweep.iterative, sweep.one_shot
     pairs, shared = matched(chains, cuts)
     pairs = pairs[~is_control(pairs)]
-    loose = judged(estimates(_unmatched(chains, usual(cuts)), [*LINE, LEVEL], DIFFERENCE, n.SEED))
-    retrainings = compare_retrainings(chains, usual(cuts))
-    missing = _missing(chains, pairs)
+    loose = estimates(_unmatched(chains, usual(cuts)), [*LINE, LEVEL], DIFFERENCE, n.SEED)
+    retrainings, left_out = retraining.compare(chains, cuts)
+    missing = [*_missing(chains, pairs), *left_out]
+    at_level = by_level(pairs)
     if pairs.empty:
+        open_yet = "Iterative against one-shot is open: none of the networks to compare with has run yet."
         return Answer(
-            "", "", missing=missing, details=_retraining_sentences(retrainings), findings={"retraining": retrainings}
-        )
-    at_level, pooled = by_level(pairs), over_levels(pairs)
-    details = [*_level_sentences(at_level), *_retraining_sentences(retrainings), *_context(loose, at_level)]
+            open_yet if len(chains) else "", "", missing=missing, details=retraining.sentences(retrainings),
+            tables=_tables(chains, at_level, loose, retrainings), findings={"retraining": retrainings, "unmatched": loose},
+        )  # fmt: skip
+    pooled = over_levels(pairs)
+    details = [*_level_sentences(at_level), *retraining.sentences(retrainings), *_context(loose, at_level)]
     if shared:
         details.append(
             f"At {say.levels(shared)} the first cut of the chain is the one-shot network itself, so there is nothing to "
@@ -51,7 +66,7 @@ def answer(sweep: Sweep) -> Answer:
         paragraph=" ".join([_verdict(pooled), *_pooled_sentences(pooled)]),
         details=details,
         missing=missing,
-        tables=[_table(chains, at_level, loose), _retraining_table(retrainings)],
+        tables=_tables(chains, at_level, loose, retrainings),
         findings={"by_level": at_level, "pooled": pooled, "unmatched": loose, "retraining": retrainings},
     )
 
@@ -77,26 +92,6 @@ def over_levels(pairs: pd.DataFrame) -> pd.DataFrame:
     whole = pd.concat(lines)
     found = judged(estimates(whole, LINE, DIFFERENCE, n.SEED))
     return found.assign(**{LEVELS: pd.Series([sorted(set(line[LEVEL])) for line in lines], index=found.index)})
-
-
-def compare_retrainings(chains: pd.DataFrame, cuts: pd.DataFrame) -> pd.DataFrame:
-    """Each other retraining less the first (fine-tuning, where there is it), over levels, within each method."""
-    rows = pd.concat([chains.assign(**{METHOD: "iterative"}), cuts.assign(**{METHOD: "one-shot"})])
-    rows = rows[~is_control(rows)]
-    same = [METHOD, n.SEED, LEVEL, WHO, n.SCOPE, n.STEPS, n.FINE_TUNE_EPOCHS]
-    columns = [*same, CHANGE]
-    found = []
-    for first, other in itertools.combinations(sorted(set(rows[n.RETRAIN].dropna())), 2):
-        one, two = rows.loc[rows[n.RETRAIN] == first, columns], rows.loc[rows[n.RETRAIN] == other, columns]
-        pairs = two.merge(one, on=same, suffixes=("_other", "_first"))
-        pairs[DIFFERENCE] = pairs[f"{CHANGE}_other"] - pairs[f"{CHANGE}_first"]
-        found += [
-            estimates(complete(line), [METHOD, WHO, n.STEPS], DIFFERENCE, n.SEED).assign(
-                first=first, other=other, **{LEVELS: pd.Series([sorted(set(complete(line)[LEVEL]))])}
-            )
-            for _, line in pairs.groupby([METHOD, WHO, n.STEPS, n.FINE_TUNE_EPOCHS])
-        ]
-    return judged(pd.concat(found, ignore_index=True)) if found else pd.DataFrame()
 
 
 def _paired(chains: pd.DataFrame, cuts: pd.DataFrame, on: list[str]) -> pd.DataFrame:
@@ -125,7 +120,8 @@ def _verdict(pooled: pd.DataFrame) -> str:
     by_winner: dict[str, list[str]] = {}
     for row in pooled.to_dict("records"):
         by_winner.setdefault(WINNERS[row[VERDICT]], []).append(line_words(row, pooled))
-    same = "At the same sparsity and the same number of retraining epochs,"
+    levels = {level for line in pooled[LEVELS] for level in line}
+    same = f"At the same sparsity ({say.levels(levels)}) and the same number of retraining epochs,"
     if set(by_winner) == {UNDECIDED}:
         return f"{same} nothing is concluded yet about iterative against one-shot: too few seeds."
     clauses = [
@@ -147,7 +143,7 @@ WINNER_WORDS = {
 def _pooled_sentences(pooled: pd.DataFrame) -> Iterator[str]:
     for row in pooled.to_dict("records"):
         yield (
-            f"Averaged over {say.levels(row[LEVELS])}, iterative less one-shot is {say.evidence(row)} with "
+            f"{say.sentence(say.over(row[LEVELS]))}, iterative less one-shot is {say.evidence(row)} with "
             f"{line_words(row, pooled)}."
         )
 
@@ -163,6 +159,9 @@ def _level_sentences(at_level: pd.DataFrame) -> Iterator[str]:
         ]
         if (line[VERDICT] == TIE).any():
             told.append(f"a tie at {say.levels(line.loc[line[VERDICT] == TIE, LEVEL])}")
+        few = line[line[VERDICT] == UNDECIDED]
+        if len(few):
+            told.append(f"open at {say.levels(few[LEVEL])}, as {say.too_few(few[COUNT].max())}")
         yield f"By level, with {how}: {'; '.join(told)}."
 
 
@@ -171,44 +170,46 @@ def _at(rows: pd.DataFrame) -> str:
 
 
 def _context(loose: pd.DataFrame, at_level: pd.DataFrame) -> Iterator[str]:
-    """At the highest level that has both: how much of the gain over one-shot is only the longer training."""
+    """At the highest level with seeds enough: how much of the gain over one-shot is only the longer training."""
     if loose.empty:
         return
     both = at_level.merge(loose, on=[*LINE, LEVEL], suffixes=("", "_loose"))
+    both = both[(both[COUNT] >= MIN_SEEDS) & (both[f"{COUNT}_loose"] >= MIN_SEEDS)]
     for _, line in both.groupby(LINE, dropna=False, sort=False):
         row = line.sort_values(LEVEL).iloc[-1].to_dict()
         yield (
-            f"The epochs matter by themselves: with {line_words(row, at_level)} at {say.level(row[LEVEL])} the chain gains "
-            f"{say.points(row['mean_loose'])} over one-shot with only the epochs of one step, "
-            f"{say.points(row['mean'])} over one-shot with as many epochs."
+            f"How much of it is only the longer training: with {line_words(row, at_level)} at {say.level(row[LEVEL])} the "
+            f"chain less one-shot with only the epochs of one step is {say.evidence(_loose(row))}; less one-shot with as "
+            f"many epochs it is {say.points(row[MEAN])}."
         )
 
 
-def _retraining_sentences(found: pd.DataFrame) -> list[str]:
-    told = []
-    for row in found.to_dict("records"):
-        first, other = say.retraining(row["first"]), say.retraining(row["other"])
-        verdict = {
-            HIGHER: f"{other} keeps more than {first}",
-            LOWER: f"{first} keeps more than {other}",
-            TIE: f"{other} and {first} are a tie",
-            UNDECIDED: f"{other} and {first} are not told apart yet",
-        }[row[VERDICT]]
-        told.append(
-            f"{say.sentence(row[METHOD])} ({row[WHO]}), averaged over {say.levels(row[LEVELS])}: {verdict}; {other} less "
-            f"{first} is {say.evidence(row)}."
-        )
-    return told
+def _loose(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {column: row[f"{column}_loose"] for column in (MEAN, LOW, HIGH, COUNT)}
 
 
 def _missing(chains: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
     if chains[~is_control(chains)].empty:
         return ["no iterative unstructured networks yet"]
     missing = [] if is_control(chains).any() else ["the control, random importance, has no iterative networks yet"]
+    own = chains[~is_control(chains)]
+    behind = [(line, behind_in_seeds(line, own[n.SEED].nunique())) for _, line in own.groupby(LINE, dropna=False)]
+    missing += [f"iterative networks, {told}" for told in _alike(behind, own)]
     if pairs.empty:
         return [*missing, "no one-shot networks with as many epochs as an iterative one at the same level"]
+    left_out = [(line, lost(line, complete(line))) for _, line in pairs.groupby(LINE, dropna=False)]
+    missing += [f"left out of the average of matched pairs, {told}" for told in _alike(left_out, pairs)]
     lone = sorted(set(chains.loc[~is_control(chains), n.RETRAIN]) - set(pairs[n.RETRAIN]))
     return missing + [f"no one-shot networks of equal epochs with {say.retraining(retrain)}" for retrain in lone]
+
+
+def _alike(found: Iterable[tuple[pd.DataFrame, str]], rows: pd.DataFrame) -> list[str]:
+    return say.alike((line_words(line.iloc[0].to_dict(), rows), said) for line, said in found)
+
+
+def _tables(chains: pd.DataFrame, at_level: pd.DataFrame, loose: pd.DataFrame, retrainings: pd.DataFrame) -> list[Table]:
+    own = [] if chains[~is_control(chains)].empty else [_table(chains, at_level, loose)]
+    return [*own, retraining.table(retrainings)]
 
 
 def _table(chains: pd.DataFrame, at_level: pd.DataFrame, loose: pd.DataFrame) -> Table:
@@ -224,6 +225,7 @@ def _table(chains: pd.DataFrame, at_level: pd.DataFrame, loose: pd.DataFrame) ->
             "removed": say.level(row[LEVEL]),
             "epochs": f"{row[n.TOTAL_EPOCHS]:g}",
             "iterative: change": say.cell(row),
+            "seeds": str(row[COUNT]),
             "less one-shot of equal epochs": fair.get(tuple(row[k] for k in keys), words.MISSING),
             "less one-shot of one step's epochs": free.get(tuple(row[k] for k in keys), words.MISSING),
             "random, iterative: change": random.get((row[n.RETRAIN], row[LEVEL]), words.MISSING),
@@ -244,17 +246,3 @@ def _cells(found: pd.DataFrame, keys: list[str], *, verdict: bool = True) -> dic
 def _control_cells(chains: pd.DataFrame) -> dict[tuple[Any, float], str]:
     found = estimates(chains[is_control(chains)], [n.RETRAIN, LEVEL], CHANGE, n.SEED)
     return {(row[n.RETRAIN], row[LEVEL]): say.cell(row) for row in found.to_dict("records")}
-
-
-def _retraining_table(found: pd.DataFrame) -> Table:
-    shown = [
-        {
-            "method": f"{row[METHOD]}, {row[WHO]}",
-            "retrainings": f"{say.retraining(row['other'])} less {say.retraining(row['first'])}",
-            "levels": say.levels(row[LEVELS]),
-            "difference": say.cell(row),
-            "seeds": row[COUNT],
-        }
-        for row in found.to_dict("records")
-    ]
-    return Table("How to retrain: differences within seeds, averaged over the levels, in points", pd.DataFrame(shown))

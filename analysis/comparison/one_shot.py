@@ -11,12 +11,13 @@ import trainables.names as n
 from analysis import words
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import CHANGE, CHANGE_BEFORE, CONTROL, LEVEL, REPORTED, WHO, is_control
+from analysis.comparison.ranking import behind_in_seeds
 from analysis.comparison.sentences import Answer, Table
-from analysis.comparison.statistics import COUNT, HIGHER, LOWER, MEAN, MIN_SEEDS, VERDICT, estimates, judged
+from analysis.comparison.statistics import COUNT, HIGH, HIGHER, LOW, LOWER, MEAN, MIN_SEEDS, VERDICT, estimates, judged
 from analysis.comparison.sweep import Sweep
 
 LINE = [WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN]
-# A network that loses no more is called "within a point" of dense.
+# A level is called "within a point" of dense where the interval says that it loses no more.
 TOLERANCE = 0.01
 ROUNDING = 1e-9
 DIFFERENCE = "difference"
@@ -72,9 +73,18 @@ def line_words(line: Mapping[Any, Any]) -> str:
     return f"{say.epochs(float(line[n.TOTAL_EPOCHS]))} of {say.retraining(line[n.RETRAIN])}"
 
 
-def within_tolerance(line: pd.DataFrame) -> float | None:
-    """The largest level such that it and every lower one loses at most TOLERANCE in the mean; None if none does."""
-    return _reached(line, line[MEAN] >= -TOLERANCE - ROUNDING)
+def tested(line: pd.DataFrame) -> pd.DataFrame:
+    """The levels that ran on seeds enough to conclude from, lowest first."""
+    return line[line[COUNT] >= MIN_SEEDS].sort_values(LEVEL, kind="stable")
+
+
+def within_tolerance(line: pd.DataFrame, end: str = LOW) -> float | None:
+    """The largest level such that it and every lower one loses at most TOLERANCE; None if none does.
+
+    The lower end of the interval counts; with ``end`` MEAN, the mean alone. Levels of too few seeds are passed over.
+    """
+    line = tested(line)
+    return _reached(line, line[end] >= -TOLERANCE - ROUNDING)
 
 
 def _reached(line: pd.DataFrame, kept: pd.Series) -> float | None:
@@ -88,21 +98,23 @@ def _lines(costs: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
 
 
 def _bend(line: pd.DataFrame) -> dict[str, Any]:
-    tested = line[COUNT].ge(MIN_SEEDS).all()
+    judged_levels = tested(line)
     return {column: line[column].iloc[0] for column in (*LINE, n.TOTAL_EPOCHS)} | {
         "within_one_point": within_tolerance(line),
-        "not_distinguishable": _reached(line, line[VERDICT] != LOWER) if tested else None,
+        "mean_within_one_point": within_tolerance(line, MEAN),
+        "not_distinguishable": _reached(judged_levels, judged_levels[VERDICT] != LOWER),
     }
 
 
 def _cost_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
     how = f"With {line_words(bend)}, one-shot {line[WHO].iloc[0]} pruning"
+    if tested(line).empty:
+        return f"{how}: {say.too_few(line[COUNT].max())}."
+    line = tested(line)
     at, reached = line.set_index(LEVEL), bend["within_one_point"]
     beyond = line[line[LEVEL] > (reached or 0)][LEVEL]
     if reached is None:
-        first = at.loc[beyond.min()]
-        lowest = say.level(beyond.min())
-        return f"{how} loses more than a point already at the lowest level tried, {lowest}: {say.evidence(first)}."
+        return f"{how} {_not_even(at.loc[beyond.min()], say.level(beyond.min()))}."
     kept = f"{how} stays within a point of the dense network up to {say.level(reached)} of the weights"
     kept += f", where the mean change is {say.evidence(at.loc[reached])}"
     if beyond.empty:
@@ -112,10 +124,17 @@ def _cost_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
     return f"{told}." if end == beyond.min() else f"{told}, and at {say.level(end)} {say.points(at.loc[end][MEAN])}."
 
 
+def _not_even(lowest: Mapping[Any, Any], at: str) -> str:
+    loses = lowest[HIGH] < -TOLERANCE
+    said = "loses more than a point already" if loses else "is not shown to stay within a point of the dense network even"
+    return f"{said} at the lowest level tried, {at}: {say.evidence(lowest)}"
+
+
 def _same_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
-    how, count = f"{say.sentence(str(bend[WHO]))} with {say.retraining(bend[n.RETRAIN])}", line[COUNT].min()
+    how, count = f"{say.sentence(str(bend[WHO]))} with {say.retraining(bend[n.RETRAIN])}", line[COUNT].max()
     if count < MIN_SEEDS:
         return f"{how}: whether a level can be told from dense is open; {say.too_few(count)}."
+    line = tested(line)
     same = bend["not_distinguishable"]
     better = line.loc[line[VERDICT] == HIGHER, LEVEL]
     gain = f" {say.sentence(say.levels(better))} of the weights removed is even above dense: retraining trained it further."
@@ -128,8 +147,11 @@ def _same_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
 
 def _before_sentences(costs: pd.DataFrame, bends: list[dict[str, Any]]) -> Iterator[str]:
     for (_, line), bend in zip(_lines(costs), bends, strict=True):
-        at = bend["within_one_point"] or line[LEVEL].min()
-        row = line.set_index(LEVEL).loc[at]
+        judged_levels = tested(line)
+        if judged_levels.empty:
+            continue
+        at = bend["within_one_point"] or judged_levels[LEVEL].min()
+        row = judged_levels.set_index(LEVEL).loc[at]
         if pd.notna(row[CHANGE_BEFORE]):
             yield (
                 f"Before any retraining the cut to {say.level(at)} alone changes accuracy by "
@@ -152,13 +174,16 @@ def _control_sentences(control: pd.DataFrame, bends: list[dict[str, Any]]) -> It
 
 def _headline(costs: pd.DataFrame, bends: list[dict[str, Any]]) -> str:
     reached = [bend for bend in bends if bend["within_one_point"] is not None]
+    own = costs[~is_control(costs)]
+    if tested(own).empty:
+        return f"Pruned in one shot: {say.too_few(own[COUNT].max())}."
     if not reached:
-        return "Pruned in one shot, no level stays within a point of dense."
+        return "Pruned in one shot, no level is shown to stay within a point of dense."
     best = max(reached, key=lambda bend: (bend["within_one_point"], _row_at(costs, bend)[MEAN]))
     at = _row_at(costs, best)
     return (
         f"Pruned in one shot, {say.level(best['within_one_point'])} of the weights can go "
-        f"within a point of dense with {line_words(best)}: the mean change is {say.evidence(at)}."
+        f"within a point of dense, its interval included, with {line_words(best)}: the mean change is {say.evidence(at)}."
     )
 
 
@@ -170,9 +195,15 @@ def _row_at(costs: pd.DataFrame, bend: Mapping[str, Any]) -> dict[Any, Any]:
 def _missing(rows: pd.DataFrame) -> list[str]:
     control = [] if is_control(rows).any() else ["the control, random importance, has no one-shot networks yet"]
     lone = set(rows.loc[~is_control(rows), n.RETRAIN])
-    return control + [
-        f"no one-shot networks with {say.retraining(r)} yet" for r in ("fine_tune", "lr_rewind") if r not in lone
-    ]
+    behind = say.alike(
+        (f"{who} with {say.retraining(retrain)}", behind_in_seeds(line, rows[n.SEED].nunique()))
+        for (who, retrain), line in rows.groupby([WHO, n.RETRAIN], sort=False)
+    )
+    return (
+        control
+        + behind
+        + [f"no one-shot networks with {say.retraining(r)} yet" for r in ("fine_tune", "lr_rewind") if r not in lone]
+    )
 
 
 def _table(costs: pd.DataFrame) -> Table:

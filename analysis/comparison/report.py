@@ -57,14 +57,15 @@ QUESTIONS: Mapping[str, Question] = {
         figures.structured_figure,
         "Left: every importance with every pruner on the seeds that choose, averaged over the levels. Right: what runs on "
         "fresh seeds (or, before any has, the first of selection), with random importance and training from scratch as "
-        "controls.",
+        "controls, as far as they have run.",
     ),
     "families": Question(
         "Weights or channels: which keeps more accuracy at the same compression?",
         families.answer,
         figures.families_figure,
-        "The best recipe of each family at selection, on each axis that was measured; thin lines are the finalists on "
-        "fresh seeds. Horizontal axes count doublings. A family that an axis does not move stands at its left end.",
+        "The best recipe of each family at selection, on each axis that was measured; thin lines, where there are "
+        "any, are the finalists on fresh seeds. Horizontal axes count doublings. A family that an axis does not move "
+        "stands at its left end.",
     ),
 }
 

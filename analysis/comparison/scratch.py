@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 import trainables.names as n
 from analysis.comparison import sentences as say
-from analysis.comparison.columns import CHANGE, DENSE_EPOCHS, LABEL, LEVEL, RECIPE
+from analysis.comparison.columns import CHANGE, CONTROL, DENSE_EPOCHS, LABEL, LEVEL, RECIPE
 from analysis.comparison.ranking import complete
 from analysis.comparison.sentences import Table
 from analysis.comparison.statistics import COUNT, HIGHER, LOWER, MIN_SEEDS, TIE, UNDECIDED, VERDICT, estimates, judged
@@ -33,8 +36,9 @@ def pooled(pairs: pd.DataFrame) -> pd.DataFrame:
     lines = [complete(line) for _, line in pairs.groupby(RECIPE, sort=False)]
     if not lines:
         return pd.DataFrame()
-    found = judged(estimates(pd.concat(lines), [RECIPE, LABEL], DIFFERENCE, n.SEED))
-    return found.assign(levels=pd.Series([sorted(set(line[LEVEL])) for line in lines], index=found.index))
+    found = judged(estimates(pd.concat(lines), [RECIPE, LABEL, n.IMPORTANCE], DIFFERENCE, n.SEED))
+    levels, seeds = ([sorted(set(line[column])) for line in lines] for column in (LEVEL, n.SEED))
+    return found.assign(levels=pd.Series(levels, index=found.index), seeds=pd.Series(seeds, index=found.index))
 
 
 def by_level(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -42,8 +46,8 @@ def by_level(pairs: pd.DataFrame) -> pd.DataFrame:
     return judged(estimates(pairs.sort_values(LEVEL), [RECIPE, LABEL, LEVEL], DIFFERENCE, n.SEED))
 
 
-def sentences(found: pd.DataFrame) -> list[str]:
-    """Whether the trained weights are worth anything beyond the shape that pruning found."""
+def sentences(found: pd.DataFrame, fresh: frozenset[int]) -> list[str]:
+    """Whether the trained weights are worth anything beyond the shape that pruning found; ``fresh`` seeds chose nothing."""
     said = {
         HIGHER: "pruning the trained network keeps more accuracy than training the same shape from scratch",
         LOWER: "training the shape from scratch reaches more accuracy than pruning the trained network",
@@ -52,7 +56,8 @@ def sentences(found: pd.DataFrame) -> list[str]:
     }
     return [
         f"For equal epochs in all, {said[row[VERDICT]]} with {row[LABEL]}: over {say.levels(row['levels'])} of the "
-        f"channels pruned less scratch is {say.evidence(row)}." + (f" {_few(row)}" if row[COUNT] < MIN_SEEDS else "")
+        f"channels pruned less scratch is {say.evidence(row)}{_caveat(row, fresh)}."
+        + (f" {_few(row)}" if row[COUNT] < MIN_SEEDS else "")
         for row in found.to_dict("records")
     ]
 
@@ -65,6 +70,12 @@ def table(found: pd.DataFrame) -> Table:
         for label in dict.fromkeys(found[LABEL])
     ]
     return Table("Pruned from the trained network less the same shape trained from scratch, in points", pd.DataFrame(shown))
+
+
+def _caveat(row: Mapping[Any, Any], fresh: frozenset[int]) -> str:
+    # The control was chosen by nobody, so nothing flatters it.
+    chosen = row[n.IMPORTANCE] != CONTROL and not set(row["seeds"]) <= fresh
+    return ", on the seeds on which it was chosen as the best, which favours it" if chosen else ""
 
 
 def _few(row: dict[object, float]) -> str:

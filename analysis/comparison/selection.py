@@ -11,7 +11,7 @@ import trainables.names as n
 from analysis import words
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import CONTROL, LABEL, LEVEL, RECIPE, VALIDATION_CHANGE, is_control
-from analysis.comparison.ranking import balanced, equal_budget, ranked
+from analysis.comparison.ranking import balanced, equal_budget, lost, ranked
 from analysis.comparison.sentences import Table
 from analysis.comparison.statistics import (
     COUNT,
@@ -24,6 +24,7 @@ from analysis.comparison.statistics import (
     estimate,
     estimates,
     judged,
+    step_in,
 )
 from analysis.comparison.sweep import Sweep, structured
 
@@ -42,11 +43,14 @@ class Selection:
     """the recipes, best first, without the control"""
     other_budget: list[str]
     incomplete: list[str]
+    lost: str
+    """levels and seeds that not every recipe here has"""
 
 
 def select(sweep: Sweep) -> Selection | None:
     """The selection stage, or None where there is nothing to select from."""
     rows, other_budget = equal_budget(sweep.selection(structured(sweep.rows)))
+    everything = rows[~is_control(rows)]
     rows, incomplete = balanced(rows)
     order = ranked(rows)
     if not order:
@@ -54,7 +58,7 @@ def select(sweep: Sweep) -> Selection | None:
     keys = [RECIPE, LABEL, n.IMPORTANCE, n.PRUNER]
     scores = estimates(rows, keys, VALIDATION_CHANGE, n.SEED).sort_values(MEAN, ascending=False, kind="stable")
     by_level = estimates(rows, [*keys, LEVEL], VALIDATION_CHANGE, n.SEED)
-    return Selection(rows, scores.reset_index(drop=True), by_level, order, other_budget, incomplete)
+    return Selection(rows, scores.reset_index(drop=True), by_level, order, other_budget, incomplete, lost(everything, rows))
 
 
 def marginal(selection: Selection, factor: str, other: str) -> pd.DataFrame:
@@ -69,22 +73,28 @@ def marginal(selection: Selection, factor: str, other: str) -> pd.DataFrame:
     if means.shape[1] < 2:
         return pd.DataFrame()
     best, *rest = means.mean().sort_values(ascending=False, kind="stable").index
-    found = [{ONE: best, OTHER: value} | estimate(means[best] - means[value])._asdict() for value in rest]
+    found = [{ONE: best, OTHER: value} | estimate(means[best] - means[value], step_in(rows))._asdict() for value in rest]
     return judged(pd.DataFrame(found, columns=[ONE, OTHER, *Estimate._fields]))
 
 
 def selection_sentence(selection: Selection) -> str:
     """What selection puts first, and by how little."""
     first = selection.scores[selection.scores[RECIPE] == selection.order[0]].iloc[0].to_dict()
+    count = len(selection.order)
+    place = f"first of {count} recipes" if count > 1 else "the only recipe that is complete"
     told = (
-        f"On the seeds that choose ({say.seeds(selection.rows[n.SEED])}) {first[LABEL]} is first of {len(selection.order)} "
-        f"recipes: its mean change of validation accuracy over {say.levels(selection.rows[LEVEL])} of the channels is "
-        f"{say.evidence(first)}"
+        f"On the {_choosing(selection)} {first[LABEL]} is {place}: its mean change of validation accuracy over "
+        f"{say.levels(selection.rows[LEVEL])} of the channels is {say.evidence(first)}"
     )
     if len(selection.order) < 2:
         return f"{told}."
     second = selection.scores[selection.scores[RECIPE] == selection.order[1]].iloc[0].to_dict()
     return f"{told}; {second[LABEL]} follows {say.size(first[MEAN] - second[MEAN])} behind."
+
+
+def _choosing(selection: Selection) -> str:
+    seeds = sorted(set(selection.rows[n.SEED]))
+    return f"{'seed that chooses' if len(seeds) == 1 else 'seeds that choose'} ({say.seeds(seeds)})"
 
 
 def marginal_sentence(found: pd.DataFrame, what: str, others: str) -> str:

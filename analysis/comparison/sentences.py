@@ -96,6 +96,21 @@ def levels(shares: Iterable[float]) -> str:
     return f"{joined(found)}%"
 
 
+def over(shares: Iterable[float]) -> str:
+    """What a mean is of: "averaged over 50 and 80%", or "at 50%"."""
+    found = set(shares)
+    return f"{'averaged over' if len(found) > 1 else 'at'} {levels(found)}"
+
+
+def alike(found: Iterable[tuple[str, str]]) -> list[str]:
+    """(name, what is said of it) with the names together of which the same is said: "a and b: on 1 of 3 seeds"."""
+    names: dict[str, list[str]] = {}
+    for name, said in found:
+        if said:
+            names.setdefault(said, []).append(name)
+    return [f"{joined(some)}: {said}" for said, some in names.items()]
+
+
 def joined(parts: Iterable[str], last: str = "and") -> str:
     """Parts of a sentence: "a, b and c"."""
     *most, end = list(parts) or [""]
@@ -114,9 +129,20 @@ def seeds(numbers: Iterable[Any]) -> str:
     return joined(str(int(number)) for number in sorted(set(numbers)))
 
 
-def too_few(count: float) -> str:
+def seed_numbers(numbers: Iterable[Any]) -> str:
+    """The same with the noun: "seed 0", "seeds 0 and 1"."""
+    found = set(numbers)
+    return f"{'seed' if len(found) == 1 else 'seeds'} {seeds(found)}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: "1 recipe", "3 recipes"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def too_few(number: float) -> str:
     """Why nothing is concluded."""
-    return f"nothing is concluded from n = {count:.0f} {'seed' if count == 1 else 'seeds'} ({MIN_SEEDS} are needed)"
+    return f"nothing is concluded from n = {number:.0f} {'seed' if number == 1 else 'seeds'} ({MIN_SEEDS} are needed)"
 
 
 def is_tie(row: Mapping[Any, Any]) -> bool:
@@ -129,9 +155,9 @@ def retraining(name: Any) -> str:
     return words.RETRAINING.get(name, str(name).replace("_", " "))
 
 
-def epochs(count: float) -> str:
+def epochs(number: float) -> str:
     """A number of epochs."""
-    return f"{count:g} {'epoch' if count == 1 else 'epochs'}"
+    return f"{number:g} {'epoch' if number == 1 else 'epochs'}"
 
 
 def sentence(text: str) -> str:

@@ -18,12 +18,15 @@ Floats = npt.NDArray[np.float64]
 
 # Columns that are made here.
 MEAN, LOW, HIGH, COUNT, P, ADJUSTED, VERDICT = "mean", "low", "high", "n", "p", "adjusted_p", "verdict"
+STEP_SIZE = "step_size"
 # Verdicts on a mean difference.
 HIGHER, LOWER, TIE, UNDECIDED = "higher", "lower", "tie", "undecided"
 
 CONFIDENCE = 0.95
 # With fewer seeds nothing is concluded.
 MIN_SEEDS = 3
+# What floating point leaves of a difference that is none, and the closest that two counts of images can be.
+EXACT, CLOSEST = 1e-12, 1e-7
 
 
 class Estimate(NamedTuple):
@@ -36,18 +39,23 @@ class Estimate(NamedTuple):
     p: float
 
 
-def estimate(values: Sequence[float] | Floats | pd.Series) -> Estimate:
-    """The mean of these values; interval and p are NaN for fewer than two of them.
+def estimate(values: Sequence[float] | Floats | pd.Series, step: float = 0.0) -> Estimate:
+    """The mean of these differences of two accuracies of this ``step``; interval and p are NaN where they are unknown.
 
-    Values that are all alike leave no doubt: an interval of no width.
+    They are unknown for fewer than two values, and for values that are all alike, unless they are 0 or the step is given.
     """
     numbers = np.asarray(values, dtype=np.float64)
     count, mean = len(numbers), float(numbers.mean()) if len(numbers) else np.nan
     if count < 2:
         return Estimate(mean, np.nan, np.nan, count, np.nan)
-    error = float(numbers.std(ddof=1)) / np.sqrt(count)
-    if error < 1e-12 * max(1.0, abs(mean)):
-        return Estimate(mean, mean, mean, count, 1.0 if abs(mean) < 1e-12 else 0.0)
+    # An accuracy is a count of images, known to within one step: a uniform error, of variance step² / 12, and a difference
+    # has two of them. Differences that happen to be alike on a few seeds are no more certain than that.
+    least = step / np.sqrt(6)
+    error = max(float(numbers.std(ddof=1)), least) / np.sqrt(count)
+    if error < EXACT:
+        known = abs(mean) < EXACT
+        edge = mean if known else np.nan
+        return Estimate(mean, edge, edge, count, 1.0 if known else np.nan)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
     return Estimate(mean, mean - half, mean + half, count, float(2 * stats.t.sf(abs(mean) / error, count - 1)))
 
@@ -58,20 +66,39 @@ def band(values: Sequence[float] | Floats | pd.Series) -> tuple[float, float]:
     if len(numbers) < MIN_SEEDS:
         return float(numbers.min()), float(numbers.max())
     found = estimate(numbers)
-    return found.low, found.high
+    return (found.low, found.high) if np.isfinite(found.low) else (found.mean, found.mean)
+
+
+def step_of(*accuracies: pd.Series) -> float:
+    """The step of these accuracies, each a share of the same images: the smallest gap between two of them, 0 if none.
+
+    It is one image or, where only few networks were measured, several, which errs on the side of doubt.
+    """
+    known = np.unique(pd.concat(accuracies).dropna().to_numpy(dtype=np.float64))
+    gaps = np.diff(known)
+    gaps = gaps[gaps > CLOSEST]
+    return float(gaps.min()) if len(gaps) else 0.0
 
 
 def estimates(frame: pd.DataFrame, by: Sequence[str], value: str, seed: str) -> pd.DataFrame:
-    """One estimate for each group, in the order of the rows; a seed with several rows counts once, with their mean."""
-    by = list(by)
+    """One estimate for each group, in the order of the rows; a seed with several rows counts once, with their mean.
+
+    The step of the accuracies is in the column STEP_SIZE, where the frame has one.
+    """
+    by, step = list(by), step_in(frame)
     if frame.empty:
         return pd.DataFrame(columns=[*by, *Estimate._fields])
     within = frame.groupby([*by, seed], sort=False, dropna=False)[value].mean().reset_index()
     rows = [
-        dict(zip(by, key, strict=True)) | estimate(group[value])._asdict()
+        dict(zip(by, key, strict=True)) | estimate(group[value], step)._asdict()
         for key, group in within.groupby(by, sort=False, dropna=False)
     ]
     return pd.DataFrame(rows)
+
+
+def step_in(frame: pd.DataFrame) -> float:
+    """The step of the accuracies of these rows; 0 where it is not known."""
+    return float(frame[STEP_SIZE].max()) if STEP_SIZE in frame and len(frame) else 0.0
 
 
 def holm(p: Sequence[float] | Floats | pd.Series) -> Floats:

@@ -14,42 +14,44 @@ from analysis.comparison import selection as stage
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import BASE, CHANGE, LABEL, RECIPE, VALIDATION_CHANGE, is_control
 from analysis.comparison.confirmation import Confirmation
+from analysis.comparison.finalists import condition, unfinished
+from analysis.comparison.ranking import complete, lost
 from analysis.comparison.selection import Selection
 from analysis.comparison.sentences import Answer
-from analysis.comparison.statistics import MEAN, MIN_SEEDS
+from analysis.comparison.statistics import MEAN
 from analysis.comparison.sweep import Sweep
 
 
 def answer(sweep: Sweep) -> Answer:
     """Selection on the seeds of the sweep; the conclusion on fresh seeds alone."""
-    selection, confirmation = stage.select(sweep), fresh.confirm(sweep)
+    selection = stage.select(sweep)
+    confirmation = fresh.confirm(sweep, selection)
     pairs = scratch.against_scratch(sweep, _against_scratch(sweep, selection))
     against, levels = scratch.pooled(pairs), scratch.by_level(pairs)
-    missing = list(_missing(sweep, selection, confirmation, pairs))
+    missing = list(_missing(sweep, selection, pairs))
     if selection is None and confirmation is None:
         return Answer("", "", missing=missing)
     tables = [*(fresh.tables(confirmation) if confirmation else []), *(stage.tables(selection) if selection else [])]
     return Answer(
         headline=_headline(selection, confirmation),
-        paragraph=" ".join(_paragraph(selection, confirmation)),
-        details=[*_details(selection, confirmation), *scratch.sentences(against)],
+        paragraph=" ".join(_paragraph(sweep, selection, confirmation)),
+        details=[*_details(selection, confirmation), *scratch.sentences(against, sweep.fresh)],
         missing=missing,
         tables=[*tables[:2], *([scratch.table(levels)] if len(levels) else []), *tables[2:]],
         findings=_findings(selection, confirmation) | {"scratch": against, "scratch_by_level": levels},
     )
 
 
-def _paragraph(selection: Selection | None, confirmation: Confirmation | None) -> Iterator[str]:
+def _paragraph(sweep: Sweep, selection: Selection | None, confirmation: Confirmation | None) -> Iterator[str]:
     if confirmation and confirmation.concludes:
         yield fresh.winner_sentence(confirmation)
         yield fresh.factor_sentence(confirmation, n.IMPORTANCE, "importance")
         yield fresh.factor_sentence(confirmation, n.PRUNER, "pruner")
         yield from fresh.ratio_sentences(confirmation)
         return
-    count = len(confirmation.seeds) if confirmation else 0
-    yield f"Nothing is concluded yet: {count} of the fresh seeds have run, and {MIN_SEEDS} are needed."
+    yield f"Nothing is concluded yet: {condition(sweep) if sweep.fresh else 'the study names no fresh seeds'}."
     if selection:
-        yield f"Provisionally: {stage.selection_sentence(selection)}"
+        yield f"What selection says, which flatters its first: {_lower(stage.selection_sentence(selection))}"
 
 
 def _details(selection: Selection | None, confirmation: Confirmation | None) -> Iterator[str]:
@@ -62,12 +64,15 @@ def _details(selection: Selection | None, confirmation: Confirmation | None) -> 
     for factor, what, other in ((n.IMPORTANCE, "importance", n.PRUNER), (n.PRUNER, "pruner", n.IMPORTANCE)):
         if told := stage.marginal_sentence(stage.marginal(selection, factor, other), what, f"{other}s"):
             yield told
-    provisional = fresh.compare(_leaders(selection))
+    provisional = fresh.compare(_leaders(selection), "recipe")
     if provisional and provisional.concludes and not (confirmation and confirmation.concludes):
-        for told in fresh.ratio_sentences(provisional):
-            yield f"Provisionally, on the seeds that choose. {told}"
-        if told := fresh.control_sentence(provisional):
-            yield f"Provisionally, on the seeds that choose. {told}"
+        for told in (*fresh.ratio_sentences(provisional), fresh.control_sentence(provisional)):
+            if told:
+                yield f"Selection alone, its first two recipes. {told}"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _leaders(selection: Selection) -> pd.DataFrame:
@@ -84,7 +89,10 @@ def _against_scratch(sweep: Sweep, selection: Selection | None) -> list[str]:
 
 
 def _headline(selection: Selection | None, confirmation: Confirmation | None) -> str:
-    if confirmation and confirmation.concludes and len(confirmation.finalists) > 1:
+    if confirmation and confirmation.concludes:
+        if len(confirmation.finalists) == 1:
+            alone = confirmation.finalists.iloc[0].to_dict()
+            return f"The one structured recipe on fresh seeds, {alone[LABEL]}, changes accuracy by {say.evidence(alone)}."
         tied = confirmation.tied()
         if len(tied) == 1:
             gap = confirmation.pairs.iloc[0].to_dict()
@@ -92,7 +100,12 @@ def _headline(selection: Selection | None, confirmation: Confirmation | None) ->
         return f"Of the structured recipes {say.joined(tied[LABEL])} are a tie on the fresh seeds."
     if selection:
         first = selection.scores[selection.scores[RECIPE] == selection.order[0]].iloc[0]
-        return f"Of the structured recipes {first[LABEL]} is first at selection; fresh seeds have not confirmed it yet."
+        if len(selection.order) == 1:
+            return f"Of the structured recipes only {first[LABEL]} is complete, so none is compared yet."
+        return (
+            f"Of {len(selection.order)} structured recipes {first[LABEL]} is first at selection; fresh seeds have not "
+            "confirmed it yet."
+        )
     return ""
 
 
@@ -100,33 +113,29 @@ def _by(gap: Mapping[Any, Any]) -> str:
     return f"by {say.points(gap[MEAN])} over the next ({say.support(gap)})"
 
 
-def _missing(
-    sweep: Sweep, selection: Selection | None, confirmation: Confirmation | None, pairs: pd.DataFrame
-) -> Iterator[str]:
+def _missing(sweep: Sweep, selection: Selection | None, pairs: pd.DataFrame) -> Iterator[str]:
     if selection is None:
         yield "no structured networks on the seeds that choose yet"
     else:
         if selection.incomplete:
             yield f"not on all seeds and levels yet, so left out of the selection: {say.some(selection.incomplete)}"
+        if selection.lost:
+            yield f"not compared at selection, because not every recipe in it has them: {selection.lost}"
         if selection.other_budget:
             yield f"with other budgets at their levels, so left out of the selection: {say.some(selection.other_budget)}"
-        if not is_control(selection.rows).any():
-            yield "the control, random importance, has no complete structured schedule yet"
-    if confirmation is None:
-        yield "no finalists on fresh seeds yet"
-    else:
-        waiting = sorted(sweep.fresh - set(confirmation.seeds))
-        if waiting:
-            seeds = "seeds" if len(waiting) > 1 else "seed"
-            yield f"not complete for all finalists yet: fresh {seeds} {say.seeds(waiting)}"
-        if confirmation.incomplete:
-            yield f"incomplete on fresh seeds, so left out: {say.some(confirmation.incomplete)}"
-        if not is_control(confirmation.rows).any():
-            yield "the control, random importance, has not run on the fresh seeds"
+        # A control that has begun is named among the incomplete ones.
+        if not is_control(sweep.selection(sweep.structured)).any():
+            yield "the control, random importance, has no structured schedule yet"
+        if selection.rows[~is_control(selection.rows)][n.PRUNER].nunique() == 1:
+            yield f"pruners are not compared: only {selection.rows[n.PRUNER].iloc[0]} is complete"
+    yield from unfinished(sweep, selection)
     if sweep.scratch.empty:
         yield "the control, the pruned shapes trained from scratch, has not run yet"
     elif pairs.empty:
         yield "no network trained from scratch has the shape, the seed and the epochs of a pruned one"
+    for _, line in pairs.groupby(LABEL, sort=False):
+        if gaps := lost(line, complete(line)):
+            yield f"left out of the average against training from scratch: {gaps}"
 
 
 def _findings(selection: Selection | None, confirmation: Confirmation | None) -> dict[str, Any]:

@@ -13,29 +13,39 @@ import trainables.names as n
 from analysis import words
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import REPORTED, TEST
-from analysis.comparison.families import reach_sentence, sides
+from analysis.comparison.families import sides
+from analysis.comparison.finalists import unfinished
+from analysis.comparison.reach import reach_sentence
+from analysis.comparison.selection import select
 from analysis.comparison.sentences import Answer
 from analysis.comparison.statistics import CONFIDENCE, MIN_SEEDS
 from analysis.comparison.sweep import Sweep
 
 RULES = (
     "The data were split once. Whatever is chosen (retraining, recipes, finalists) is chosen on validation data; the test "
-    "split is opened once, by a command of its own, for schedules that the study file names in advance.",
+    "split is opened by one command alone, for schedules that the study file names in advance, once for each network.",
     "Every seed has its own dense network. Differences are taken within a seed, and n is always a number of seeds. A "
     "comparison has the same starting weights, the same retraining and the same number of epochs on both sides.",
     f"Intervals are {words.percent(CONFIDENCE, 0)} Student t intervals of the mean over seeds. From fewer than {MIN_SEEDS} "
     "seeds nothing is concluded, and with three the interval is wide: 4.3 standard errors to each side; with five, 2.8. "
     "They describe seeds, not other data sets or networks.",
-    "Where several differences answer one question, Holm's method corrects them together (Holm 1979). A difference whose "
-    f"adjusted p is {1 - CONFIDENCE:.2g} or more is called a tie: not shown to differ, which is not the same as shown "
-    "to be equal. Printed intervals are of each difference alone.",
+    "Holm's method (Holm 1979) corrects differences of one kind together, and different kinds apart. The kinds are: "
+    "one-shot levels against dense; one-shot importances against random; iterative against one-shot at each level, and "
+    "averaged over levels; retrainings; importances, and pruners, at selection; finalists and their control, finalists at "
+    "each level, and how their differences change with the ratio; pruning against training from scratch at each level, and "
+    "averaged; the families over their axes, and at the reductions of the table. So the chance of a false finding is held "
+    f"to {words.percent(1 - CONFIDENCE, 0)} within a kind, not over the whole report.",
+    f"A difference whose adjusted p is {1 - CONFIDENCE:.2g} or more is called a tie: not shown to differ, which is not the "
+    "same as shown to be equal. Printed intervals are of each difference alone. An accuracy is a count of images, so no "
+    "standard error is taken for smaller than that of rounding to one image.",
+    f"A network stays within a point of dense where the lower end of its interval does, on at least {MIN_SEEDS} seeds.",
     "Sparsity is the achieved share of the prunable weights; bytes are those of files really written; time is measured, "
     "never inferred.",
     "Retraining ends with its last epoch's weights; no epoch is picked.",
 )
 BANDS = (
     f"Bands: {words.percent(CONFIDENCE, 0)} t interval over seeds, smallest to largest value of fewer than {MIN_SEEDS}. "
-    "Grey crosses: random importance, the control."
+    "Grey crosses, where there are any: random importance, the control."
 )
 
 
@@ -54,10 +64,16 @@ def summary(sweep: Sweep, one_shot: Answer, iterative: Answer, structured: Answe
 def split_note(sweep: Sweep) -> str:
     """On which data the numbers are, and why."""
     if sweep.split == TEST:
+        # A sweep can be confirmed before its finalists have run, and again after them.
+        when = (
+            "It was opened before the recipes that are to run on fresh seeds were complete there; whatever is chosen is "
+            "chosen on validation data alone."
+            if sweep.fresh and unfinished(sweep, select(sweep))
+            else "It was opened once, after everything had been chosen on validation data."
+        )
         return (
-            "Accuracies are on the test split, which was opened once, after everything had been chosen on validation data "
-            f"(all {sweep.compared} networks that are compared). Tables and sentences of the selection stage, and "
-            "accuracies before retraining, are on validation data."
+            f"Accuracies are on the test split (of all {sweep.compared} networks that are compared). {when} Tables and "
+            "sentences of the selection stage, and accuracies before retraining, are on validation data."
         )
     known = f"{sweep.confirmed} of the {sweep.compared}" if sweep.confirmed else "none of the"
     return (

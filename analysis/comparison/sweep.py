@@ -29,6 +29,7 @@ from analysis.comparison.columns import (
     is_control,
 )
 from analysis.comparison.ranking import equal_budget, ranked
+from analysis.comparison.statistics import STEP_SIZE, step_of
 from analysis.confirmed import load_confirmed
 from analysis.load import Study
 from analysis.words import RETRAINING
@@ -64,6 +65,13 @@ class Sweep:
     confirmed: int
     """how many of the ``compared`` networks have a test accuracy"""
     compared: int
+
+    @property
+    def top(self) -> int | None:
+        """How many recipes the study runs again on the fresh seeds; None where its settings do not say."""
+        section = self.study.settings.get("finalists")
+        top = section.get("top") if isinstance(section, dict) else None
+        return top if isinstance(top, int) and not isinstance(top, bool) and top > 0 else None
 
     @property
     def one_shot(self) -> pd.DataFrame:
@@ -112,6 +120,9 @@ def load_sweep(study: Study) -> Sweep:
     dense = study.dense.assign(**{REPORTED: _reported(study.dense, confirmed, split)})
     rows = rows.assign(**{REPORTED: _reported(rows, confirmed, split)})
     rows[CHANGE] = rows[REPORTED] - rows[n.SEED].map(dense.set_index(n.SEED)[REPORTED])
+    # Where both splits are spoken of, the coarser step: that errs on the side of doubt.
+    accuracies = [(frame[n.ACCURACY], frame[REPORTED]) for frame in (dense, rows)]
+    rows[STEP_SIZE] = max(step_of(*of_split) for of_split in zip(*accuracies, strict=True))
     return Sweep(study, rows, dense, fresh, split, covered, len(compared))
 
 

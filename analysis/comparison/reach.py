@@ -1,0 +1,50 @@
+"""How far one recipe goes within a point of dense: the compression that it has there, on every axis."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+import trainables.names as n
+from analysis.comparison import curves
+from analysis.comparison import sentences as say
+from analysis.comparison.columns import CHANGE, LEVEL, REPORTED
+from analysis.comparison.curves import AXES
+from analysis.comparison.one_shot import TOLERANCE, tested, within_tolerance
+from analysis.comparison.statistics import COUNT, HIGH, estimates
+
+REACH = {
+    n.SPARSITY: "{} of the weights removed",
+    n.COMPRESSION: "{} compression",
+    n.MACS: "{} fewer MACs",
+    n.LATENCY: "{} the speed at batch 1",
+    n.LATENCY_LARGE: "{} the speed at a large batch",
+}
+
+
+def reach_sentence(rows: pd.DataFrame, family: str, dense: pd.DataFrame) -> str:
+    """How far one recipe goes within a point of dense, its interval included, on every axis."""
+    found = estimates(rows.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
+    if tested(found).empty:
+        return f"How far {family} pruning goes within a point of dense is open: {say.too_few(found[COUNT].max())}."
+    level = within_tolerance(found)
+    if level is None:
+        lowest = tested(found).iloc[0].to_dict()
+        said = "loses more than a point" if lowest[HIGH] < -TOLERANCE else "is not shown to stay within a point of dense"
+        at = f"at {say.level(lowest[LEVEL])}, the lowest level tried: {say.evidence(lowest)}"
+        return f"{say.sentence(family)} pruning {said} even {at}."
+    best = rows[rows[LEVEL] == level]
+    change = found[found[LEVEL] == level].iloc[0].to_dict()
+    return (
+        f"Within a point of dense, {family} pruning reaches {_gained(best, dense)}, at "
+        f"{100 * best[REPORTED].mean():.2f}% accuracy; the mean change is {say.evidence(change)}."
+    )
+
+
+def _gained(best: pd.DataFrame, dense: pd.DataFrame) -> str:
+    told = []
+    for name, axis in AXES.items():
+        factor = 2 ** curves.gains(best, dense, axis).mean()
+        if pd.notna(factor) and np.log2(factor) > curves.LEAST_MOVE:
+            told.append(REACH[name].format(axis.tell(factor)))
+    return say.joined(told)
