@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -93,19 +93,17 @@ def cores(workers: int, nodes: int) -> Iterator[None]:
     """A Ray of so many cores on this machine, spread over so many nodes."""
     logging = {"log_to_driver": False, "logging_level": "ERROR"}
     each = {"num_cpus": workers // nodes, "object_store_memory": MEMORY, "include_dashboard": False}
-    with environment(ENVIRONMENT):
-        if nodes == 1:
-            ray.init(address="local", **each, **logging)
-            yield
-            ray.shutdown()
-            return
-        cluster = Cluster(initialize_head=True, head_node_args=each)
-        for _ in range(nodes - 1):
-            cluster.add_node(num_cpus=each["num_cpus"], object_store_memory=MEMORY)
-        ray.init(address=cluster.address, **logging)
+    with environment(ENVIRONMENT), ExitStack() as stack:
+        where = {"address": "local", **each}
+        if nodes > 1:
+            cluster = Cluster(initialize_head=True, head_node_args=each)
+            stack.callback(cluster.shutdown)
+            for _ in range(nodes - 1):
+                cluster.add_node(num_cpus=each["num_cpus"], object_store_memory=MEMORY)
+            where = {"address": cluster.address}
+        stack.callback(ray.shutdown)
+        ray.init(**where, **logging)
         yield
-        ray.shutdown()
-        cluster.shutdown()
 
 
 def main(file: str, trainable: str, workers: int, nodes: int) -> None:

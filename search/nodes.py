@@ -6,7 +6,7 @@ import importlib.metadata
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,15 @@ def alive() -> list[Node]:
     return [
         Node(node["NodeID"], node["NodeManagerAddress"], have.get("CPU", 0.0), have.get("GPU", 0.0)) for node, have in found
     ]
+
+
+def dense_cores(nodes: Sequence[Node], resources: ResourceSettings, threads: int) -> float:
+    """Cores for training a dense network on so many threads: what there is on a node where a trial fits too.
+
+    Nobody looked whether the others can be relied on. If none is left, one that joins is waited for, as trials do.
+    """
+    largest = max((node.cpu for node in nodes if node.room(resources)), default=0.0)
+    return max(resources.cpu, min(largest, threads))
 
 
 class AsManyAsFit(ConcurrencyLimiter):
@@ -132,6 +141,12 @@ def unfit(terms: Terms) -> str | None:
             "name a precision, or take the node out"
         )
     return difference(machine, terms.here) or _unshared(terms)
+
+
+def check_fit(terms: Terms | None) -> None:
+    """InputError if nothing may be computed on the node that this process runs on, which may have joined late."""
+    if terms is not None and (reason := unfit(terms)):
+        raise InputError(f"--address: node {ray.util.get_node_ip_address()} {reason}")
 
 
 def _unshared(terms: Terms) -> str | None:

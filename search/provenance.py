@@ -34,7 +34,7 @@ def provenance(session: Session, ledger: Ledger, before: Mapping[str, Any], seco
         "hours": round(float(before.get("hours", 0.0)) + seconds / 3600, 4),
         "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
         "hardware": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
-        "nodes": {**before.get("nodes", {}), **session.nodes},
+        "nodes": {**_whole(before.get("nodes")), **session.nodes},
         "training": {"precision": problem.precision, "threads": problem.threads, "device": problem.device},
         "data": {
             "fingerprint": data.fingerprint,
@@ -46,6 +46,11 @@ def provenance(session: Session, ledger: Ledger, before: Mapping[str, Any], seco
         "code": {"sha256": code_hash(), "numerics_version": NUMERICS_VERSION},
         "left_out": session.refused,
     }
+
+
+def _whole(nodes: Any) -> dict[str, Any]:
+    """The hardware that earlier runs saw; nothing if it is damaged."""
+    return nodes if isinstance(nodes, dict) else {}
 
 
 def _dense(session: Session, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from search.interrupts import second_interrupt_ends_at_once
 from search.ledger import Ledger, drop_torn_line
 from search.live_trials import LiveFifo
 from search.node_checks import agreed
-from search.nodes import AsManyAsFit, alive
+from search.nodes import AsManyAsFit, Terms, alive, check_fit, dense_cores
 from search.progress import Progress
 from search.ray_cluster import connected, local
 from search.rebuild import forget_untold, lost_trials
@@ -193,15 +193,13 @@ def _train_dense(session: Session, console: Console) -> None:
     """Train the dense network of each seed, several at a time."""
     tree, resources = session.tree, session.study.resources
     shared = ray.put(tree.problem)
-    largest = max(node.cpu for node in alive() if node.room(resources))
-    # Where a trial doesn't fit, nobody looked whether the node can be relied on.
-    cores = max(resources.cpu, min(largest, tree.problem.dense.threads))
+    cores = dense_cores(alive(), resources, tree.problem.dense.threads)
     task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
     with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
         try:
-            ray.get([task.remote(shared, tree.store.place, seed) for seed in _missing_roots(session)])
+            ray.get([task.remote(shared, tree.store.place, seed, session.terms) for seed in _missing_roots(session)])
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, OSError | UnreachableError):
+            if isinstance(error.cause, OSError | InputError):
                 raise error.cause from None
             raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
         except ray.exceptions.RayError as error:  # Ray has started the task several times more
@@ -220,7 +218,8 @@ def _record_dense(session: Session, ledger: Ledger, console: Console) -> None:
         )
 
 
-def _dense_task(problem: Problem, place: Place, seed: int) -> None:
+def _dense_task(problem: Problem, place: Place, seed: int, terms: Terms | None) -> None:
+    check_fit(terms)
     Tree(problem, Store(place)).record(problem.root(seed))
 
 

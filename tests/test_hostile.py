@@ -25,6 +25,7 @@ from analysis.__main__ import main as analysis_main
 from search.__main__ import front_table, main
 from search.finish import _before
 from search.ledger import Ledger
+from search.provenance import provenance
 from search.runner import _storage, begin
 from search.session import prepare
 from search.study import load_study, read_yaml
@@ -151,6 +152,14 @@ def test_a_damaged_provenance_is_written_anew_at_the_end_of_a_run(text: str, tmp
     whole = {"first_run": "2026-01-01", "runs": 2, "hours": 0.5}
     (tmp_path / n.PROVENANCE_FILE).write_bytes(to_json(whole))
     assert _before(tmp_path / n.PROVENANCE_FILE) == whole
+
+
+@pytest.mark.parametrize("nodes", [[1], "node", None, {"a host": {"processor": "one"}}])
+def test_of_nodes_that_earlier_runs_saw_what_is_damaged_is_left_out(nodes: Any, made: tuple[Path, Problem]) -> None:
+    study = load_study(made[0] / n.STUDY_FILE)
+    ledger = Ledger(made[0], study.objectives, study.reference.accuracy_drop)
+    told = provenance(prepare(study), ledger, {"nodes": nodes}, 1.0)
+    assert told["nodes"] == (nodes if isinstance(nodes, dict) else {})
 
 
 LINKS = (*STUDY_FILES, "driver.lock", n.OPTUNA_FILE, n.CONFIRMED_FILE, n.REPORT_FOLDER, n.LATENCY_FOLDER, "steps/x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from trainables import latency
 from trainables import names as n
 from trainables.latency import LatencyTable, measure
+from trainables.names import InputError
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
 from trainables.walk import Point, Tree, walk
 
@@ -46,6 +48,26 @@ def forbid_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(latency, "measure", fail)
+
+
+@pytest.mark.parametrize("kind", ["another user's", "writable", "link", "file"])
+def test_a_lock_s_folder_that_others_can_write_is_refused_in_one_line(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody")
+    for _ in range(2):
+        LatencyTable(tmp_path / "study", 1)
+    [own] = tmp_path.glob("pruning-front-*")
+    if kind == "another user's":
+        monkeypatch.setattr(latency.os, "getuid", lambda: own.stat().st_uid + 1)
+    elif kind == "writable":
+        own.chmod(0o777)
+    else:
+        shutil.rmtree(own)
+        (own.symlink_to(tmp_path) if kind == "link" else own.touch())
+    with pytest.raises(InputError, match=f"^latency: {own} can be written by others; remove it") as told:
+        LatencyTable(tmp_path / "study", 1)
+    assert "\n" not in str(told.value)
 
 
 def test_times_are_positive_and_finite_and_a_large_batch_takes_longer(tree: Tree) -> None:

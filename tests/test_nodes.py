@@ -21,8 +21,9 @@ from search import nodes, ray_cluster
 from search.interrupts import GO_ON, STOPPED
 from search.ledger import Ledger
 from search.node_checks import Cluster
-from search.nodes import AsManyAsFit, Machine, Node, Terms, difference, this_machine, unfit
+from search.nodes import AsManyAsFit, Machine, Node, Terms, dense_cores, difference, this_machine, unfit
 from search.progress import Progress
+from search.runner import _dense_task
 from search.searcher import FrontSearch
 from search.session import prepare
 from search.study import ResourceSettings, SearchSettings, load_study
@@ -89,6 +90,16 @@ def test_as_many_trials_at_once_as_fit_now(monkeypatch: pytest.MonkeyPatch) -> N
     assert not asked()
 
 
+@pytest.mark.parametrize(
+    ("cores", "takes", "threads", "given"),
+    [([2, 8], 1, 4, 4), ([2, 3], 1, 4, 3), ([2, 8], 4, 1, 4), ([0.5], 1, 4, 1), ([], 2, 4, 2)],
+)
+def test_a_dense_network_gets_cores_of_a_node_that_a_trial_fits_on_or_waits_for_one(
+    cores: list[float], takes: float, threads: int, given: float
+) -> None:
+    assert dense_cores([Node("", "", cpu, 0) for cpu in cores], ResourceSettings(cpu=takes), threads) == given
+
+
 ROOT = Path(__file__).parent.parent
 HERE = this_machine("cpu")
 
@@ -117,7 +128,7 @@ def test_a_driver_without_a_gpu_prepares_a_study_for_nodes_with_gpus(
     study = load_study(write(tmp_path, raw_study(tmp_path, resources={"cpu": 4, "gpu": 0.5}, precision="auto")))
     problem = prepare(study, fastest="bf16").tree.problem
     assert (problem.device, problem.precision, problem.threads) == ("cuda", "bf16", 4)
-    with pytest.raises(InputError, match="this machine has 0"):
+    with pytest.raises(InputError, match="this machine has"):
         prepare(study)
 
 
@@ -188,6 +199,16 @@ def test_a_late_node_that_is_unfit_computes_nothing_and_stops_the_study(tmp_path
     progress = progress_of(Ledger(tmp_path, ("accuracy", "compression"), 0.1), {})
     with pytest.raises(InputError, match="another version of this program"):
         progress.on_trial_result(0, [], None, result)
+
+
+def test_no_dense_network_is_trained_on_a_late_node_that_is_unfit(tmp_path: Path, terms: Terms) -> None:
+    other = replace(terms, here=replace(HERE, code="0"))
+    with pytest.raises(InputError, match=r"^--address: node .* runs another version of this program"):
+        _dense_task(digits_problem(), tmp_path / "steps", 0, other)
+    assert not list((tmp_path / "steps").glob("*"))
+    for fit in (terms, None):
+        _dense_task(digits_problem(), tmp_path / "steps", 0, fit)
+    assert list((tmp_path / "steps").glob("*"))
 
 
 def test_what_a_trial_ran_on_is_kept(tmp_path: Path, terms: Terms) -> None:

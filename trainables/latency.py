@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import getpass
 import logging
+import os
 import platform
+import stat
 import tempfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from filelock import ReadWriteLock
 from torch import nn
 
 from trainables import names as n
+from trainables.names import InputError
 from trainables.points import fault_of
 from trainables.storage import Place, open_storage
 from trainables.store import to_json
@@ -65,9 +68,7 @@ class LatencyTable:
         self._storage = open_storage(study)
         self._threads = thread_count
         # A lock for the whole host, not for the study: another study's training disturbs just as much.
-        own = Path(tempfile.gettempdir()) / f"pruning-front-{getpass.getuser()}"
-        own.mkdir(mode=0o700, exist_ok=True)
-        self._lock = ReadWriteLock(own / "quiet.db")
+        self._lock = ReadWriteLock(_own_folder() / "quiet.db")
 
     def computing(self) -> AbstractContextManager[None]:
         """Hold this while computing; a measurement waits for it to end, and it for a measurement."""
@@ -107,6 +108,17 @@ class LatencyTable:
     @staticmethod
     def _key(point: Mapping[str, Any]) -> str:
         return f"{n.LATENCY_FOLDER}/{platform.node()}-{point[n.SHAPE_ID]}.json"
+
+
+def _own_folder() -> Path:
+    """This user's folder for locks on this host; InputError if another user has, or may write, what has its name."""
+    own = Path(tempfile.gettempdir()) / f"pruning-front-{getpass.getuser()}"
+    with suppress(FileExistsError):
+        own.mkdir(mode=0o700)
+    found = own.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise InputError(f"latency: {own} can be written by others; remove it, or name another folder with TMPDIR")
+    return own
 
 
 def processor() -> str:
