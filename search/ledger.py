@@ -69,10 +69,10 @@ class Ledger:
         if trial in self._ended:
             return
         row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
+        append(self._folder / n.TRIALS_FILE, row)
         self._ended.add(trial)
         self.trials.append(row)
         self.failed += state == n.FAILED
-        append(self._folder / n.TRIALS_FILE, row)
 
     def rewrite(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
         """Fill in columns of points by step id (latencies, which are measured after the trials)."""

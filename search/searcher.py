@@ -10,9 +10,11 @@ schedule that would go on from where it was stopped is not run.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import optuna
@@ -31,6 +33,7 @@ from search.samplers import TREE, sampler_for_ask
 from search.space import Params, Space
 from search.step_tree import StepTree
 from search.study import SearchSettings
+from search.trial_ends import not_swallowed
 from trainables import names as n
 from trainables.names import InputError
 from trainables.schedule import Schedule
@@ -62,6 +65,11 @@ FAILED = "failed: "
 def params_of(row: FrozenTrial) -> Params:
     """A row's parameters, or those that it was enqueued with and will have."""
     return row.params or row.system_attrs.get(FIXED, {})
+
+
+def known_in_a_row(asked: Sequence[FrozenTrial]) -> int:
+    """How many rows at the end, of those that were asked for, became no trial: what they proposed was known already."""
+    return sum(1 for _ in takewhile(lambda row: n.TRIAL not in row.user_attrs, reversed(asked)))
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,8 @@ class FrontSearch(OptunaSearch):
         self._told = {row.user_attrs.get(n.STEP_ID) for row in rows if row.state == TrialState.COMPLETE}
         given_up = {row.user_attrs[GIVEN_UP] for row in rows if GIVEN_UP in row.user_attrs}
         self._given_up = given_up - self._told  # a trial that was under way beside it may have got there
-        self._asks = sum(row.state != TrialState.WAITING for row in asked)
+        asked = [row for row in asked if row.state != TrialState.WAITING]
+        self._asks, self._known = len(asked), known_in_a_row(asked)
         numbers = {row.user_attrs.get(n.TRIAL, -1) for row in rows} | set(lost or {})
         self._started = max(numbers | {ledger.last_trial}) + 1
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING and space.holds(params_of(row))]
@@ -138,11 +147,11 @@ class FrontSearch(OptunaSearch):
             config = self._take_up(self._orphans.pop(0), trial_id)
             if config is not None:
                 return config
-        for known in range(max(KNOWN_IN_A_ROW, self._schedules.size or 0)):
+        while self._known < max(KNOWN_IN_A_ROW, self._schedules.size or 0):
             self.finished_because = self._spent()
             if self.finished_because:
                 return Searcher.FINISHED
-            config = self._ask(trial_id, self._settings.sampler if known < KNOWN_BEFORE_RANDOM else "random")
+            config = self._ask(trial_id)
             if config is not None:
                 return config
         self._ot_study.set_user_attr(EXHAUSTED, True)
@@ -168,8 +177,8 @@ class FrontSearch(OptunaSearch):
             return f"{settings.stall_epochs} epochs in which the hypervolume grew by less than {settings.stall_share:.1%}"
         return None
 
-    def _ask(self, trial_id: str, sampler: str) -> dict[str, Any] | None:
-        self._ot_study.sampler = self._sampler_of(sampler, self._asks)
+    def _ask(self, trial_id: str) -> dict[str, Any] | None:
+        self._ot_study.sampler = self._sampler_of(self._asks, self._known)
         self._asks += 1
         return self._propose(self._next_row(), trial_id)
 
@@ -179,10 +188,18 @@ class FrontSearch(OptunaSearch):
         if self._waiting:
             self._waiting -= 1
             return study.ask()
-        study._thread_local.cached_all_trials = None
-        return Trial(study, study._storage.create_new_trial(study._study_id))
+        return self._trial(study._storage.create_new_trial(study._study_id))
 
-    def _sampler_of(self, name: str, ask: int) -> BaseSampler:
+    def _trial(self, trial_id: int) -> Trial:
+        """A row to be given its parameters: all of them, should a crash have cut that off; no sampler can begin halfway."""
+        self._ot_study._thread_local.cached_all_trials = None
+        trial = Trial(self._ot_study, trial_id)
+        trial._cached_frozen_trial = copy(trial._cached_frozen_trial)
+        trial._cached_frozen_trial.params, trial._cached_frozen_trial.distributions = {}, {}
+        return trial
+
+    def _sampler_of(self, ask: int, known: int) -> BaseSampler:
+        name = self._settings.sampler if known < KNOWN_BEFORE_RANDOM else "random"
         tree = self._step_tree if name == TREE else None
         return sampler_for_ask(name, self._settings.seed, ask, tree, self._ledger.reference)
 
@@ -191,6 +208,7 @@ class FrontSearch(OptunaSearch):
         return step_tree(self._schedules, self._tree)
 
     def _propose(self, row: Trial, trial_id: str) -> dict[str, Any] | None:
+        self._known += 1
         try:
             schedule = self._schedules.schedule(row)
             self._tree.problem.check(schedule)
@@ -202,16 +220,18 @@ class FrontSearch(OptunaSearch):
             self._close(row.number, f"known: {asked.ids[-1]}")
             return None
         row.set_user_attr(n.TRIAL, asked.trial)
-        self._started += 1
+        self._started, self._known = self._started + 1, 0
         return self._start(trial_id, asked, schedule)
 
     def _take_up(self, row: FrozenTrial, trial_id: str) -> dict[str, Any] | None:
         """Go on with a trial that was under way when the driver stopped; its finished steps are found."""
-        before = self._ot_study.get_trials(deepcopy=False)[: row.number]
-        ask = sum(ADDED not in earlier.user_attrs for earlier in before)
-        self._ot_study.sampler = self._sampler_of(self._settings.sampler, ask)  # it also hears how trials end
-        if n.TRIAL not in row.user_attrs:  # lost in the middle of being asked for; what it has of parameters stays
-            return self._propose(Trial(self._ot_study, row._trial_id), trial_id)
+        rows = self._ot_study.get_trials(deepcopy=False)[: row.number]
+        before = [earlier for earlier in rows if ADDED not in earlier.user_attrs]
+        known = known_in_a_row(before)
+        self._ot_study.sampler = self._sampler_of(len(before), known)  # it also hears how trials end
+        if n.TRIAL not in row.user_attrs:  # lost in the middle of being asked for
+            self._known = known
+            return self._propose(self._trial(row._trial_id), trial_id)
         try:
             schedule = self._schedules.schedule(optuna.trial.FixedTrial(row.params))
         except (KeyError, ValueError):
@@ -234,6 +254,7 @@ class FrontSearch(OptunaSearch):
         """Tell Optuna a step that is not the trial's last."""
         self._add(self._under_way[trial_id], result)
 
+    @not_swallowed
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how the trial ended; of one whose worker died, ``fail`` or ``run_again`` decides."""
         asked = self._under_way.pop(trial_id, None)

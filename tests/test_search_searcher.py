@@ -602,3 +602,54 @@ def test_a_trial_whose_worker_died_runs_again_under_its_number(after: int, make:
     assert search.finished
     assert {row.user_attrs[n.STEP_ID] for row in complete(study.rows())} == set(study.reported)
     assert TrialState.RUNNING not in {row.state for row in study.rows()}
+
+
+class Killed(BaseException):
+    """The end of a driver."""
+
+
+def small_space() -> SearchSpace:
+    """So small that a sampler proposes more and more of what is known."""
+    return search_space(importance=["magnitude", "random"], step_ratio=[0.5, 0.8], max_steps=3, fine_tune_epochs=[1, 2])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_driver_killed_at_any_write_goes_on_as_if_it_had_not_been(
+    sampler: str, make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a small space most proposals are known, and after some in a row they are drawn at random."""
+    undisturbed = make(small_space(), InMemoryStorage(), sampler=sampler, trials=12)
+    undisturbed.run(undisturbed.search())
+    assert sampler == "tree" or longest_known(undisturbed.rows()) > module.KNOWN_BEFORE_RANDOM
+
+    study, draw = make(small_space(), InMemoryStorage(), sampler=sampler, trials=12), random.Random(0)
+    left, deaths = 5, 0
+
+    def mortal(write: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return write(*args, **options)
+
+        return wrapper
+
+    for name in ("create_new_trial", "set_trial_param", "set_trial_user_attr", "set_trial_state_values"):
+        monkeypatch.setattr(study.storage, name, mortal(getattr(study.storage, name)))
+    while True:
+        try:
+            study.run(study.search())
+            break
+        except Killed:
+            left, deaths = draw.randint(5, 40), deaths + 1
+    assert deaths > 5
+    assert comparable(study.rows()) == comparable(undisturbed.rows())
+
+
+def longest_known(rows: Sequence[FrozenTrial]) -> int:
+    """The most rows in a row that became no trial."""
+    asked = [row for row in rows if ADDED not in row.user_attrs]
+    return max(
+        len(list(group)) for new, group in itertools.groupby(asked, lambda row: n.TRIAL in row.user_attrs) if not new
+    )
