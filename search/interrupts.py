@@ -1,4 +1,7 @@
-"""Ctrl-C: once ends a command cleanly, twice at once. What is on disk is whole at any moment, so both may be resumed."""
+"""Ctrl-C: once ends a command cleanly, twice at once. What is on disk is whole at any moment, so both may be resumed.
+
+SIGTERM, which a cluster sends when time is up or a node is wanted back, is the same as Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +37,34 @@ def _second(_signal: int, _frame: FrameType | None) -> None:
     leave(f"Interrupted twice: stopped at once. {GO_ON}", INTERRUPTED)
 
 
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)  # whoever handles that one now
+
+
+HANDLERS = {signal.SIGINT: _first, signal.SIGTERM: _terminate}
+
+
 @contextmanager
 def two_interrupts() -> Iterator[None]:
     """The first interrupt raises KeyboardInterrupt, the second leaves."""
-    before = signal.signal(signal.SIGINT, _first)
+    before = [(number, signal.signal(number, handler)) for number, handler in HANDLERS.items()]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+@contextmanager
+def sigterm_is_not_ray_s() -> Iterator[None]:
+    """Around Ray's start, which would put in place a handler that ends the driver without a word."""
+    from ray._private import utils  # noqa: PLC0415 - takes seconds, and not every command needs Ray
+
+    before, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = before
 
 
 @contextmanager

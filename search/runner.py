@@ -21,7 +21,7 @@ from search.driving import only_driver, why_lost
 from search.finalists import choose
 from search.finish import finish
 from search.healing import heal, with_latency
-from search.interrupts import second_interrupt_ends_at_once
+from search.interrupts import second_interrupt_ends_at_once, sigterm_is_not_ray_s
 from search.ledger import Ledger, drop_torn_line
 from search.live_trials import LiveFifo
 from search.node_checks import agreed
@@ -35,7 +35,8 @@ from search.session import Session, check_roots, prepare
 from search.snapshots import Snapshots
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
-from search.study_trainable import LOST_IN_A_ROW, STORAGE_ERRORS, StudyTrainable, describe
+from search.study_trainable import LOST_IN_A_ROW, REMEDY, STORAGE_ERRORS, StudyTrainable, describe
+from search.trial_ends import TrialEndError
 from trainables import names as n
 from trainables.names import InputError, StoppedError
 from trainables.problem import Problem
@@ -55,6 +56,7 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
     machine alone.
     """
     with ExitStack() as connection:
+        connection.enter_context(sigterm_is_not_ray_s())
         cluster = connection.enter_context(connected(address, study)) if address else None
         session = prepare(study, trusted=trusted, fastest=cluster.fastest if cluster else None)
         connection.enter_context(_storage_errors(study))
@@ -96,7 +98,7 @@ def _storage_errors(study: Study) -> Iterator[None]:
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             raise
-        raise StoppedError(f"storage: {study.folder} can't be written: {one_line(error)}; make room or repair it") from None
+        raise StoppedError(f"storage: {study.folder} can't be used: {one_line(error)}; {REMEDY}") from None
 
 
 def _stage(
@@ -251,6 +253,8 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
         try:
             with second_interrupt_ends_at_once():  # Tune takes the first, and ends the trials
                 tuner.fit()
+        except TrialEndError as ended:
+            raise ended.error from None
         except tune.TuneError as error:
             raise _cause(error) from None
         except RuntimeError as error:  # Tune's word for what it doesn't know; what Ray said is its cause
