@@ -6,7 +6,7 @@
 ``--replay`` needs no data and no training: each table of ``benchmarks/tables`` holds what every step of a space measured,
 for three seeds. A search sees one seed, and its front is scored by the mean of the other two, so that luck earns nothing;
 100 % is what the front of a search that saw the whole table scores. An epoch count is the first after which the score
-stays at its mark. All contestants begin with the same starting points. ``--growth`` times the sampler at many points.
+stays at its mark. All contestants begin with the same starting points. ``benchmarks.growth`` times it at many points.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import optuna
 
 from benchmarks import step_table
 from benchmarks.contestants import AT_FOUR, CONTESTANTS, KNOWING, LIMITS, PLAIN_TPE, TREE_SEARCH
-from benchmarks.growth import growth
 from benchmarks.replay import MARKS, replay
 from benchmarks.stopping import left_by
 
@@ -89,7 +88,8 @@ def run(wanted: Sequence[Job], processes: int, kept: Path | None) -> list[Result
 def summary(results: Sequence[Result]) -> dict[str, Any]:
     """Median and quartiles of the epochs to each mark, and plain TPE's median over ours, by table and trials in flight.
 
-    None stands for more epochs than a replay goes on for (or more trials, see ``LIMITS``). A ratio to a median that is None
+    None stands for more epochs than a replay goes on for (or more trials, see ``LIMITS``); ``not_reached`` says of which
+    medians. A ratio to a median that is None
     counts those epochs instead of it, so it is a lower bound, and is listed as one.
     """
     tables: dict[str, Any] = {}
@@ -100,8 +100,20 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
         epochs = {c: {str(mark): _quartiles(some, mark) for mark in MARKS} for c, some in runs.items()}
         choosing = {c: float(np.median([r["choosing"] for r in some])) for c, some in runs.items()}
         key = name if at_once == 1 else f"{name}, {at_once} in flight"
-        tables[key] = {"epochs": epochs, "seconds_per_trial_choosing": choosing, **_ratios(epochs)}
+        missed = not_reached(epochs)
+        tables[key] = {"epochs": epochs, "not_reached": missed, "seconds_per_trial_choosing": choosing, **_ratios(epochs)}
     return {"replays": len({r["job"][3] for r in results}), "most_epochs": MOST_EPOCHS, "goal": GOAL, "tables": tables}
+
+
+def not_reached(epochs: Mapping[str, Mapping[str, Sequence[float | None]]]) -> dict[str, str]:
+    """Of each contestant whose median is None at a mark: the lowest such mark, and when its replays were broken off."""
+    missed = {}
+    for contestant, marks in epochs.items():
+        lowest = next((mark for mark, values in marks.items() if values[0] is None), None)
+        if lowest is not None:
+            end = f"{LIMITS[contestant]} trials" if contestant in LIMITS else f"{MOST_EPOCHS:,} epochs"
+            missed[contestant] = f"{float(lowest):.0%} not reached in {end}"
+    return missed
 
 
 def _quartiles(results: Sequence[Result], mark: float) -> list[float | None]:
@@ -209,12 +221,11 @@ def _seen(result: Result) -> npt.NDArray[np.float64]:
 
 
 def main() -> None:
-    """Compute a table, replay those that are there, or time the sampler."""
+    """Compute a table, or replay those that are there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--replay", action="store_true", help="replay the stored tables")
     what.add_argument("--compute", type=Path, metavar="STUDY.yaml", help="compute the table of a study's space")
-    what.add_argument("--growth", action="store_true", help="seconds per suggestion at 100, 1,000 and 10,000 points")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the study")
     parser.add_argument("--work", type=Path, default=Path("results/scratch-tables"), help="folder of steps on the way")
     parser.add_argument("--processes", type=int, default=2, help="processes of one thread each (default 2)")
@@ -228,15 +239,11 @@ def main() -> None:
     if arguments.compute:
         print(step_table.compute(arguments.compute, arguments.set, arguments.work, arguments.processes))
         return
-    if arguments.growth:
-        found: Mapping[str, Any] = growth()
-        print("\n".join(f"{key:>24}: {value:.3f} s" for key, value in found.items()))
-    else:
-        wanted = list(jobs(arguments.tables, arguments.contestants, arguments.replays))
-        results = run(wanted, arguments.processes, arguments.keep)
-        found = summary(results) | {"left_by_stopping": {name: left_by(step_table.read(name)) for name in arguments.tables}}
-        print("\n".join([*lines(found), *stopping_lines(found["left_by_stopping"]), *readme_rows(found)]))
-        figure(results, arguments.figure)
+    wanted = list(jobs(arguments.tables, arguments.contestants, arguments.replays))
+    results = run(wanted, arguments.processes, arguments.keep)
+    found = summary(results) | {"left_by_stopping": {name: left_by(step_table.read(name)) for name in arguments.tables}}
+    print("\n".join([*lines(found), *stopping_lines(found["left_by_stopping"]), *readme_rows(found)]))
+    figure(results, arguments.figure)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 

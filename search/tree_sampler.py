@@ -40,7 +40,7 @@ WORST = -0.5
 point is must not shape the surrogate."""
 MOST_TOLD = 1000
 """Points that a surrogate is fitted to: half the farthest out, half any."""
-MOST_NODES = 3000
+MOST_NODES = 2500
 """Nodes that one ask looks at."""
 _CHOOSING = threading.Lock()
 """Choosing and marking what was chosen are one act, or two threads of one ``study.optimize`` would choose the same. The

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks import search_efficiency, step_table, stopping
+from analysis.load import load_study
+from benchmarks import growth, search_efficiency, step_table, stopping
 from benchmarks.contestants import CONTESTANTS, PLAIN_TPE, TREE_SEARCH, Stops, never, ours
-from benchmarks.growth import made_up_tree
+from benchmarks.growth import made_up_points, made_up_tree
 from benchmarks.replay import Replay, ReplayLedger, ReplayTree, Run, Score, Work, replay
 from benchmarks.step_table import StepTable
 from benchmarks.stopping import RULES
+from tests.made_up import write_study
 
 # One recipe of three steps and one of two: rows 0-2 and 3-4; the last has failed in one seed.
 SPACE = {
@@ -206,7 +208,35 @@ def test_a_stopped_trial_is_replayed_as_far_as_it_went(table: StepTable) -> None
 
 
 def test_the_made_up_tree_has_what_growth_asks_for() -> None:
-    assert len(made_up_tree().candidates) >= max((100, 1_000, 10_000))
+    assert len(made_up_tree().candidates) >= max(growth.SIZES)
+
+
+def test_the_made_up_points_are_what_a_report_reads(tmp_path: Path) -> None:
+    rows = list(made_up_points(100))
+    study = load_study(write_study(tmp_path, rows))
+    assert len(rows) == 101 and len(study.pruned) == 100
+    assert set(study.pruned["family"]) == {"unstructured", "structured"}
+    assert study.pruned["accuracy"].min() > 0.5 and study.pruned["compression"].min() > 1
+
+
+def test_what_growth_measured_is_within_its_limits() -> None:
+    found = json.loads((Path(growth.__file__).parent / "figures" / "growth.json").read_text())
+    assert found["most_seconds"] == growth.MOST_SECONDS
+    for what, limit in growth.MOST_SECONDS.items():
+        assert list(found[what]) == [f"{size:,} points" for size in growth.SIZES]
+        assert all(taken["cpu_seconds"] < limit for taken in found[what].values())
+    assert len(list(growth.lines(found))) == 2 * len(growth.SIZES)
+    assert set(found["conditions"]) >= {"cores", "load_average_before", "load_average_after", "python", "versions"}
+
+
+def test_why_a_number_is_missing_is_told() -> None:
+    folder = Path(search_efficiency.__file__).parent
+    found = json.loads((folder / "figures" / "search_efficiency.json").read_text())
+    for table in found["tables"].values():
+        assert table["not_reached"] == search_efficiency.not_reached(table["epochs"])
+        missing = {name for name, marks in table["epochs"].items() if any(values[0] is None for values in marks.values())}
+        assert set(table["not_reached"]) == missing
+    assert found["tables"]["digits"]["not_reached"]["OptunaSearch, GP"] == "95% not reached in 100 trials"
 
 
 @pytest.mark.parametrize("name", search_efficiency.TABLES)
