@@ -140,6 +140,7 @@ def test_killed_continued_elsewhere_lost_and_made_again(
     before = steps_in(url)
 
     elsewhere("second")
+    monkeypatch.setattr(lease, "RENEW", 1.0)
     monkeypatch.setattr(lease, "EXPIRY", 8.0)  # of this driver; its workers wait longer for a step that was under way
     assert main(["run", str(study)]) == 0
     steps, points = steps_in(url), points_of(folder)
