@@ -67,6 +67,13 @@ def sigterm_is_not_ray_s() -> Iterator[None]:
         utils.set_sigterm_handler = before
 
 
+def take_sigterm_back() -> None:
+    """Once Ray has started: its core answers SIGTERM with a stack trace before Python hears of it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
 @contextmanager
 def second_interrupt_ends_at_once() -> Iterator[None]:
     """Around code that handles the first interrupt itself, and then puts back the handler that it found, as Tune does."""

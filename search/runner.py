@@ -21,7 +21,7 @@ from search.driving import only_driver, why_lost
 from search.finalists import choose
 from search.finish import finish
 from search.healing import heal, with_latency
-from search.interrupts import second_interrupt_ends_at_once, sigterm_is_not_ray_s
+from search.interrupts import second_interrupt_ends_at_once, sigterm_is_not_ray_s, take_sigterm_back
 from search.ledger import Ledger, drop_torn_line
 from search.live_trials import LiveFifo
 from search.node_checks import agreed
@@ -143,6 +143,7 @@ def _run_trials(session: Session, searcher: FrontSearch, ledger: Ledger, console
 def _ensure_ray(stack: ExitStack) -> None:
     if not ray.is_initialized():
         stack.enter_context(local())
+    take_sigterm_back()
 
 
 def _with_finalists(session: Session, settings: FinalistSettings) -> Session:

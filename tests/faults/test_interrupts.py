@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from search.__main__ import main
 from search.interrupts import GO_ON, INTERRUPTED
 from tests.faults.driver import Driver
-from tests.search_helpers import raw_study, write
+from tests.faults.storm import steps_of
+from tests.search_helpers import raw_study, rows, write
 from trainables import names as n
 
 pytestmark = pytest.mark.slow
@@ -48,6 +50,28 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
         driver.nobody_is_left()
     finally:
         driver.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ended_cleanly_with_weights_that_need_not_stay_it_goes_on_at_no_extra_cost(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    study, folder = write(tmp_path, raw_study(tmp_path, sweep=SWEEP, keep="none")), tmp_path / "results" / "tiny"
+    driver = Driver(study, said=tmp_path / "said")
+    try:
+        wait_until(lambda: has_points(folder), driver)
+        driver.process.send_signal(number)
+        assert driver.wait() == INTERRUPTED
+        assert driver.said.read_text().splitlines() == [f"Interrupted. {GO_ON}"]
+        driver.nobody_is_left()
+    finally:
+        driver.end()
+    before = steps_of(folder)
+    assert len(list(folder.glob(f"{n.STEPS_FOLDER}/*/{n.WEIGHTS_FILE}"))) == len(before) < 1 + 2 * 6
+    assert main(["run", str(study)]) == 0
+    assert before.items() <= steps_of(folder).items()
+    assert {row[n.EPOCHS] for row in rows(folder / n.POINTS_FILE) if row[n.STEP]} == {4}
+    assert len(list(folder.glob(f"{n.STEPS_FOLDER}/*/{n.WEIGHTS_FILE}"))) == 1
 
 
 def test_an_interrupt_before_the_first_trial(tmp_path: Path) -> None:
