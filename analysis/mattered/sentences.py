@@ -95,7 +95,7 @@ def _tie(known: Sequence[Mapping[Any, Any]], behind: Sequence[float], near: int)
 def _by_luck(share: float, level: float) -> str:
     """How often shuffles come as far apart, beside how seldom they must for a lead."""
     return (
-        f"shuffled networks come as far apart in {100 * share:.2g}% of the shuffles (a lead: in {100 * level:.2g}% at most)"
+        f"shuffled networks come as far apart in {share:.1%} of the shuffles (a lead: in {level:.1%} at most)"
     )
 
 
