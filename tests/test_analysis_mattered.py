@@ -133,7 +133,7 @@ def test_a_lead_beyond_the_standard_error_is_told_as_one() -> None:
     text = told({"lamp": 0.0, "base": 0.012})
     assert text.startswith("lamp [20] leads: on average over compression up to 8.00")
     assert "1.20 points of accuracy above that of base [20]" in text
-    assert "in 0.2% of the shuffles (a lead: in 5% at most)" in text
+    assert "in 0.2% of the shuffles (a lead: in 5.0% at most)" in text
     assert "The standard error of an accuracy on 5,000 validation images is 0.61 points" in text
 
 

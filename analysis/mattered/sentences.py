@@ -94,9 +94,7 @@ def _tie(known: Sequence[Mapping[Any, Any]], behind: Sequence[float], near: int)
 
 def _by_luck(share: float, level: float) -> str:
     """How often shuffles come as far apart, beside how seldom they must for a lead."""
-    return (
-        f"shuffled networks come as far apart in {share:.1%} of the shuffles (a lead: in {level:.1%} at most)"
-    )
+    return f"shuffled networks come as far apart in {share:.1%} of the shuffles (a lead: in {level:.1%} at most)"
 
 
 def _noise(error: float | None, images: int | None) -> str:
