@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -22,6 +23,8 @@ from trainables import names as n
 from trainables.storage import write_atomically
 
 DRIVER, WORKER, RAYLET = "driver", "worker", "raylet"
+KINDS = (DRIVER, WORKER, WORKER, RAYLET)
+"""What is killed in any so many kills, one after the other, in an order drawn anew each time."""
 PATIENCE = 600.0
 
 
@@ -39,6 +42,7 @@ class Storm:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._next: list[str] = []
         self.results = load_study(self.study).folder
         self.log = self.folder / "computations.log"
         self.log.touch()
@@ -90,8 +94,13 @@ class Storm:
             time.sleep(0.05)
         time.sleep(little)
 
+    def _kind(self) -> str:
+        """What is to be killed now; the same until it has been."""
+        self._next = self._next or self._random.sample(KINDS, len(KINDS))
+        return self._next[-1]
+
     def _kill(self, driver: Driver) -> None:
-        kind = self._random.choice((DRIVER, WORKER, WORKER, RAYLET))
+        kind = self._kind()
         chosen = {WORKER: driver.workers, RAYLET: driver.raylets}.get(kind, list)()
         if kind != DRIVER and not chosen:
             return  # not there yet; the next moment will do
@@ -103,7 +112,7 @@ class Storm:
             victim.kill()
         except psutil.NoSuchProcess:
             return
-        self.kills[kind] += 1
+        self.kills[self._next.pop()] += 1
         self._set_the_clock_back()
         if kind != WORKER:
             status = driver.wait(60)
@@ -152,6 +161,8 @@ def under_kills(raw: Raw, folder: Path, kills: int, seed: int = 0) -> Storm:
         peace.end()
         fury.end()
     assert fury.kills.total() == kills
+    assert set(fury.kills) == set(KINDS) or kills < len(KINDS)
+    assert fury.computations()[1] <= kills * (os.cpu_count() or 1), "more was lost than was under way"
     assert outcome(study) == outcome(study, "name=peace")
     return fury
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import subprocess
@@ -15,13 +16,15 @@ import pytest
 from search.__main__ import main
 from search.interrupts import GO_ON, STOPPED
 from search.ledger import Ledger
+from search.searcher import FrontSearch
+from search.snapshots import Snapshots
 from search.study import load_study
 from tests.faults.driver import Driver
 from tests.faults.storm import outcome, steps_of
 from tests.faults.test_interrupts import has_points, wait_until
-from tests.search_helpers import one_line, raw_study, refusal, write
+from tests.search_helpers import one_line, optuna_rows, raw_study, refusal, write
 from trainables import names as n
-from trainables.storage import TEMPORARY
+from trainables.storage import TEMPORARY, UnreachableError
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +124,7 @@ def test_damaged_steps_are_computed_again_as_they_were(finished: Path, tmp_path:
     assert main(["run", str(study)]) == 0
     assert (last / n.WEIGHTS_FILE).read_bytes() == whole
     again = {step for step, identity in steps_of(folder).items() if there.get(step, identity) != identity}
-    assert again == {earlier.name, last.name}
+    assert again == {earlier.name}  # the record of the other was whole
     assert outcome(study)["steps"] == outcome(finished)["steps"]
 
 
@@ -180,3 +183,37 @@ def test_a_disk_that_the_driver_finds_full_stops_the_study_too(
     monkeypatch.setattr(Ledger, "add", full)  # which Tune's callback calls
     assert main(["run", str(write(tmp_path, raw_study(tmp_path, sweep=SWEEP)))]) == STOPPED
     assert "No space left on device" in one_line(capsys.readouterr().err)
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (Ledger, "add_trial", FULL), (FrontSearch, "_attribute", FULL),
+        (Snapshots, "store", UnreachableError("storage: s3://bucket can't be used")),
+    ],
+)  # fmt: skip
+def test_what_the_driver_meets_at_a_trial_s_end_stops_the_study_and_no_trial_after_it_begins(
+    owner: type, name: str, error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Tune would take it for a lost worker."""
+    short = [{"step_ratio": ratio} for ratio in (0.2, 0.3, 0.4, 0.5)]
+    study = write(tmp_path, raw_study(tmp_path, sweep=short, resources={"cpu": os.cpu_count()}))
+    whole, calls = getattr(owner, name), itertools.count()
+
+    def once(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == 0:
+            raise error
+        return whole(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, once)
+        assert main(["run", str(study)]) == STOPPED
+    assert str(error) in one_line(capsys.readouterr().err)
+    folder = load_study(study).folder
+    assert sum(n.TRIAL in row.user_attrs for row in optuna_rows(folder)) == 1
+    assert main(["run", str(study)]) == 0
+    assert len(outcome(study)["trials"]) == len(short)

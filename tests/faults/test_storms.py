@@ -15,4 +15,4 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
 def test_a_sweep_under_kills_ends_as_if_left_in_peace(tmp_path: Path) -> None:
     fury = under_kills(sweep_study(tmp_path, size=3), tmp_path, kills=4)
     begun, again = fury.computations()
-    assert begun == 3 * (1 + 6 + 6 + 3) + again
+    assert begun - again == 3 * (1 + 6 + 6 + 3), "not every step was computed, or one that nobody asked for"
