@@ -50,12 +50,6 @@ def cnn(classes: int, channels: int, width: int = 32) -> nn.Module:
     return _plain([[w, w], [2 * w, 2 * w], [4 * w, 4 * w]], classes, channels)
 
 
-def vgg8_bn(classes: int, channels: int, width: int = 16) -> nn.Module:
-    """VGG's pattern in seven convolutions, w | 2w 2w | 4w 4w | 8w 8w; as many weights as `cnn`, a third of its MACs."""
-    w = _positive(width)
-    return _plain([[w], [2 * w] * 2, [4 * w] * 2, [8 * w] * 2], classes, channels)
-
-
 def vgg16_bn(classes: int, channels: int, width: int = 64) -> nn.Module:
     """VGG-16 (Simonyan and Zisserman 2014) with BatchNorm, in its CIFAR form: one linear layer after global pooling."""
     w = _positive(width)
@@ -108,6 +102,4 @@ def _positive(width: int) -> int:
     return width
 
 
-MODELS: Mapping[str, Factory] = {
-    "cnn": cnn, "resnet20": resnet20, "resnet56": resnet56, "vgg8_bn": vgg8_bn, "vgg16_bn": vgg16_bn,
-}  # fmt: skip
+MODELS: Mapping[str, Factory] = {"cnn": cnn, "resnet20": resnet20, "resnet56": resnet56, "vgg16_bn": vgg16_bn}

@@ -53,7 +53,7 @@ class ModelSettings(Settings):
     """Which network is pruned, and the trained weights it starts from."""
 
     name: Annotated[str, AfterValidator(_known_name)] = Field(
-        "cnn", description="cnn | resnet20 | resnet56 | vgg8_bn | vgg16_bn | torchvision:NAME | package.module:factory"
+        "cnn", description="cnn | resnet20 | resnet56 | vgg16_bn | torchvision:NAME | package.module:factory"
     )
     arguments: Annotated[dict[str, Argument], AfterValidator(_in_order)] = Field(
         {}, description="keyword arguments of the network's factory, such as {width: 32}"
