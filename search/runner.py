@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -125,19 +126,21 @@ def _run_trials(session: Session, searcher: FrontSearch, ledger: Ledger, console
     """Run Tune until nothing is left; where Ray kills workers because memory is short, Tune itself ends with an error."""
     in_a_row = 0
     while not searcher.finished:
-        before = ledger.steps_computed
+        before, reason = ledger.steps_computed, None
         try:
             _search(session, searcher, ledger, console, snapshots)
         except ray.exceptions.RayError as error:
-            in_a_row = in_a_row + 1 if ledger.steps_computed == before else 0
             reason = str(error).partition("\n")[0]
-            if in_a_row > LOST_IN_A_ROW:
-                raise StoppedError(f"ray: {reason}; free memory, or run fewer trials at once (resources.cpu)") from None
-            console.print(f"[yellow]Trials lost their workers and start again:[/yellow] {escape(reason)}")
-            searcher.take_back()
-        else:
+        if reason is None:
             if searcher.interrupted:
                 return
+            continue
+        in_a_row = in_a_row + 1 if ledger.steps_computed == before else 0
+        if in_a_row > LOST_IN_A_ROW:
+            raise StoppedError(f"ray: {reason}; free memory, or run fewer trials at once (resources.cpu)")
+        console.print(f"[yellow]Trials lost their workers and start again:[/yellow] {escape(reason)}")
+        searcher.take_back()
+        gc.collect()  # the error's frames, in cycles, hold the trials' actors, and those their cores
 
 
 def _ensure_ray(stack: ExitStack) -> None:

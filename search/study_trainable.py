@@ -44,7 +44,10 @@ class StudyTrainable(PruningTrainable):
         super().setup(config, *args, **shared)
 
     def step(self) -> dict[str, Any]:
-        """One pruning step; its error is told as a result, because the next worker would run into it again."""
+        """One pruning step; its error is told as a result, because the next worker would run into it again.
+
+        So is memory that was refused: of a network too large for its worker, every attempt would be, and the study with it.
+        """
         if self._unfit:
             return {UNFIT: self._unfit, "done": True}
         try:
@@ -52,20 +55,12 @@ class StudyTrainable(PruningTrainable):
         except torch.AcceleratorError:
             raise  # the GPU is of no use to this process any more, so another one tries
         except Exception as error:
-            if lacks_memory(error):
-                raise  # others may have it; another worker tries, as if the kernel had killed this one for it
             if isinstance(error, UnreachableError):
                 return {STOPS: str(error), "done": True}
             told = f"{type(error).__name__}: {one_line(error)}"
             if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
                 return {STOPS: f"storage: a step can't be read or written ({told}); {REMEDY}", "done": True}
             return {n.REASON: told, "done": True}
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Whether memory was refused, by Python, the system, or torch: on a processor it has no type of error for that."""
-    refused = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    return refused or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
 
 
 def describe(machine: Any) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,15 @@ def test_a_worker_without_memory_fails_its_trial_and_the_others_go_on(tmp_path: 
     assert {row.state.name for row in optuna_rows(folder)} == {"COMPLETE", "FAIL"}
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is only forgotten when Python happens to collect it is kept for ever, with the cores that it holds."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
 def test_workers_that_ray_kills_for_want_of_memory_start_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
