@@ -8,6 +8,7 @@ each of its steps, leaves no record: only ``trials.jsonl`` knows of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from trainables.schedule import FAMILIES, Schedule
 from trainables.settings import parse
 from trainables.walk import ASKED, Tree
 
+AT_ONCE = 16
+
 
 def forget_untold(folder: Path) -> bool:
     """Whether Optuna's study is lost. Where the points are, it goes too: it would never ask again for what it was told."""
@@ -32,7 +35,9 @@ def forget_untold(folder: Path) -> bool:
 
 def lost_trials(tree: Tree, ledger: Ledger) -> dict[int, Schedule]:
     """The trials on record, and those that steps were computed for, by number."""
-    records = (tree.known(step_id) for step_id in tree.store.ids())
+    # A store far away answers in tens of milliseconds, and a study may have ten thousand steps.
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        records = list(pool.map(tree.known, tree.store.ids()))
     found = [_schedule_of(record.get(ASKED)) for record in records if record]
     told = filter(None, [*found, *map(_schedule_of, ledger.trials)])
     # A number that was lost and given again stands for two schedules: trials.jsonl decides, or the last address.

@@ -127,6 +127,10 @@ def test_parameter_counts(name: str) -> None:
     assert parameters(made(name)) == COUNTS[name] == pytest.approx(PUBLISHED[name], rel=0.01)
 
 
+def test_a_stage_more_of_the_cnn_doubles_the_widths_once_more() -> None:
+    assert parameters(made("cnn", width=16, stages=4)) == conv_bn(3, 16, 16, 32, 32, 64, 64, 128, 128) + 129 * 10
+
+
 @pytest.mark.parametrize(("name", "layers"), [("cnn", 7), ("resnet20", 22), ("resnet56", 58), ("vgg16_bn", 14)])
 def test_layer_counts(name: str, layers: int) -> None:
     """The ResNets' two shortcuts are not among the layers of their names."""
@@ -183,13 +187,14 @@ def test_unknown_names_are_told_the_nearest(name: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"widht": 3}, {"width": 0}, {"width": "wide"}, {"width": 1.5}, {"classes": 3}, {"channels": 3}]
+    "arguments",
+    [{"widht": 3}, {"width": 0}, {"width": "wide"}, {"width": 1.5}, {"stages": 0}, {"classes": 3}, {"channels": 3}],
 )
 def test_bad_arguments_name_the_good_ones(arguments: dict[str, Any]) -> None:
     settings = ModelSettings(arguments=arguments)
     message = refusal(lambda: build(settings, 10, SMALL, trusted=False))
     assert message.startswith(f"model.arguments: {arguments}")
-    assert message.endswith("its arguments: width")
+    assert message.endswith("its arguments: width, stages")
 
 
 def test_settings_with_the_same_arguments_are_one() -> None:
