@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import ExtraTreesRegressor
 
 from search.step_tree import Flags, Floats, Integers, StepTree
 
@@ -43,6 +42,8 @@ def draws(features: Floats, values: Floats, at: Floats, seed: int) -> Floats:
 
     Extremely randomised trees (Geurts et al. 2006), a forest for each objective; they reproduce what they were told.
     """
+    from sklearn.ensemble import ExtraTreesRegressor  # noqa: PLC0415 - a second, and most commands ask no sampler
+
     wanted = np.ascontiguousarray(at, np.float32)
     found = np.empty((len(at), TREES, values.shape[1]))
     for i in range(values.shape[1]):

@@ -8,18 +8,21 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from search.provenance import code_hash
-from search.study import ResourceSettings
 from trainables.latency import processor
 from trainables.names import InputError
 from trainables.storage import Place, open_storage
 from trainables.training import Precision, fastest_precision
+
+if TYPE_CHECKING:
+    # Workers import this module, and none of what a study file is read with.
+    from search.study import ResourceSettings
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy")
 """What makes numbers, beside this program's own code."""

@@ -11,18 +11,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torchvision
 from pydantic import AfterValidator, Field
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from trainables.image_folder import Pixels, cache_key, class_names, image_files, read_images
 from trainables.names import InputError
 from trainables.settings import Settings, one_line, one_of
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
 
 Integers = npt.NDArray[np.int64]
 
@@ -96,26 +96,32 @@ def load(settings: DataSettings, *, writable: bool = True) -> Data:
     return Data(*arrays, found.classes, mean, std, crop, found.flip, fingerprint)
 
 
+def digits() -> Any:
+    """scikit-learn's digits: ``images`` [1797, 8, 8] of grey levels 0 to 16, ``target`` and ``target_names``."""
+    # Workers get arrays, and scikit-learn would be more than a quarter of what they import.
+    from sklearn.datasets import load_digits  # noqa: PLC0415
+
+    return load_digits()
+
+
 def digits_development(split_seed: int) -> Integers:
     """Indices of the digits that may be seen before the end; their complement is the held-out test part."""
-    labels = load_digits().target
-    everything = np.arange(len(labels))
-    kept = train_test_split(everything, test_size=DIGITS_TEST_FRACTION, stratify=labels, random_state=split_seed)[0]
-    return np.sort(kept)
+    labels = digits().target
+    return _stratified(labels, DIGITS_TEST_FRACTION, split_seed)[0]
 
 
 def digits_images(indices: Integers) -> Pixels:
     """These of scikit-learn's digits as uint8 [N, 1, 8, 8]; their grey levels go from 0 to 16."""
-    grey: Pixels = np.rint(load_digits().images[indices, None] * (255 / 16)).astype(np.uint8)
+    grey: Pixels = np.rint(digits().images[indices, None] * (255 / 16)).astype(np.uint8)
     return grey
 
 
 def _digits(settings: DataSettings, _writable: bool) -> Labelled:
     """The 8x8 digits of scikit-learn without their test part. A mirrored digit is no digit."""
-    digits = load_digits()
+    found = digits()
     kept = digits_development(settings.split_seed)
     return Labelled(
-        digits_images(kept), digits.target[kept].astype(np.int64), tuple(map(str, digits.target_names)), flip=False
+        digits_images(kept), found.target[kept].astype(np.int64), tuple(map(str, found.target_names)), flip=False
     )
 
 
@@ -126,10 +132,12 @@ def _cifar10(settings: DataSettings, writable: bool) -> Labelled:
     return Labelled(images, np.array(cifar.targets, np.int64), tuple(cifar.classes), flip=True)
 
 
-def cifar10(root: str, *, train: bool, writable: bool) -> torchvision.datasets.CIFAR10:
+def cifar10(root: str, *, train: bool, writable: bool) -> CIFAR10:
     """CIFAR-10 as torchvision verifies and keeps it, and, where ``writable``, downloads it."""
+    from torchvision.datasets import CIFAR10  # noqa: PLC0415 - a second and a half that nothing else needs
+
     try:
-        return torchvision.datasets.CIFAR10(Path(root).expanduser(), train=train, download=writable)
+        return CIFAR10(Path(root).expanduser(), train=train, download=writable)
     except Exception as error:  # a download fails in many ways, and the remedy is the same
         told, remedy = (
             ("cannot be downloaded to", "use data.dataset=folder with a copy as <root>/train/<class>/*")
@@ -162,16 +170,21 @@ DATASETS: Mapping[str, Callable[[DataSettings, bool], Labelled]] = {
 
 def _split(found: Labelled, settings: DataSettings) -> tuple[Integers, Integers]:
     """Sorted indices of the training and of the validation images, in each the classes in the same proportion."""
-    everything = np.arange(len(found.labels))
     try:
-        train, validation = train_test_split(
-            everything, test_size=settings.validation_fraction, stratify=found.labels, random_state=settings.split_seed
-        )
+        train, validation = _stratified(found.labels, settings.validation_fraction, settings.split_seed)
     except ValueError as error:
         raise _too_few(found, settings) from error
     if any(len(np.unique(found.labels[part])) < len(found.classes) for part in (train, validation)):
         raise _too_few(found, settings)
-    return np.sort(train), np.sort(validation)
+    return train, validation
+
+
+def _stratified(labels: Integers, fraction: float, seed: int) -> tuple[Integers, Integers]:
+    """Sorted indices of the larger part and of the ``fraction`` split off; ValueError where that can't be done."""
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415 - as above
+
+    kept, held_out = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
+    return np.sort(kept), np.sort(held_out)
 
 
 def _too_few(found: Labelled, settings: DataSettings) -> InputError:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import torchvision
 from pydantic import AfterValidator, Field, FiniteFloat
 from torch import Tensor, nn
 
@@ -38,11 +37,18 @@ def _known_name(name: str) -> str:
 
 
 def _torchvision_name(name: str) -> str:
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = _torchvision_models().list_models(module=_torchvision_models())
     if (short := name.removeprefix(TORCHVISION)) not in known:
         close = ", ".join(TORCHVISION + match for match in get_close_matches(short, known)) or f"{TORCHVISION}resnet18"
         raise ValueError(f"torchvision has no such classification network; nearest: {close}")
     return name
+
+
+def _torchvision_models() -> Any:
+    """torchvision.models; importing it takes a second and a half, and most networks don't come from there."""
+    import torchvision  # noqa: PLC0415
+
+    return torchvision.models
 
 
 def _in_order(arguments: dict[str, Argument]) -> dict[str, Argument]:
@@ -99,7 +105,7 @@ def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool
             raise InputError(
                 f"model.name: {name!r} takes images of 3 channels, not {channels}; use one of {', '.join(MODELS)}"
             )
-        builder = partial(torchvision.models.get_model, name.removeprefix(TORCHVISION))
+        builder = partial(_torchvision_models().get_model, name.removeprefix(TORCHVISION))
         return builder, {"weights": None, "num_classes": classes}
     if not trusted:
         raise InputError(f"model.name: {name!r} would run code of yours; add --allow-code if you trust it")

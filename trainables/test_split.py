@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
 
-from trainables.data import Data, DataSettings, Integers, cifar10, digits_development, digits_images
+from trainables.data import Data, DataSettings, Integers, cifar10, digits, digits_development, digits_images
 from trainables.image_folder import Pixels, cache_key, image_files, read_images
 from trainables.names import InputError
 
@@ -30,7 +29,7 @@ def load(settings: DataSettings, data: Data, *, writable: bool = True) -> tuple[
 
 
 def _digits(settings: DataSettings, _data: Data, _writable: bool) -> tuple[Pixels, Integers]:
-    labels = load_digits().target
+    labels = digits().target
     held_out = np.setdiff1d(np.arange(len(labels)), digits_development(settings.split_seed))
     return digits_images(held_out), labels[held_out].astype(np.int64)
 
