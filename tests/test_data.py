@@ -151,6 +151,11 @@ def test_a_limit_beyond_the_data_changes_nothing() -> None:
     assert load(DataSettings(limit=10**6)).fingerprint == load(DataSettings()).fingerprint
 
 
+def test_a_square_that_covers_every_image_is_refused() -> None:
+    assert load(DataSettings(cutout=8)).cutout == 8
+    assert "data.cutout: a square of 9 pixels" in refusal(DataSettings(cutout=9))
+
+
 def test_a_limit_below_the_classes_is_refused() -> None:
     assert "data.limit: 9 " in refusal(DataSettings(limit=9))
 
@@ -356,6 +361,7 @@ def test_the_fingerprint_tells_labels_and_class_names_apart(tmp_path: Path) -> N
         ({"validation_fraction": 1.0}, "validation_fraction"),
         ({"validation_fraction": 0}, "validation_fraction"),
         ({"limit": 0}, "limit"),
+        ({"cutout": -1}, "cutout"),
         ({"split_seed": -1}, "split_seed"),
         ({"rot": "x"}, "'root'"),
     ],

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.conftest import MakeProblem, photographs, same_state, state_of
-from trainables.data import Data
+from trainables.data import Data, DataSettings, load
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.store import Store
 from trainables.training import (
@@ -21,6 +21,7 @@ from trainables.training import (
     Recipe,
     TrainingDivergedError,
     augment,
+    cutout,
     dense_schedule,
     evaluate,
     fastest_precision,
@@ -93,6 +94,41 @@ def test_augmentation_comes_from_its_generator_alone() -> None:
     images = numbered()
     assert torch.equal(augment(images, 2, True, generator(3)), augment(images, 2, True, generator(3)))
     assert not torch.equal(augment(images, 2, True, generator(3)), augment(images, 2, True, generator(4)))
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+def test_cutout_blanks_one_square_around_any_pixel_and_nothing_else(side: int) -> None:
+    height, width = 5, 7
+    images = torch.rand(2000, 3, height, width, generator=generator(1)) + 1
+    out = cutout(images, side, generator())
+    squares = {
+        tuple(
+            (row, column)
+            for row in range(top, top + side)
+            for column in range(left, left + side)
+            if 0 <= row < height and 0 <= column < width
+        )
+        for top in range(-(side // 2), height - side // 2)
+        for left in range(-(side // 2), width - side // 2)
+    }
+    seen = {tuple(map(tuple, (image[0] == 0).nonzero().tolist())) for image in out}
+    assert seen == squares
+    blank = out == 0
+    assert torch.equal(blank, blank[:, :1].expand_as(blank))
+    assert torch.equal(out[~blank], images[~blank])
+
+
+def test_cutout_is_part_of_what_training_sees_and_none_changes_nothing(problem: MakeProblem) -> None:
+    plain, squared = load(DataSettings()), load(DataSettings(cutout=3))
+    assert plain.fingerprint == load(DataSettings(cutout=0)).fingerprint != squared.fingerprint
+    states = []
+    for some in (plain, dataclasses.replace(plain, cutout=0), squared):
+        torch.manual_seed(0)
+        model = problem().build()
+        fit(model, some, RECIPE, 0)
+        states.append(state_of(model))
+    assert same_state(states[0], states[1])
+    assert not same_state(states[0], states[2])
 
 
 def test_normalised_training_images_have_mean_0_and_variance_1(data: Data) -> None:

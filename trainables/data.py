@@ -41,6 +41,9 @@ class DataSettings(Settings):
     root: str = Field("data", description="folder of the images; cifar10 is downloaded into it")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images kept for validation")
     limit: int | None = Field(None, ge=1, description="train on at most so many images, drawn alike from every class")
+    cutout: int = Field(
+        0, ge=0, description="pixels: side of the square that is blanked in every training image; 0 blanks none"
+    )
     split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the split and of the images that limit keeps")
 
 
@@ -64,6 +67,8 @@ class Data:
     """Whether a mirrored image still shows its class."""
     fingerprint: str
     """SHA-256 of everything that training and validation see: pixels, labels, class names, split, augmentation."""
+    cutout: int = 0
+    """Side in pixels of the square blanked at random in a training image."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -87,13 +92,15 @@ def load(settings: DataSettings, *, writable: bool = True) -> Data:
     Raises InputError when images are missing, unreadable, of several sizes, or too few to split.
     """
     found = DATASETS[settings.dataset](settings, writable)
+    _check_cutout(settings.cutout, found.images.shape[2:])
     train, validation = _split(found, settings)
     train = _limit(train, found, settings)
     arrays = (found.images[train], found.labels[train], found.images[validation], found.labels[validation])
     mean, std = _moments(arrays[0])
     crop = max(1, min(found.images.shape[2:]) // 8)
-    fingerprint = _fingerprint(arrays, {"classes": found.classes, "crop": crop, "flip": found.flip})
-    return Data(*arrays, found.classes, mean, std, crop, found.flip, fingerprint)
+    augmentation = {"crop": crop, "flip": found.flip, **({"cutout": settings.cutout} if settings.cutout else {})}
+    fingerprint = _fingerprint(arrays, {"classes": found.classes, **augmentation})
+    return Data(*arrays, found.classes, mean, std, crop, found.flip, fingerprint, settings.cutout)
 
 
 def digits() -> Any:
@@ -185,6 +192,14 @@ def _stratified(labels: Integers, fraction: float, seed: int) -> tuple[Integers,
 
     kept, held_out = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
     return np.sort(kept), np.sort(held_out)
+
+
+def _check_cutout(side: int, image: tuple[int, ...]) -> None:
+    if side > min(image):
+        raise InputError(
+            f"data.cutout: a square of {side} pixels is larger than the images of {' x '.join(map(str, image))}; "
+            f"use at most {min(image)}, and about a third of that to begin with"
+        )
 
 
 def _too_few(found: Labelled, settings: DataSettings) -> InputError:

@@ -121,6 +121,8 @@ def fit(
             optimizer.param_groups[0]["lr"] = recipe.rate.at(epoch + (i + 0.5) / batches)
             chosen = order[i * batch : (i + 1) * batch].to(recipe.device)
             inputs = normalise(augment(images[chosen], data.crop, data.flip, random), data)
+            if data.cutout:
+                inputs = cutout(inputs, data.cutout, random)
             with autocast(recipe.precision, recipe.device):
                 loss = F.cross_entropy(model(inputs), labels[chosen])
             optimizer.zero_grad(set_to_none=True)
@@ -161,6 +163,22 @@ def augment(images: Tensor, crop: int, flip: bool, random: torch.Generator) -> T
     rows, columns = (top + torch.arange(height)).to(images.device), (left + columns).to(images.device)
     which = torch.arange(count, device=images.device)
     return padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def cutout(images: Tensor, side: int, random: torch.Generator) -> Tensor:
+    """A square of ``side`` pixels blanked in each image, its centre on any pixel (DeVries and Taylor 2017).
+
+    ``images`` is [B, C, H, W] of mean zero, which is what the square is filled with; at a border less of it is seen.
+    """
+    count, _, height, width = images.shape
+
+    def strip(length: int) -> Tensor:
+        first = torch.randint(0, length, (count, 1), generator=random) - side // 2
+        offset = torch.arange(length) - first
+        return (offset >= 0) & (offset < side)
+
+    square = strip(height)[:, None, :, None] & strip(width)[:, None, None, :]
+    return images.masked_fill(square.to(images.device), 0.0)
 
 
 def normalise(images: Tensor, data: Data) -> Tensor:
