@@ -33,7 +33,13 @@ def shorter(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_comparison_s_own_file_answers_its_four_questions_on_the_digits(tmp_path: Path) -> None:
-    small = ["data.dataset=digits", "data.limit=300", "model.arguments.width=4", f"storage={tmp_path / 'results'}"]
+    small = [
+        "data.dataset=digits",
+        "data.cutout=2",
+        "data.limit=300",
+        "model.arguments.width=4",
+        f"storage={tmp_path / 'results'}",
+    ]
     file = shorter(tmp_path)
     assert main(["run", str(file), *(part for setting in small for part in ("--set", setting))]) == 0
     folder = tmp_path / "results" / "comparison"
