@@ -24,7 +24,8 @@ def watched() -> Iterator[None]:
     seen: set[psutil.Process] = set()
 
     def wrong() -> str | None:
-        seen.update(process for process in psutil.Process().children() if _name(process) in NEEDED)
+        if len(seen) < len(NEEDED):  # to look at every process of the machine again and again would cost a core's hundredth
+            seen.update(process for process in psutil.Process().children() if _name(process) in NEEDED)
         return _gone(seen)
 
     with watching(wrong):

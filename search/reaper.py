@@ -37,10 +37,15 @@ def reaper() -> Iterator[None]:
 
 def _descendants(roots: set[psutil.Process]) -> set[psutil.Process]:
     """The living ones of these processes, and all that they have started and that still has its parent."""
-    found = {root for root in roots if root.is_running()}
-    for root in tuple(found):
+    parents: dict[psutil.Process, int] = {}
+    for process in psutil.process_iter():  # once for all roots: this goes on as long as the driver runs
         with suppress(psutil.Error):  # it may end meanwhile
-            found |= set(root.children(recursive=True))
+            parents[process] = process.ppid()
+    found = {root for root in roots if root.is_running()}
+    numbers = {process.pid for process in found}
+    while born := {process for process, parent in parents.items() if parent in numbers} - found:
+        found |= born
+        numbers = {process.pid for process in born}
     return found
 
 
