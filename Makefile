@@ -11,7 +11,7 @@ quickstart: $(READY)
 	$(BIN)/python -m analysis report results/quickstart
 
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

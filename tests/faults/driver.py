@@ -56,8 +56,8 @@ class Driver:
         return [one for one in self.family() if _title(one).startswith("ray::") and "Agent" not in _title(one)]
 
     def raylets(self) -> list[psutil.Process]:
-        """Ray's local daemon."""
-        return [one for one in self.family() if "raylet/raylet" in _title(one)]
+        """Ray's local daemon; a worker that it has just forked looks like it, but isn't the driver's child."""
+        return [one for one in self.family() if "raylet/raylet" in _title(one) and _parent(one) == self.process.pid]
 
     def wait(self, seconds: float = 300.0) -> int:
         """The exit status."""
@@ -85,3 +85,10 @@ def _title(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None
