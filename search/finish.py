@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from trainables.latency import LatencyTable
 from trainables.storage import write_atomically
 from trainables.store import to_json
 from trainables.untrusted import parse_json, read
+from trainables.walk import Tree
 
 
 def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *, ended: bool) -> None:
@@ -27,12 +29,11 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *
     table = LatencyTable(study.place, tree.problem.threads)
     # Every network of a sweep was asked for; of a search's, only the front is looked at.
     rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
-    with console.status("Measuring latencies, with nothing else running …"):
-        for row in rows:
-            # Weights that were given back, or stayed on another host, are not computed again for a latency.
-            record = tree.known(row[n.STEP_ID]) if table.find(row) is None else None
-            missing = record is not None and tree.store.weights(record) is not None
-            if missing and (tree.problem.device == "cpu" or torch.cuda.is_available()):  # a driver may have no GPU
+    possible = tree.problem.device == "cpu" or torch.cuda.is_available()  # a driver may have no GPU
+    missing = [row for row in rows if possible and table.find(row) is None and _has_weights(row, tree)]
+    if missing:
+        with console.status("Measuring latencies, as soon as nothing else runs …"), table.quiet():
+            for row in missing:
                 table.of(row, tree)
     found = {shape: table.find(row) or {} for shape, row in {row[n.SHAPE_ID]: row for row in ledger.points}.items()}
     ledger.rewrite({row[n.STEP_ID]: found[row[n.SHAPE_ID]] for row in ledger.points})
@@ -40,6 +41,12 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *
         _discard(session, ledger)
     path = study.folder / n.PROVENANCE_FILE
     write_atomically(path, to_json(provenance(session, ledger, _before(path), seconds), indent=1))
+
+
+def _has_weights(row: Mapping[str, Any], tree: Tree) -> bool:
+    """Weights that were given back, or stayed on another host, are not computed again for a latency."""
+    record = tree.known(row[n.STEP_ID])
+    return record is not None and tree.store.weights(record) is not None
 
 
 def _before(path: Path) -> dict[str, Any]:

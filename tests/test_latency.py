@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -137,24 +139,51 @@ with LatencyTable(pathlib.Path(sys.argv[1]), 1).computing():
 """
 
 
-@pytest.mark.slow
-def test_a_measurement_waits_for_what_computes(tree: Tree, table: LatencyTable, tmp_path: Path) -> None:
-    point, measured = tree.dense_point(0), threading.Event()
-
-    def wait_and_measure() -> None:
-        table.of(point, tree)
-        measured.set()
-
+@contextmanager
+def another_that_computes(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that computes, as soon as it may and until its input is closed."""
     pipe, root = subprocess.PIPE, Path(__file__).parents[1]
-    command = [sys.executable, "-c", COMPUTING, str(tmp_path)]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=root, env=environment) as other:  # noqa: S603
-        assert other.stdin is not None
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"computing\n"
-        waiting = threading.Thread(target=wait_and_measure, daemon=True)
-        waiting.start()
-        assert not measured.wait(0.5)
-        other.stdin.close()
-        assert measured.wait(100)
-        waiting.join(100)
+    command = [sys.executable, "-c", COMPUTING, str(tmp_path)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=root, env=environment) as other:  # noqa: S603 - our own
+        yield other
+
+
+def computes(other: subprocess.Popen[bytes]) -> bool:
+    assert other.stdout is not None
+    return other.stdout.readline() == b"computing\n"
+
+
+def let_end(other: subprocess.Popen[bytes]) -> None:
+    assert other.stdin is not None
+    other.stdin.close()
+
+
+@pytest.mark.slow
+def test_a_measurement_waits_for_what_computes_and_nothing_begins_meanwhile(
+    tree: Tree, table: LatencyTable, tmp_path: Path
+) -> None:
+    point, order = tree.dense_point(0), list[str]()
+
+    def measure_it() -> None:
+        table.of(point, tree)
+        order.append("measured")
+
+    def begin() -> None:
+        assert computes(late)
+        order.append("computes")
+
+    with another_that_computes(tmp_path) as first:
+        assert computes(first)
+        measuring = threading.Thread(target=measure_it, daemon=True)
+        measuring.start()
+        with another_that_computes(tmp_path) as late:
+            beginning = threading.Thread(target=begin, daemon=True)
+            beginning.start()
+            beginning.join(8)  # it imports torch before it asks
+            assert order == []
+            let_end(first)
+            measuring.join(100)
+            beginning.join(100)
+            assert order == ["measured", "computes"]
+            let_end(late)

@@ -12,14 +12,14 @@ import os
 import platform
 import stat
 import tempfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import ReadWriteLock
+from filelock import FileLock, ReadWriteLock
 from torch import nn
 
 from trainables import names as n
@@ -68,18 +68,34 @@ class LatencyTable:
         self._storage = open_storage(study)
         self._threads = thread_count
         # A lock for the whole host, not for the study: another study's training disturbs just as much.
-        self._lock = ReadWriteLock(_own_folder() / "quiet.db")
+        folder = _own_folder()
+        self._lock = ReadWriteLock(folder / "quiet.db")
+        # Who waits for quiet stands in the door: the lock alone lets new readers pass a writer that has other threads, so
+        # that a study with two trials of another beside it would never measure.
+        self._door = FileLock(folder / "door.lock")
 
-    def computing(self) -> AbstractContextManager[None]:
-        """Hold this while computing; a measurement waits for it to end, and it for a measurement."""
-        return self._lock.read_lock()
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Hold this while computing; a measurement waits for it to end, and it for a measurement that waits or goes on."""
+        with self._door:
+            self._lock.acquire_read()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Hold this while measuring, around several measurements too: what computes has ended, and nothing begins."""
+        with self._door, self._lock.write_lock():
+            yield
 
     def of(self, point: Mapping[str, Any], tree: Tree) -> dict[str, float]:
         """The latency columns of a point, measured now if this host hasn't measured its shape yet."""
         found = self.find(point)
         if found is not None:
             return found
-        with self._lock.write_lock():
+        with self.quiet():
             return self.find(point) or self._measure(point, tree)
 
     def find(self, point: Mapping[str, Any]) -> dict[str, float] | None:
