@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from trainables.latency import LatencyTable
 from trainables.storage import write_atomically
 from trainables.store import to_json
 from trainables.untrusted import parse_json, read
-from trainables.walk import Tree
+from trainables.walk import Point, Tree
 
 
 def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *, ended: bool) -> None:
@@ -30,7 +32,7 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *
     # Every network of a sweep was asked for; of a search's, only the front is looked at.
     rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
     possible = tree.problem.device == "cpu" or torch.cuda.is_available()  # a driver may have no GPU
-    missing = [row for row in rows if possible and table.find(row) is None and _has_weights(row, tree)]
+    missing = list(_to_measure(rows, table, tree)) if possible else []
     if missing:
         with console.status("Measuring latencies, as soon as nothing else runs …"), table.quiet():
             for row in missing:
@@ -43,8 +45,20 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *
     write_atomically(path, to_json(provenance(session, ledger, _before(path), seconds), indent=1))
 
 
-def _has_weights(row: Mapping[str, Any], tree: Tree) -> bool:
-    """Weights that were given back, or stayed on another host, are not computed again for a latency."""
+def _to_measure(rows: Iterable[Point], table: LatencyTable, tree: Tree) -> Iterator[Point]:
+    """One network of each shape that this host hasn't measured.
+
+    Weights that were given back, or stayed on another host, are not computed again for a latency.
+    """
+    shapes: defaultdict[str, list[Point]] = defaultdict(list)
+    for row in rows:
+        shapes[row[n.SHAPE_ID]].append(row)
+    for alike in shapes.values():
+        if table.find(alike[0]) is None:
+            yield from islice((row for row in alike if _has_weights(row, tree)), 1)
+
+
+def _has_weights(row: Point, tree: Tree) -> bool:
     record = tree.known(row[n.STEP_ID])
     return record is not None and tree.store.weights(record) is not None
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -57,7 +58,9 @@ class Driver:
 
     def raylets(self) -> list[psutil.Process]:
         """Ray's local daemon; a worker that it has just forked looks like it, but isn't the driver's child."""
-        return [one for one in self.family() if "raylet/raylet" in _title(one) and _parent(one) == self.process.pid]
+        with suppress(psutil.Error):  # the driver has ended meanwhile
+            return [one for one in psutil.Process(self.process.pid).children() if "raylet/raylet" in _title(one)]
+        return []
 
     def wait(self, seconds: float = 300.0) -> int:
         """The exit status."""
@@ -85,10 +88,3 @@ def _title(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
-
-
-def _parent(process: psutil.Process) -> int | None:
-    try:
-        return process.ppid()
-    except psutil.Error:
-        return None
