@@ -158,9 +158,9 @@ class Ledger:
         return now / before - 1 if before > 0 else math.inf if now > 0 else 0.0
 
     @property
-    def last_trial(self) -> int:
-        """The highest number of a trial on record; -1 before there is one."""
-        return max(self._ended | {trial for trial, _ in self._seen if trial is not None}, default=-1)
+    def trial_numbers(self) -> set[int]:
+        """The numbers of the trials on record."""
+        return self._ended | {trial for trial, _ in self._seen if trial is not None}
 
     @property
     def stopped(self) -> int:

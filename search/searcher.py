@@ -9,12 +9,12 @@ schedule that would go on from where it was stopped is not run.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 from typing import Any
 
 import optuna
@@ -69,7 +69,7 @@ def params_of(row: FrozenTrial) -> Params:
 
 def known_in_a_row(asked: Sequence[FrozenTrial]) -> int:
     """How many rows at the end, of those that were asked for, became no trial: what they proposed was known already."""
-    return sum(1 for _ in takewhile(lambda row: n.TRIAL not in row.user_attrs, reversed(asked)))
+    return sum(1 for _ in itertools.takewhile(lambda row: n.TRIAL not in row.user_attrs, reversed(asked)))
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class FrontSearch(OptunaSearch):
         self._given_up = given_up - self._told  # a trial that was under way beside it may have got there
         asked = [row for row in asked if row.state != TrialState.WAITING]
         self._asks, self._known = len(asked), known_in_a_row(asked)
-        numbers = {row.user_attrs.get(n.TRIAL, -1) for row in rows} | set(lost or {})
-        self._started = max(numbers | {ledger.last_trial}) + 1
+        numbers = {row.user_attrs[n.TRIAL] for row in rows if n.TRIAL in row.user_attrs}
+        self._numbers = numbers | set(lost or {}) | ledger.trial_numbers
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING and space.holds(params_of(row))]
 
     @property
@@ -166,7 +166,7 @@ class FrontSearch(OptunaSearch):
             return f"the space was exhausted: {KNOWN_IN_A_ROW} proposals in a row were known already"
         minutes = (self._clock() - self._began) / 60
         budgets = (
-            (settings.trials, self._started, "trials"),
+            (settings.trials, len(self._numbers), "trials"),
             (settings.epochs, ledger.epochs_computed, "epochs"),
             (settings.minutes, minutes, "minutes"),
         )
@@ -215,13 +215,18 @@ class FrontSearch(OptunaSearch):
         except (InputError, ValidationError) as refusal:
             self._close(row.number, str(refusal).splitlines()[0])
             return None
-        asked = self._asked(row.number, self._started, schedule, row.params, row.distributions)
+        asked = self._asked(row.number, self._free_number(), schedule, row.params, row.distributions)
         if asked.ids[-1] in self._told or not self._given_up.isdisjoint(asked.ids):
             self._close(row.number, f"known: {asked.ids[-1]}")
             return None
         row.set_user_attr(n.TRIAL, asked.trial)
-        self._started, self._known = self._started + 1, 0
+        self._numbers.add(asked.trial)
+        self._known = 0
         return self._start(trial_id, asked, schedule)
+
+    def _free_number(self) -> int:
+        """The first that no trial has: a trial of which a lost host left nothing is made up for."""
+        return next(number for number in itertools.count() if number not in self._numbers)
 
     def _take_up(self, row: FrozenTrial, trial_id: str) -> dict[str, Any] | None:
         """Go on with a trial that was under way when the driver stopped; its finished steps are found."""

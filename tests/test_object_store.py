@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import obstore
@@ -99,6 +100,20 @@ def test_a_store_that_refuses_is_told_from_one_that_lacks_an_object(s3: S3, buck
             assert "\n" not in str(told.value)
     finally:
         s3.refusal = None
+
+
+@pytest.mark.slow
+def test_an_outage_of_some_seconds_is_sat_out_by_everyone(s3: S3, bucket: str) -> None:
+    stores = [ObjectStore(f"{bucket}/results/{number}") for number in range(12)]
+    s3.refusal = "503 Service Unavailable"
+    with ThreadPoolExecutor(len(stores)) as pool:
+        try:
+            read = [pool.submit(store.read, "key") for store in stores]
+            time.sleep(8)
+            assert not any(one.done() for one in read)
+        finally:
+            s3.refusal = None
+        assert [one.result() for one in read] == [None] * len(stores)
 
 
 def test_a_store_that_ignores_conditions_is_told_in_one_line_before_anything_is_written(

@@ -27,7 +27,7 @@ from trainables.storage import Held, UnreachableError
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion as Version
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import BackoffConfig, ClientConfig, RetryConfig
     from obstore.store import ObjectStore as Client
 
 SCHEMES = ("s3", "gs")
@@ -190,7 +190,10 @@ def _keeps_conditions(url: str) -> bool:
 @lru_cache
 def _client(url: str, patient: bool) -> Client:
     """One client a process."""
-    retry: RetryConfig = {"max_retries": 20, "retry_timeout": timedelta(minutes=3)}
+    # Between two attempts obstore waits at random, often hardly longer than the first time: with 20 attempts beginning
+    # at its 0.1 s, one client in five gave up within five seconds. So it is the time that counts here.
+    backoff: BackoffConfig = {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=10)}
+    retry: RetryConfig = {"max_retries": 1000, "retry_timeout": timedelta(minutes=3), "backoff": backoff}
     # A server without TLS is only ever asked if the environment names it.
     options: ClientConfig = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "30s", "timeout": "5m"}
     if not patient:
