@@ -40,7 +40,8 @@ from analysis.comparison.sweep import Sweep as Loaded
 from analysis.comparison.sweep import load_sweep
 from analysis.confirmed import load_confirmed
 from analysis.load import load_study
-from tests.made_up import LEVELS, MATCHED, Sweep, confirmed, dense, first_hour, point, sweep_study
+from analysis.words import MISSING
+from tests.made_up import CHANNELS, LEVELS, MATCHED, Sweep, confirmed, dense, first_hour, point, sweep_study
 
 HOSTILE = "<script>alert(1)</script>|$\\frac{$ [x](javascript:y) *b*"
 Row = dict[str, Any]
@@ -586,6 +587,27 @@ def test_a_seed_that_one_family_lacks_is_named(ask: Callable[..., Answer]) -> No
     rows = [row for row in Sweep().rows() if row[n.SEED] != 2 or row[n.FAMILY] != n.STRUCTURED]
     missing = ask("families", rows=rows).missing
     assert any("left out here" in text and text.endswith("seed 2") for text in missing)
+
+
+def test_what_each_level_took_away_is_told_as_measured(ask: Callable[..., Answer]) -> None:
+    answer = ask("families")
+    table = next(table.rows for table in answer.tables if table.title.startswith("What each level took away"))
+    assert list(table["asked for"]) == [f"{100 * level:g}%" for level in (*LEVELS, *CHANNELS)]
+    half = table[table["family"].eq(n.STRUCTURED) & table["asked for"].eq("50%")].iloc[0]
+    assert half["share of weights removed"] == "75%" and half["latency at batch 1"] == f"{0.5**-0.7:.3g}×"
+    untimed = ask("families", Sweep(timed=False))
+    table = next(table.rows for table in untimed.tables if table.title.startswith("What each level took away"))
+    assert set(table["latency at batch 1"]) == {MISSING}
+
+
+@pytest.mark.parametrize("slow, told", [((0.1, 0.4), "at 10 and 40% of the channels, most so at 40%"), ((), "")])
+def test_a_level_that_is_slower_than_dense_is_named(ask: Callable[..., Answer], slow: tuple[float, ...], told: str) -> None:
+    rows = Sweep().rows()
+    for row in rows:
+        if row[n.FAMILY] == n.STRUCTURED and row[n.REQUESTED_SPARSITY] in slow:
+            row[n.LATENCY] = 0.8 * (1.2 + row[n.REQUESTED_SPARSITY])
+    said = [text for text in ask("families", rows=rows).details if text.startswith("Smaller is not always faster")]
+    assert len(said) == bool(slow) and all(told in text and "latency at batch 1" in text for text in said)
 
 
 def test_a_time_is_that_of_the_shape(ask: Callable[..., Answer]) -> None:

@@ -9,11 +9,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from trainables import latency
 from trainables import names as n
@@ -29,6 +32,7 @@ COLUMNS = {n.LATENCY, n.LATENCY_LARGE}
 def _short_and_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Measure briefly, under a lock of this test's own."""
     monkeypatch.setattr(latency, "MIN_SECONDS", 0.01)
+    monkeypatch.setattr(latency, "MAX_SECONDS", 0.1)
     monkeypatch.setattr(latency.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
@@ -78,6 +82,27 @@ def test_times_are_positive_and_finite_and_a_large_batch_takes_longer(tree: Tree
     assert 0 < small.median_ms < large.median_ms < 10_000
     assert all(math.isfinite(found.iqr_ms) and found.iqr_ms >= 0 for found in (small, large))
     assert (small.batch, large.batch, small.threads) == (1, 256, 1)
+
+
+class Unsteady(nn.Module):
+    """Takes half a millisecond longer each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self._calls = nn.Parameter(torch.zeros(1)), 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self._calls += 1
+        time.sleep(0.0005 * self._calls)
+        return inputs
+
+
+def test_what_is_unsteady_is_measured_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "MAX_SECONDS", 1.5)
+    began = time.monotonic()
+    found = measure(Unsteady(), (1, 1, 1), 1, 1)
+    assert time.monotonic() - began > 1.5 > latency.MIN_SECONDS
+    assert found.iqr_ms > latency.SPREAD * found.median_ms
 
 
 def test_a_shape_is_measured_once(tree: Tree, table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,9 @@ from trainables.untrusted import parse_json
 from trainables.walk import Tree
 
 LARGE_BATCH = 64
-MIN_SECONDS = 0.3
+MIN_SECONDS, MAX_SECONDS = 0.3, 2.0
+SPREAD = 0.1
+"""A measurement goes on until its interquartile range is within this share of its median, or too long."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def measure(model: nn.Module, shape: tuple[int, int, int], batch: int, thread_co
     names = {"model": model, "inputs": inputs}
     timer = benchmark.Timer("model(inputs)", globals=names, num_threads=thread_count)
     with torch.inference_mode(), threads(thread_count):
-        measured = timer.blocked_autorange(min_run_time=MIN_SECONDS)
+        measured = timer.adaptive_autorange(threshold=SPREAD, min_run_time=MIN_SECONDS, max_run_time=MAX_SECONDS)
     return Latency(batch, measured.median * 1e3, measured.iqr * 1e3, thread_count)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 import trainables.names as n
 from analysis import words
-from analysis.comparison.columns import CHANGE
+from analysis.comparison.columns import CHANGE, LEVEL
 from analysis.comparison.statistics import Floats
 
 # Doublings over which a family must reach to have a curve on an axis; and over which two must run together.
@@ -31,12 +31,16 @@ class Axis:
     """(rows, the dense row of each) -> dense / pruned"""
     marks: Sequence[float]
     """reductions that a table shows"""
-    tell: Callable[[float], str]
-    """a reduction in words"""
+    tell: Callable[[float | None], str]
+    """a reduction in words, or the sign of a missing one"""
 
 
 def _cost(column: str) -> Callable[[pd.DataFrame, pd.DataFrame], pd.Series]:
     return lambda rows, dense: dense[column] / rows[column]
+
+
+def _share(factor: float | None) -> str:
+    return words.MISSING if factor is None else f"{100 * (1 - 1 / factor):.0f}%"
 
 
 FACTORS = (1.1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
@@ -45,7 +49,7 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 AXES: Mapping[str, Axis] = {
     n.SPARSITY: Axis(
         "weights removed (achieved)", "share of weights removed", lambda rows, _: 1 / (1 - rows[n.SPARSITY]),
-        [1 / (1 - share) for share in SHARES], lambda factor: f"{100 * (1 - 1 / factor):.0f}%",
+        [1 / (1 - share) for share in SHARES], _share,
     ),
     n.COMPRESSION: Axis(
         "compression of the stored file", "stored bytes", lambda rows, _: rows[n.COMPRESSION], FACTORS, words.times
@@ -77,6 +81,12 @@ def gains(rows: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> pd.Series:
     reduction = axis.reduction(rows, roots).astype(float)
     known = reduction.where(reduction.gt(0) & np.isfinite(reduction))
     return pd.Series(np.log2(known.to_numpy()), index=rows.index)
+
+
+def by_level(rows: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> dict[float, float]:
+    """level -> the mean reduction of the networks of this level (geometric), where one was measured."""
+    means = gains(rows, dense, axis).groupby(rows[LEVEL].astype(float)).mean().dropna()
+    return dict(zip(means.index.tolist(), (2**means).tolist(), strict=True))
 
 
 def curves(rows: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> dict[int, Curve]:

@@ -12,7 +12,7 @@ import pandas as pd
 import trainables.names as n
 from analysis.comparison import curves
 from analysis.comparison import sentences as say
-from analysis.comparison.columns import LABEL, RECIPE
+from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE
 from analysis.comparison.curves import AXES, Crossing, Curve
 from analysis.comparison.one_shot import ROUNDING, usual
 from analysis.comparison.ranking import ranked
@@ -38,6 +38,8 @@ OUTCOME = "outcome"
 ONLY_STRUCTURED, ONLY_UNSTRUCTURED = "only structured moves", "only unstructured moves"
 NEITHER, APART, UNMEASURED = "neither moves", "no common range", "not measured"
 COMPARED = "compared"
+SLOWER = 0.9
+"""what has less than this share of the dense speed is told as slower; times are measured until they spread by no more"""
 KEEPS = {HIGHER: "structured keeps more", LOWER: "unstructured keeps more", TIE: TIE, UNDECIDED: UNDECIDED}
 
 
@@ -92,12 +94,16 @@ def answer(sweep: Sweep) -> Answer:
     return Answer(
         headline=_headline(found),
         paragraph=" ".join([_who(both), *_axis_sentences(found)]),
-        details=[*_crossing_sentences(found, crossed, both.seeds), *_reach_sentences(both, sweep.dense)],
+        details=[
+            *_crossing_sentences(found, crossed, both.seeds),
+            *_reach_sentences(both, sweep.dense),
+            *_slower_sentences(both.structured, sweep.dense),
+        ],
         missing=[
             *say.alike((AXES[a].noun, f"{UNMEASURED} for both families") for a in _unmeasured(found)),
             *both.lone,
         ],
-        tables=[_table(found, crossed), _marks_table(marks)],
+        tables=[_table(found, crossed), _marks_table(marks), _levels_table(both, sweep.dense)],
         findings={"axes": found, "at": marks, "crossings": pd.DataFrame(crossed, columns=[AXIS, *Crossing._fields])},
     )
 
@@ -249,6 +255,23 @@ def _reach_sentences(both: Sides, dense: pd.DataFrame) -> Iterator[str]:
         yield reach_sentence(rows, family, dense)
 
 
+def _slower_sentences(structured: pd.DataFrame, dense: pd.DataFrame) -> Iterator[str]:
+    """The levels at which a smaller network runs slower: times don't follow from sizes."""
+    who = structured[LABEL].iloc[0]
+    for name in (n.LATENCY, n.LATENCY_LARGE):
+        axis = AXES[name]
+        factors = curves.by_level(structured, dense, axis)
+        slower = {level: factor for level, factor in factors.items() if factor < SLOWER}
+        if slower:
+            worst = min(slower, key=slower.__getitem__)
+            yield (
+                f"Smaller is not always faster: by {axis.noun}, {who} is slower than the dense network at "
+                f"{say.levels(slower)} of the channels, most so at {say.level(worst)} "
+                f"({axis.tell(slower[worst])} its speed). Kernels work on so many channels at once, and widths that are no "
+                "multiple of that leave part of their work idle; the setting round_to cuts to such multiples."
+            )
+
+
 def _headline(found: pd.DataFrame) -> str:
     row = found[found[AXIS] == n.COMPRESSION].iloc[0].to_dict()
     return f"Family against family: {_axis_sentence(row)[0].lower()}{_axis_sentence(row)[1:]}"
@@ -286,3 +309,18 @@ def _marks_table(found: pd.DataFrame) -> Table:
         for row in found.to_dict("records")
     ]
     return Table("At the same reduction: changes of accuracy interpolated within each seed, in points", pd.DataFrame(rows))
+
+
+def _levels_table(both: Sides, dense: pd.DataFrame) -> Table:
+    """What each level that was asked for took away."""
+    rows = []
+    for own in (both.unstructured, both.structured):
+        factors = {name: curves.by_level(own, dense, axis) for name, axis in AXES.items()}
+        changes = own.groupby(own[LEVEL].astype(float))[CHANGE].mean()
+        rows += [
+            {"family": own[n.FAMILY].iloc[0], "asked for": say.level(level), "change of accuracy": say.signed(change)}
+            | {axis.noun: axis.tell(factors[name].get(level)) for name, axis in AXES.items()}
+            for level, change in zip(changes.index.tolist(), changes.tolist(), strict=True)
+        ]
+    title = "What each level took away: of the weights (unstructured) or of the channels (structured); means over seeds"
+    return Table(title, pd.DataFrame(rows))

@@ -205,6 +205,9 @@ def _against(
     rows = rows.assign(**{X: x})[x.notna()]
     # The seeds of one level differ a little in what they achieve; a band needs them at one place.
     rows[X] = rows.groupby(LEVEL)[X].transform("mean")
+    if not rows.groupby(LEVEL)[X].first().is_monotonic_increasing:
+        _path(axes, rows, look, label, thin=thin)
+        return
     # On an axis that does not move them, all levels stand at one place and are still points of their own.
     rows[X] += 1e-6 * rows[LEVEL]
     _line(axes, rows, look, label, place=lambda found: found[X], thin=thin)
@@ -232,15 +235,32 @@ def _line(
 ) -> None:
     if rows.empty:
         return
-    bare = look in CONTROLS
     data = pd.DataFrame({X: place(rows).astype(float), Y: PERCENT * rows[column].astype(float)})
     sns.lineplot(
         data=data, x=X, y=Y, ax=axes, errorbar=band, err_kws={"alpha": 0.07 if thin else 0.16, "linewidth": 0},
-        color=look.colour, marker=look.marker, dashes=False, linestyle=(0, look.dashes) if look.dashes != SOLID else "-",
-        linewidth=1.1 if thin else 1.8, markersize=5 if thin else 6.5, label=_safe(label), legend=False,
-        markeredgecolor=look.colour if bare else "white", markeredgewidth=1.4 if bare else 0.6,
-        zorder=2 if bare or thin else 3,
+        dashes=False, label=_safe(label), legend=False, **_mark(look, thin=thin),
     )  # fmt: skip
+
+
+def _path(axes: Axes, rows: pd.DataFrame, look: Look, label: str, *, thin: bool) -> None:
+    """From level to level, with a bar for each, where a deeper cut may lie further left (it may be slower)."""
+    levels = (PERCENT * rows[CHANGE].astype(float)).groupby(rows[LEVEL])
+    low, high = zip(*levels.apply(band), strict=True)
+    x, means = rows.groupby(LEVEL)[X].first(), levels.mean()
+    style = _mark(look, thin=thin)
+    axes.vlines(x, low, high, color=look.colour, alpha=0.35, linewidth=style["linewidth"], zorder=style["zorder"])
+    axes.plot(x, means, label=_safe(label), **style)
+
+
+def _mark(look: Look, *, thin: bool) -> dict[str, Any]:
+    """How matplotlib draws it."""
+    bare = look in CONTROLS
+    return {
+        "color": look.colour, "marker": look.marker, "linestyle": (0, look.dashes) if look.dashes != SOLID else "-",
+        "linewidth": 1.1 if thin else 1.8, "markersize": 5 if thin else 6.5,
+        "markeredgecolor": look.colour if bare else "white", "markeredgewidth": 1.4 if bare else 0.6,
+        "zorder": 2 if bare or thin else 3,
+    }  # fmt: skip
 
 
 def _control_lines(axes: Axes, rows: pd.DataFrame, label: str, first: int = 0) -> None:
@@ -329,7 +349,7 @@ def _reduction_axis(axes: Axes, axis: curves.Axis) -> None:
 def _factors(high: float) -> Sequence[float]:
     if high > 2.2:
         return (1, 2, 4, 8, 16, 32, 64)
-    return (1, 1.5, 2, 3, 4) if high > 1 else (1, 1.25, 1.5, 2)
+    return (0.5, 1, 1.5, 2, 3, 4) if high > 1 else (0.5, 0.8, 1, 1.25, 1.5, 2)
 
 
 def _finish(figure: Figure, panels: Sequence[Axes], own: pd.DataFrame, legend: Axes | None = None) -> None:
