@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 from optuna.trial import FixedTrial
 from pydantic import ValidationError
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from search.space import Params, Space
 from search.step_tree import Candidate, StepTree
 from trainables.names import InputError
-from trainables.schedule import Node
+from trainables.schedule import Node, Schedule
 from trainables.unstructured import PARTS_PER_MILLION
 from trainables.walk import Tree
 
@@ -42,6 +42,13 @@ def _prefixes(params: Params, space: Space, tree: Tree, costs: dict[Hashable, fl
             chain.append(one.id)
         # Halvings of what is left: the nearest that is known beforehand to the compression.
         yield Candidate(space.prefix(params, number), tuple(chain), (-math.log2(1 - target / PARTS_PER_MILLION),))
+
+
+def epochs_ahead(schedules: Iterable[Schedule], tree: Tree) -> int:
+    """The epochs of all steps of these schedules that the store doesn't have, each counted once."""
+    stored = set(tree.store.ids())
+    nodes = {one.id: one for s in schedules for node in tree.chain(s) for one in with_training_before(node)}
+    return sum(tree.problem.recipe(dict(one.settings)).epochs for one in nodes.values() if one.id not in stored)
 
 
 def with_training_before(node: Node) -> list[Node]:

@@ -26,6 +26,7 @@ from trainables.names import InputError, StoppedError
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines where there is no terminal to draw on."""
+UNKNOWN = "time left unknown yet"
 
 
 class Progress(tune.Callback):
@@ -39,9 +40,11 @@ class Progress(tune.Callback):
         trials: int | None,
         console: Console,
         nodes: dict[str, Any],
+        epochs_ahead: int | None = None,
     ) -> None:
+        """``epochs_ahead`` are those of a sweep, whose trials are known beforehand."""
         self._ledger, self._settings, self._trials, self._console = ledger, settings, trials, console
-        self._searcher, self._nodes = searcher, nodes
+        self._searcher, self._nodes, self._epochs_ahead = searcher, nodes, epochs_ahead
         self._live: Live | None = None
         self._began = self._printed = time.monotonic()
         self._before = (len(ledger.trials), ledger.epochs_computed)
@@ -162,6 +165,10 @@ class Progress(tune.Callback):
         ledger, settings = self._ledger, self._settings
         trial, epoch = self._pace(len(ledger.trials), self._before[0]), self._pace(ledger.epochs_computed, self._before[1])
         left = [(settings.minutes * 60 - self._spent(), f"{settings.minutes:g} minutes")] if settings.minutes else []
+        if self._epochs_ahead is not None:
+            # A sweep's trials differ too much for a pace of their own: one is a cut and an epoch, another a chain of ten.
+            ahead = self._epochs_ahead - (ledger.epochs_computed - self._before[1])
+            return f"about {_clock(epoch * ahead)} left until {self._trials} trials" if epoch else UNKNOWN
         for budget, now, pace, unit in (
             (self._trials, len(ledger.trials), trial, "trials"),
             (settings.epochs, ledger.epochs_computed, epoch, "epochs"),
@@ -169,7 +176,7 @@ class Progress(tune.Callback):
             if budget and pace is not None:
                 left.append((pace * max(0, budget - now), f"{budget} {unit}"))
         first = [f"about {_clock(min(left)[0])} left until {min(left)[1]}"] if left else []
-        return "; ".join([*first, *self._until_stalled(epoch, min(left)[0] if left else None)]) or "time left unknown yet"
+        return "; ".join([*first, *self._until_stalled(epoch, min(left)[0] if left else None)]) or UNKNOWN
 
     def _pace(self, now: int, before: int) -> float | None:
         """Seconds for each trial or epoch of this run; None before the first."""

@@ -18,6 +18,7 @@ from ray import tune
 from rich.console import Console
 from rich.markup import escape
 
+from search.candidates import epochs_ahead
 from search.driving import only_driver, why_lost
 from search.finalists import choose
 from search.finish import finish
@@ -239,7 +240,8 @@ def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Co
     )  # fmt: skip
     resources = {"cpu": study.resources.cpu, "gpu": study.resources.gpu}
     trials = session.space.size or study.search.trials
-    progress = Progress(ledger, searcher, study.search, trials, console, session.nodes)
+    ahead = epochs_ahead(session.space.schedules, session.tree) if isinstance(session.space, Sweep) else None
+    progress = Progress(ledger, searcher, study.search, trials, console, session.nodes, ahead)
     with _scratch(study.folder) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, resources),

@@ -227,22 +227,22 @@ class Sweep:
     """A fixed list of schedules, run in its order. The list may grow at its end, never change before it."""
 
     def __init__(self, schedules: Sequence[Schedule]) -> None:
-        self._schedules = list(schedules)
-        self.size: int | None = len(self._schedules)
+        self.schedules = list(schedules)
+        self.size: int | None = len(self.schedules)
 
     def schedule(self, trial: BaseTrial) -> Schedule:
         """The schedule of the number that the trial has."""
-        schedule = self._schedules[trial.suggest_int("schedule", 0, len(self._schedules) - 1)]
+        schedule = self.schedules[trial.suggest_int("schedule", 0, len(self.schedules) - 1)]
         trial.suggest_int("steps", 1, schedule.steps)
         return schedule
 
     def holds(self, params: Params) -> bool:
         """Whether the number is in the list."""
-        return bool(params.get("schedule", 0) < len(self._schedules))
+        return bool(params.get("schedule", 0) < len(self.schedules))
 
     def starting_points(self) -> Sequence[Params]:
         """All of them."""
-        return [{"schedule": number, "steps": schedule.steps} for number, schedule in enumerate(self._schedules)]
+        return [{"schedule": number, "steps": schedule.steps} for number, schedule in enumerate(self.schedules)]
 
     def longest(self) -> Iterator[Params]:
         """None: there is nothing to choose."""
@@ -254,7 +254,7 @@ class Sweep:
 
     def params(self, schedule: Schedule) -> Params:
         """The number of the schedule in the list."""
-        return {"schedule": self._schedules.index(schedule), "steps": schedule.steps}
+        return {"schedule": self.schedules.index(schedule), "steps": schedule.steps}
 
 
 def without(settings: SpaceSettings, refused: Mapping[str, Mapping[str, str]]) -> SpaceSettings:

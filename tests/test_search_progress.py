@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from search.candidates import epochs_ahead
 from search.ledger import Ledger
 from search.progress import Progress, epochs_until_stalled
 from search.study import SearchSettings
 from tests.search_helpers import DENSE_POINT, point, rows
 from trainables import names as n
 from trainables.names import StoppedError
+from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
+from trainables.walk import Tree, walk
 
 
 class Told:
@@ -97,7 +100,12 @@ class Measured:
 
 
 def left(
-    monkeypatch: pytest.MonkeyPatch, now: Measured, elapsed: float = 100.0, trained: float = 0.0, **budgets: Any
+    monkeypatch: pytest.MonkeyPatch,
+    now: Measured,
+    elapsed: float = 100.0,
+    trained: float = 0.0,
+    ahead: int | None = None,
+    **budgets: Any,
 ) -> str:
     """What is said ``elapsed`` seconds after the trials began, which was ``trained`` seconds after the budget's clock."""
     clock = SimpleNamespace(now=0.0)
@@ -105,7 +113,7 @@ def left(
     searcher: Any = SimpleNamespace(_began=-trained, _clock=lambda: clock.now)
     begun: Any = Measured()
     settings = SearchSettings(**{"trials": None} | budgets)
-    shown = Progress(begun, searcher, settings, settings.trials, Console(quiet=True), {})
+    shown = Progress(begun, searcher, settings, settings.trials, Console(quiet=True), {}, ahead)
     shown._ledger, clock.now = now, elapsed  # type: ignore[assignment]
     return shown._left()
 
@@ -115,6 +123,30 @@ def test_the_first_budget_to_be_spent_is_shown(monkeypatch: pytest.MonkeyPatch) 
     assert left(monkeypatch, now, trials=40, epochs=300) == "about 0:05:00 left until 40 trials"
     assert left(monkeypatch, now, trials=40, epochs=60) == "about 0:00:20 left until 60 epochs"
     assert left(monkeypatch, Measured(), trials=40) == "time left unknown yet"
+
+
+def test_a_sweep_ends_with_the_last_of_its_epochs_whatever_its_trials_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = Measured(trials=10, epochs=50)
+    assert left(monkeypatch, now, ahead=350, trials=20) == "about 0:10:00 left until 20 trials"
+    assert left(monkeypatch, now, ahead=50, trials=20) == "about 0:00:00 left until 20 trials"
+    assert left(monkeypatch, Measured(trials=10), ahead=50, trials=20) == "time left unknown yet"
+
+
+def test_a_sweep_s_epochs_ahead_are_those_that_it_then_computes(tree: Tree) -> None:
+    regularised = {"pruner": "group_norm", "sparse_epochs": 2, "fine_tune_epochs": 1}
+    schedules: list[Schedule] = [
+        UnstructuredSchedule(step_ratio=0.5, steps=1, fine_tune_epochs=2),
+        UnstructuredSchedule(step_ratio=0.5, steps=2, fine_tune_epochs=2),
+        StructuredSchedule(step_ratio=0.3, steps=1, **regularised),
+        StructuredSchedule(step_ratio=0.5, steps=1, **regularised),
+    ]
+    ahead = epochs_ahead(schedules, tree)
+    for schedule in schedules:
+        computed = sum(point[n.EPOCHS] for point in walk(schedule, tree))
+        assert computed > 0
+        ahead -= computed
+        assert epochs_ahead(schedules, tree) == ahead
+    assert ahead == 0
 
 
 def test_minutes_are_counted_from_when_the_budget_s_clock_began(monkeypatch: pytest.MonkeyPatch) -> None:
