@@ -237,7 +237,8 @@ def test_the_bend_is_found(ask: Callable[..., Answer]) -> None:
     assert "the curve has not bent yet" in gentle.paragraph
     harsh = ask("one_shot", Sweep(weight_cost=0.2))
     assert "already at the lowest level tried, 20%" in harsh.paragraph
-    assert harsh.headline.startswith("Pruned in one shot, no level")
+    assert harsh.headline == "Pruned in one shot, no level is shown to stay within a point of dense."
+    assert "by its mean" not in harsh.paragraph
 
 
 def test_a_mean_within_a_point_is_not_enough(ask: Callable[..., Answer]) -> None:
@@ -248,6 +249,10 @@ def test_a_mean_within_a_point_is_not_enough(ask: Callable[..., Answer]) -> None
         reached, mean = row["within_one_point"], row["mean_within_one_point"]
         assert mean > (reached if pd.notna(reached) else 0)
         assert line.loc[mean, "mean"] >= -0.01 > line.loc[line.index <= mean, "low"].min()
+        assert (
+            f"; by its mean alone it would up to {100 * mean:g}% ({signed(line.loc[mean, 'mean'])} points)"
+            in answer.paragraph
+        )
 
 
 def test_one_seed_is_no_cost(ask: Callable[..., Answer]) -> None:

@@ -114,14 +114,24 @@ def _cost_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
     at, reached = line.set_index(LEVEL), bend["within_one_point"]
     beyond = line[line[LEVEL] > (reached or 0)][LEVEL]
     if reached is None:
-        return f"{how} {_not_even(at.loc[beyond.min()], say.level(beyond.min()))}."
+        return f"{how} {_not_even(at.loc[beyond.min()], say.level(beyond.min()))}{in_the_mean(line)}."
     kept = f"{how} stays within a point of the dense network up to {say.level(reached)} of the weights"
     kept += f", where the mean change is {say.evidence(at.loc[reached])}"
     if beyond.empty:
         return f"{kept}; that is the highest level tried, so the curve has not bent yet."
     told = f"{kept}; at {say.level(beyond.min())} it is {say.evidence(at.loc[beyond.min()])}"
     end = beyond.max()
-    return f"{told}." if end == beyond.min() else f"{told}, and at {say.level(end)} {say.points(at.loc[end][MEAN])}."
+    told += "" if end == beyond.min() else f", and at {say.level(end)} {say.points(at.loc[end][MEAN])}"
+    return f"{told}{in_the_mean(line)}."
+
+
+def in_the_mean(line: pd.DataFrame) -> str:
+    """How much farther the mean alone would go, in words; empty where it goes no farther than its interval."""
+    mean = within_tolerance(line, MEAN)
+    if mean is None or mean <= (within_tolerance(line) or 0):
+        return ""
+    at = line[line[LEVEL] == mean].iloc[0]
+    return f"; by its mean alone it would up to {say.level(mean)} ({say.points(at[MEAN])})"
 
 
 def _not_even(lowest: Mapping[Any, Any], at: str) -> str:
@@ -178,7 +188,9 @@ def _headline(costs: pd.DataFrame, bends: list[dict[str, Any]]) -> str:
     if tested(own).empty:
         return f"Pruned in one shot: {say.too_few(own[COUNT].max())}."
     if not reached:
-        return "Pruned in one shot, no level is shown to stay within a point of dense."
+        means = [bend["mean_within_one_point"] for bend in bends if bend["mean_within_one_point"] is not None]
+        though = f", though by the mean alone {say.level(max(means))} of the weights can go" if means else ""
+        return f"Pruned in one shot, no level is shown to stay within a point of dense{though}."
     best = max(reached, key=lambda bend: (bend["within_one_point"], _row_at(costs, bend)[MEAN]))
     at = _row_at(costs, best)
     return (
