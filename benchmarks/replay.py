@@ -82,7 +82,7 @@ class ReplayLedger:
 
     reference: list[float]
     epochs_computed: int = 0
-    last_trial: int = -1
+    trial_numbers: frozenset[int] = frozenset()
 
 
 class Score:

@@ -44,11 +44,19 @@ def _prefixes(params: Params, space: Space, tree: Tree, costs: dict[Hashable, fl
         yield Candidate(space.prefix(params, number), tuple(chain), (-math.log2(1 - target / PARTS_PER_MILLION),))
 
 
-def epochs_ahead(schedules: Iterable[Schedule], tree: Tree) -> int:
-    """The epochs of all steps of these schedules that the store doesn't have, each counted once."""
-    stored = set(tree.store.ids())
-    nodes = {one.id: one for s in schedules for node in tree.chain(s) for one in with_training_before(node)}
-    return sum(tree.problem.recipe(dict(one.settings)).epochs for one in nodes.values() if one.id not in stored)
+def epochs_ahead(schedules: Iterable[Schedule], tree: Tree) -> dict[str, int]:
+    """The steps of these schedules that the store doesn't have, with what each costs in epochs.
+
+    A regularised training before several steps is counted with the first of them.
+    """
+    counted, ahead = set(tree.store.ids()), dict[str, int]()
+    for schedule in schedules:
+        for node in tree.chain(schedule):
+            new = {one.id: one for one in with_training_before(node) if one.id not in counted}
+            counted |= new.keys()
+            if node.id in new:
+                ahead[node.id] = sum(tree.problem.recipe(dict(one.settings)).epochs for one in new.values())
+    return ahead
 
 
 def with_training_before(node: Node) -> list[Node]:

@@ -40,11 +40,13 @@ class Progress(tune.Callback):
         trials: int | None,
         console: Console,
         nodes: dict[str, Any],
-        epochs_ahead: int | None = None,
+        epochs_ahead: Mapping[str, int] | None = None,
     ) -> None:
-        """``epochs_ahead`` are those of a sweep, whose trials are known beforehand."""
+        """``epochs_ahead`` has the steps that a sweep still has to compute, and what each costs."""
         self._ledger, self._settings, self._trials, self._console = ledger, settings, trials, console
-        self._searcher, self._nodes, self._epochs_ahead = searcher, nodes, epochs_ahead
+        self._searcher, self._nodes = searcher, nodes
+        self._ahead = dict(epochs_ahead or {})
+        self._all_ahead = sum(self._ahead.values())
         self._live: Live | None = None
         self._began = self._printed = time.monotonic()
         self._before = (len(ledger.trials), ledger.epochs_computed)
@@ -77,6 +79,7 @@ class Progress(tune.Callback):
             raise InputError(f"--address: {result[UNFIT]}")
         if n.STEP in result:
             self._ledger.add(result)
+            self._ahead.pop(result[n.STEP_ID], None)
             if not result[n.REUSED]:
                 trial.run_metadata.num_failures = 0  # only workers lost in a row count
                 self._dying.clear()
@@ -162,13 +165,11 @@ class Progress(tune.Callback):
 
     def _left(self) -> str:
         """Which of the budgets will be spent first at the pace so far, and when."""
+        if self._all_ahead:
+            return self._left_of_sweep()
         ledger, settings = self._ledger, self._settings
         trial, epoch = self._pace(len(ledger.trials), self._before[0]), self._pace(ledger.epochs_computed, self._before[1])
         left = [(settings.minutes * 60 - self._spent(), f"{settings.minutes:g} minutes")] if settings.minutes else []
-        if self._epochs_ahead is not None:
-            # A sweep's trials differ too much for a pace of their own: one is a cut and an epoch, another a chain of ten.
-            ahead = self._epochs_ahead - (ledger.epochs_computed - self._before[1])
-            return f"about {_clock(epoch * ahead)} left until {self._trials} trials" if epoch else UNKNOWN
         for budget, now, pace, unit in (
             (self._trials, len(ledger.trials), trial, "trials"),
             (settings.epochs, ledger.epochs_computed, epoch, "epochs"),
@@ -177,6 +178,12 @@ class Progress(tune.Callback):
                 left.append((pace * max(0, budget - now), f"{budget} {unit}"))
         first = [f"about {_clock(min(left)[0])} left until {min(left)[1]}"] if left else []
         return "; ".join([*first, *self._until_stalled(epoch, min(left)[0] if left else None)]) or UNKNOWN
+
+    def _left_of_sweep(self) -> str:
+        """When its steps are done; its trials, of one epoch or a hundred, have no pace of their own."""
+        ahead = sum(self._ahead.values())
+        pace = self._pace(self._all_ahead, ahead)
+        return UNKNOWN if pace is None else f"about {_clock(pace * ahead)} left until {self._trials} trials"
 
     def _pace(self, now: int, before: int) -> float | None:
         """Seconds for each trial or epoch of this run; None before the first."""

@@ -108,9 +108,9 @@ class FrontSearch(OptunaSearch):
         self._under_way: dict[str, Asked] = {}
         self._died: dict[str, Asked] = {}
         self.finished_because: str | None = None
-        numbers = {row.user_attrs.get(n.TRIAL) for row in self._ot_study.get_trials(deepcopy=False)}
+        told = {row.user_attrs.get(n.TRIAL) for row in self._ot_study.get_trials(deepcopy=False)}
         for row in lost_rows(lost or {}, space):
-            if row.user_attrs[n.TRIAL] not in numbers:
+            if row.user_attrs[n.TRIAL] not in told:
                 self._ot_study.add_trial(row)
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]

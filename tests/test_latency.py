@@ -98,11 +98,15 @@ class Unsteady(nn.Module):
 
 
 def test_what_is_unsteady_is_measured_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "MAX_SECONDS", 1.5)
-    began = time.monotonic()
-    found = measure(Unsteady(), (1, 1, 1), 1, 1)
-    assert time.monotonic() - began > 1.5 > latency.MIN_SECONDS
-    assert found.iqr_ms > latency.SPREAD * found.median_ms
+    monkeypatch.setattr(latency, "MAX_SECONDS", 2.0)
+    took = {}
+    for spread in (0.0, math.inf):
+        monkeypatch.setattr(latency, "SPREAD", spread)
+        began = time.monotonic()
+        assert measure(Unsteady(), (1, 1, 1), 1, 1).iqr_ms > 0
+        took[spread] = time.monotonic() - began
+    assert took[0.0] > 2.0
+    assert took[0.0] > 1.5 * took[math.inf]
 
 
 def test_a_shape_is_measured_once(tree: Tree, table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:

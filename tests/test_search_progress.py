@@ -64,7 +64,7 @@ def progress(told: Told, tmp_path: Path) -> Progress:
 
 def test_a_trial_whose_worker_dies_again_and_again_fails(progress: Progress, told: Told, tmp_path: Path) -> None:
     progress.on_trial_recover(0, [], trial(1, True))
-    progress.on_trial_result(0, [], trial(2, True), {n.STEP: 1, n.REUSED: False})
+    progress.on_trial_result(0, [], trial(2, True), {n.STEP: 1, n.STEP_ID: "a1", n.REUSED: False})
     progress.on_trial_recover(0, [], trial(3, True))
     progress.on_trial_error(0, [], trial(3, False))
     assert told.failed == ["3"]
@@ -80,7 +80,9 @@ def test_a_worker_that_died_between_two_trials_costs_none(progress: Progress, to
 def test_workers_that_die_under_several_trials_stop_the_study(progress: Progress, told: Told, tmp_path: Path) -> None:
     progress.on_trial_recover(0, [], trial(1, True))
     found = trial(2, True)
-    progress.on_trial_result(0, [], found, {n.STEP: 1, n.REUSED: True})  # found, not computed: no sign of health
+    progress.on_trial_result(
+        0, [], found, {n.STEP: 1, n.STEP_ID: "a1", n.REUSED: True}
+    )  # found, not computed: no sign of health
     assert found.run_metadata.num_failures == 2
     with pytest.raises(StoppedError, match="workers die one after another"):
         progress.on_trial_error(0, [], trial(3, False))
@@ -100,12 +102,7 @@ class Measured:
 
 
 def left(
-    monkeypatch: pytest.MonkeyPatch,
-    now: Measured,
-    elapsed: float = 100.0,
-    trained: float = 0.0,
-    ahead: int | None = None,
-    **budgets: Any,
+    monkeypatch: pytest.MonkeyPatch, now: Measured, elapsed: float = 100.0, trained: float = 0.0, **budgets: Any
 ) -> str:
     """What is said ``elapsed`` seconds after the trials began, which was ``trained`` seconds after the budget's clock."""
     clock = SimpleNamespace(now=0.0)
@@ -113,7 +110,7 @@ def left(
     searcher: Any = SimpleNamespace(_began=-trained, _clock=lambda: clock.now)
     begun: Any = Measured()
     settings = SearchSettings(**{"trials": None} | budgets)
-    shown = Progress(begun, searcher, settings, settings.trials, Console(quiet=True), {}, ahead)
+    shown = Progress(begun, searcher, settings, settings.trials, Console(quiet=True), {})
     shown._ledger, clock.now = now, elapsed  # type: ignore[assignment]
     return shown._left()
 
@@ -125,11 +122,22 @@ def test_the_first_budget_to_be_spent_is_shown(monkeypatch: pytest.MonkeyPatch) 
     assert left(monkeypatch, Measured(), trials=40) == "time left unknown yet"
 
 
-def test_a_sweep_ends_with_the_last_of_its_epochs_whatever_its_trials_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = Measured(trials=10, epochs=50)
-    assert left(monkeypatch, now, ahead=350, trials=20) == "about 0:10:00 left until 20 trials"
-    assert left(monkeypatch, now, ahead=50, trials=20) == "about 0:00:00 left until 20 trials"
-    assert left(monkeypatch, Measured(trials=10), ahead=50, trials=20) == "time left unknown yet"
+def test_a_sweep_ends_with_the_last_of_its_steps_whatever_its_trials_cost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("search.progress.time.monotonic", lambda: clock.now)
+    ahead, searcher = {"cheap": 10, "dear": 90, "free": 0}, Told()
+    shown = Progress(Seen(tmp_path, ("accuracy",), 0.1), searcher, SearchSettings(), 4, Console(quiet=True), {}, ahead)  # type: ignore[arg-type]
+
+    def told(step_id: str, seconds: float) -> str:
+        clock.now += seconds
+        shown.on_trial_result(0, [], trial(1, True), {n.STEP: 1, n.STEP_ID: step_id, n.REUSED: False})
+        return shown._left()
+
+    assert shown._left() == told("free", 10) == told("found in the store", 10) == "time left unknown yet"
+    assert told("cheap", 20) == told("cheap", 0) == "about 0:06:00 left until 4 trials"
+    assert told("dear", 400) == "about 0:00:00 left until 4 trials"
 
 
 def test_a_sweep_s_epochs_ahead_are_those_that_it_then_computes(tree: Tree) -> None:
@@ -142,11 +150,10 @@ def test_a_sweep_s_epochs_ahead_are_those_that_it_then_computes(tree: Tree) -> N
     ]
     ahead = epochs_ahead(schedules, tree)
     for schedule in schedules:
-        computed = sum(point[n.EPOCHS] for point in walk(schedule, tree))
-        assert computed > 0
-        ahead -= computed
+        points = list(walk(schedule, tree))
+        assert sum(point[n.EPOCHS] for point in points) == sum(ahead.pop(point[n.STEP_ID], 0) for point in points) > 0
         assert epochs_ahead(schedules, tree) == ahead
-    assert ahead == 0
+    assert not ahead
 
 
 def test_minutes_are_counted_from_when_the_budget_s_clock_began(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from trainables.walk import Tree, walk
 def _short_and_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Measure latency briefly, under a lock of this test's own."""
     monkeypatch.setattr(latency, "MIN_SECONDS", 0.01)
+    monkeypatch.setattr(latency, "MAX_SECONDS", 0.1)
     monkeypatch.setattr(latency.tempfile, "gettempdir", lambda: str(tmp_path))
 
 

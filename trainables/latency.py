@@ -32,7 +32,7 @@ from trainables.untrusted import parse_json
 from trainables.walk import Tree
 
 LARGE_BATCH = 64
-MIN_SECONDS, MAX_SECONDS = 0.3, 2.0
+MIN_SECONDS, MAX_SECONDS = 0.3, 1.0
 SPREAD = 0.1
 """A measurement goes on until its interquartile range is within this share of its median, or too long."""
 

@@ -26,8 +26,9 @@ from trainables.settings import Settings
 Precision = Literal["fp32", "bf16"]
 Hook = Callable[[nn.Module], None]
 
-EVALUATION_BATCH = 256
-"""Small enough for what a layer computes to stay in a core's cache: a third faster than 1,000, and bit by bit the same."""
+EVALUATION_BATCH, CPU_EVALUATION_BATCH = 1000, 256
+"""On a processor small enough for what a layer computes to stay in its cache: on an AMD EPYC a third faster, with the same
+logits bit by bit (networks of the comparison)."""
 
 
 class TrainingDivergedError(RuntimeError):
@@ -213,10 +214,11 @@ def evaluate(model: nn.Module, data: Data, device: str = "cpu") -> float:
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, data: Data, device: str) -> float:
     """Accuracy of ``model`` on uint8 images [N, H, W, C], normalised as the training images are."""
     model.to(device).to(memory_format=torch.channels_last).eval()
-    correct = 0
-    for some, truth in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-        correct += int((model(normalise(some, data)).argmax(1) == truth).sum())
-    return correct / len(labels)
+    batch = CPU_EVALUATION_BATCH if device == "cpu" else EVALUATION_BATCH
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for some, truth in zip(images.split(batch), labels.split(batch), strict=True):
+        correct += (model(normalise(some, data)).argmax(1) == truth).sum()
+    return int(correct) / len(labels)
 
 
 @contextlib.contextmanager
