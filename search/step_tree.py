@@ -32,8 +32,14 @@ class StepTree:
     """All steps of some candidates, parents before children, with the candidate (or -1) whose point each step is."""
 
     def __init__(self, candidates: Iterable[Candidate], costs: Mapping[Hashable, float]) -> None:
-        self.candidates = list(candidates)
-        self._number = {key_of(candidate.params): i for i, candidate in enumerate(self.candidates)}
+        self.candidates: list[Candidate] = []
+        self._number: dict[Hashable, int] = {}
+        own: dict[Hashable, int] = {}
+        for candidate in candidates:  # those that differ in settings without an effect are one
+            number = own.setdefault(candidate.chain[-1], len(self.candidates))
+            if number == len(self.candidates):
+                self.candidates.append(candidate)
+            self._number[key_of(candidate.params)] = number
         nodes: dict[Hashable, int] = {}
         parent, depth, branch = [], [], []
         for number, candidate in enumerate(self.candidates):

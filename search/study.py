@@ -83,7 +83,7 @@ class FinalistSettings(Settings):
     family: Annotated[str, AfterValidator(one_of(n.FAMILIES))] = Field(n.STRUCTURED, description="whose recipes compete")
     top: int = Field(3, ge=1, description="how many of the best run again, beside random importance as the control")
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_each_once)] = Field(
-        min_length=1, description="the fresh seeds, none of which the sweep uses"
+        min_length=1, description="the fresh seeds, on which the sweep has no schedule of this family"
     )
 
 
@@ -197,11 +197,16 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
 def _check_fresh(study: Study) -> None:
     """InputError if a schedule is wrong, or finalists would run on a seed that they were chosen by."""
-    chosen_by = {schedule.seed for schedule in study.schedules()}
-    used = [seed for seed in study.finalists.seeds if seed in chosen_by] if study.finalists else []
-    if used:
+    schedules = study.schedules()
+    if study.finalists is None:
+        return
+    chosen_by = {schedule.seed for schedule in schedules if schedule.family == study.finalists.family}
+    if used := [seed for seed in study.finalists.seeds if seed in chosen_by]:
         fresh = [max(chosen_by) + i for i in range(1, 4)]
-        raise InputError(f"finalists.seeds: the sweep uses {used} too; give seeds that it does not use, such as {fresh}")
+        raise InputError(
+            f"finalists.seeds: the sweep chooses on {used} too; give seeds that its {study.finalists.family} schedules "
+            f"don't have, such as {fresh}"
+        )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

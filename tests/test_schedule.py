@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeProblem
+from trainables import names as n
 from trainables import structured
 from trainables.models import ModelSettings, prunable
 from trainables.names import InputError
@@ -138,6 +139,13 @@ WITH_EFFECT: list[tuple[Schedule, dict[str, Any]]] = [
     (fine(importance="taylor", retrain="weight_rewind"), {"score_images": 7}),
     (fine(importance="taylor", fine_tune_epochs=0), {"score_images": 7}),
 ]
+
+
+@pytest.mark.parametrize(("scope", "same"), [("local", True), ("global", False)])
+def test_lamp_has_an_effect_of_its_own_only_where_all_groups_are_ranked_together(scope: str, same: bool) -> None:
+    lamp, norm = (coarse(importance=name, scope=scope) for name in ("lamp", "magnitude_l2"))
+    assert (ids(lamp) == ids(norm)) == same
+    assert lamp.columns()[n.IMPORTANCE] == "lamp"
 
 
 @pytest.mark.parametrize(("schedule", "changed"), WITHOUT_EFFECT)

@@ -216,6 +216,20 @@ def test_magnitude_removes_the_channels_that_are_zero(network: str) -> None:
     assert widths(model) == local_widths(problem, 500_000)
 
 
+@pytest.mark.parametrize("network", ["cnn", "resnet20"])
+@pytest.mark.parametrize(("importance", "scope"), structured.RANKS_LIKE)
+def test_what_is_said_to_rank_alike_removes_the_same_channels(importance: str, scope: str, network: str) -> None:
+    problem, dense = trained(network, "base")
+
+    def removed(name: str, scope: str) -> structured.Removed:
+        model = copy.deepcopy(dense)
+        return structured.cut(model, problem.anatomy, ready(problem, model, name), scope, 400_000, 1, seed=0)
+
+    other = structured.RANKS_LIKE[importance, scope]
+    assert removed(importance, scope) == removed(other, scope)
+    assert removed(importance, "global") != removed(other, "global")
+
+
 def test_random_channels_come_from_the_seed_alone() -> None:
     problem, dense = trained("cnn", "base")
 

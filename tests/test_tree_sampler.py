@@ -94,6 +94,13 @@ def test_costs_count_only_what_is_new() -> None:
     assert tree.new_cost(known).tolist() == [0, 0, 0, 1, 1, 2, 3, 4]
 
 
+def test_candidates_with_one_point_are_one() -> None:
+    same = [Candidate({"name": name, "steps": 1}, ("a1",)) for name in "ab"]
+    tree = StepTree([*same, Candidate({"name": "a", "steps": 2}, ("a1", "a2"))], {"a1": 1.0, "a2": 1.0})
+    assert [tree.number(one.params) for one in same] == [0, 0]
+    assert [one.params for one in tree.candidates] == [{"name": "a", "steps": 1}, {"name": "a", "steps": 2}]
+
+
 def test_hidden_steps_cost_once_and_are_nobody_s_points() -> None:
     candidates = [Candidate({"x": i}, ("hidden", f"own{i}")) for i in range(2)]
     tree = StepTree(candidates, {"hidden": 5.0, "own0": 1.0, "own1": 1.0})

@@ -184,8 +184,9 @@ class StructuredSchedule(BaseSchedule):
 
     def step_settings(self, target: int) -> dict[str, Any]:
         """What the cut depends on."""
+        importance = structured.RANKS_LIKE.get((self.importance, self.scope), self.importance)
         return {
-            n.FAMILY: self.family, n.IMPORTANCE: self.importance, n.SCOPE: self.scope, n.ROUND_TO: self.round_to,
+            n.FAMILY: self.family, n.IMPORTANCE: importance, n.SCOPE: self.scope, n.ROUND_TO: self.round_to,
             "removed_ppm": target,
         }  # fmt: skip
 

@@ -56,6 +56,11 @@ IMPORTANCES: Mapping[str, Callable[[], Any]] = {
     "activation": ActivationImportance,
     "random": tp.importance.RandomImportance,
 }
+RANKS_LIKE = {("lamp", "local"): "magnitude_l2"}
+"""(importance, scope) -> another importance that ranks alike.
+
+LAMP divides a squared norm by the sum of those that are no smaller, which changes no order within a group of layers.
+"""
 NEEDS_DATA = frozenset({"taylor", "hessian", "activation"})
 SCOPES = ("local", "global")
 PRUNERS = ("base", "bn_scale", "group_norm", "growing_reg")
