@@ -26,6 +26,8 @@ CONTROL = "random"
 SCRATCH = "scratch"
 BASE = "base"
 TEST, VALIDATION = "test", "validation"
+UNITS = {n.STRUCTURED: "channels", n.UNSTRUCTURED: "weights"}
+"""family -> what its levels are shares of"""
 
 
 def is_control(rows: pd.DataFrame) -> pd.Series:

@@ -40,7 +40,7 @@ def _cost(column: str) -> Callable[[pd.DataFrame, pd.DataFrame], pd.Series]:
 
 
 def _share(factor: float | None) -> str:
-    return words.MISSING if factor is None else f"{100 * (1 - 1 / factor):.0f}%"
+    return words.MISSING if pd.isna(factor) else f"{100 * (1 - 1 / factor):.0f}%"
 
 
 FACTORS = (1.1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,23 +11,28 @@ import numpy as np
 import pandas as pd
 
 import trainables.names as n
+from analysis import words
 from analysis.comparison import curves
 from analysis.comparison import sentences as say
-from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE
+from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE, UNITS
 from analysis.comparison.curves import AXES, Crossing, Curve
-from analysis.comparison.one_shot import ROUNDING, usual
+from analysis.comparison.one_shot import ROUNDING, usual, within_tolerance
 from analysis.comparison.ranking import ranked
 from analysis.comparison.reach import reach_sentence
 from analysis.comparison.sentences import Answer, Table
 from analysis.comparison.statistics import (
     COUNT,
     HIGHER,
+    LOW,
     LOWER,
+    MEAN,
+    MIN_SEEDS,
     TIE,
     UNDECIDED,
     VERDICT,
     Estimate,
     estimate,
+    estimates,
     judged,
     step_in,
 )
@@ -39,16 +45,18 @@ ONLY_STRUCTURED, ONLY_UNSTRUCTURED = "only structured moves", "only unstructured
 NEITHER, APART, UNMEASURED = "neither moves", "no common range", "not measured"
 COMPARED = "compared"
 SLOWER = 0.9
-"""what has less than this share of the dense speed is told as slower; times are measured until they spread by no more"""
+"""What has less than this share of the dense speed is told as slower; less of a difference can be the measurement's."""
 KEEPS = {HIGHER: "structured keeps more", LOWER: "unstructured keeps more", TIE: TIE, UNDECIDED: UNDECIDED}
 
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """The recipe of each family that selection puts first."""
+    """The recipe of each family that selection puts first, on the same seeds."""
 
     unstructured: pd.DataFrame
     structured: pd.DataFrame
+    fresh: bool = False
+    """whether these seeds had no part in choosing"""
     lone: Sequence[str] = ()
     """the choosing seeds that only one family has, in words"""
 
@@ -59,15 +67,21 @@ class Sides:
 
 
 def sides(sweep: Sweep) -> Sides:
-    """The best of each family, chosen by validation accuracy on the seeds that choose."""
-    chains = sweep.iterative if len(sweep.iterative) else usual(sweep.one_shot)
+    """The best of each family, chosen by validation accuracy on the seeds that choose; on fresh seeds if both ran there."""
+    chains, structured = sweep.iterative if len(sweep.iterative) else usual(sweep.one_shot), sweep.structured
+    # Chosen where the two are compared: the last levels of a chain, far beyond, would outweigh all others.
+    within = chains[chains[n.SPARSITY] <= structured[n.SPARSITY].max()] if len(structured) else chains
     found = []
-    for rows in (chains, sweep.structured):
-        first = ranked(sweep.selection(rows))[:1]
+    for rows, choosing_by in ((chains, within if len(within) else chains), (structured, structured)):
+        first = ranked(sweep.selection(choosing_by))[:1]
         found.append(rows[rows[RECIPE].isin(first)])
     common = {*found[0][n.SEED]} & {*found[1][n.SEED]}
     if not common:
         return Sides(found[0], found[1])  # a family alone keeps all seeds of its own
+    if len(common & sweep.fresh) >= MIN_SEEDS:
+        unstructured, structured = (rows[rows[n.SEED].isin(common & sweep.fresh)] for rows in found)
+        return Sides(unstructured, structured, fresh=True)
+    common -= sweep.fresh
     choosing = set(sweep.selection(sweep.rows)[n.SEED])
     lone = [
         f"left out here, because only {rows[LABEL].iloc[0]} has run on them: {say.seed_numbers(seeds)}"
@@ -75,7 +89,7 @@ def sides(sweep: Sweep) -> Sides:
         if (seeds := {*rows[n.SEED]} & choosing - common)
     ]
     unstructured, structured = (rows[rows[n.SEED].isin(common)] for rows in found)
-    return Sides(unstructured, structured, lone)
+    return Sides(unstructured, structured, lone=lone)
 
 
 def answer(sweep: Sweep) -> Answer:
@@ -103,7 +117,12 @@ def answer(sweep: Sweep) -> Answer:
             *say.alike((AXES[a].noun, f"{UNMEASURED} for both families") for a in _unmeasured(found)),
             *both.lone,
         ],
-        tables=[_table(found, crossed), _marks_table(marks), _levels_table(both, sweep.dense)],
+        tables=[
+            _budgets_table(both, sweep.dense),
+            _table(found, crossed),
+            _marks_table(marks),
+            _levels_table(both, sweep.dense),
+        ],
         findings={"axes": found, "at": marks, "crossings": pd.DataFrame(crossed, columns=[AXIS, *Crossing._fields])},
     )
 
@@ -130,6 +149,8 @@ def compare(both: Sides, dense: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
 
 
 VALUES = (n.STRUCTURED, n.UNSTRUCTURED)
+BUDGETS = (0.01, 0.02, 0.05)
+"""losses of accuracy that a table says what they buy"""
 
 
 def _outcome(one: dict[int, Curve], other: dict[int, Curve]) -> tuple[str, tuple[float, float] | None]:
@@ -143,11 +164,13 @@ def _outcome(one: dict[int, Curve], other: dict[int, Curve]) -> tuple[str, tuple
 
 
 def _reach(one: dict[int, Curve], other: dict[int, Curve]) -> dict[str, float]:
-    return {
-        f"{family}_{end}": float(2 ** np.mean([pick(x) for x, _ in found.values()])) if found else np.nan
-        for family, found in zip(VALUES, (one, other), strict=True)
-        for end, pick in (("low", np.min), ("high", np.max))
-    }
+    """How far each family reaches, and what it has lost there."""
+    told = {}
+    for family, found in zip(VALUES, (one, other), strict=True):
+        for end, pick in (("low", np.min), ("high", np.max)):
+            told[f"{family}_{end}"] = float(2 ** np.mean([pick(x) for x, _ in found.values()])) if found else np.nan
+        told[f"{family}_change"] = float(np.mean([y[x.argmax()] for x, y in found.values()])) if found else np.nan
+    return told
 
 
 def _averaged(
@@ -181,9 +204,19 @@ def _unmeasured(found: pd.DataFrame) -> list[str]:
 def _who(both: Sides) -> str:
     steps = "in one chain of cuts" if both.unstructured[n.STEPS].max() > 1 else "in one shot"
     unstructured, structured = both.unstructured[LABEL].iloc[0], both.structured[LABEL].iloc[0]
+    part = "had no part in choosing them" if both.fresh else "chose them"
     return (
         f"Compared is the best recipe of each family at selection: unstructured, {unstructured}, {steps}; and structured, "
-        f"{structured}; on the {'seed' if len(both.seeds) == 1 else 'seeds'} {say.seeds(both.seeds)}, which chose them."
+        f"{structured}; on {say.seed_numbers(both.seeds)}, which {part}. They are compared as they are, each with its own "
+        f"retraining ({_epochs(both)})."
+    )
+
+
+def _epochs(both: Sides) -> str:
+    totals = [rows.groupby(LEVEL)[n.TOTAL_EPOCHS].max() for rows in (both.unstructured, both.structured)]
+    return " and ".join(
+        f"{say.epochs(total.max())} by {say.level(float(str(total.idxmax())))} of the {UNITS[family]}"
+        for family, total in zip(VALUES[::-1], totals, strict=True)
     )
 
 
@@ -193,7 +226,11 @@ def _axis_sentences(found: pd.DataFrame) -> Iterator[str]:
     others = found[~found[OUTCOME].isin([ONLY_STRUCTURED, UNMEASURED])]
     yield from (_axis_sentence(row) for row in others.to_dict("records"))
     if lone:
-        far = say.joined(f"{AXES[row[AXIS]].noun} (up to {AXES[row[AXIS]].tell(row['structured_high'])})" for row in lone)
+        far = say.joined(
+            f"{AXES[row[AXIS]].noun} (up to {AXES[row[AXIS]].tell(row['structured_high'])}, at "
+            f"{say.points(row['structured_change'])})"
+            for row in lone
+        )
         yield (
             f"Only structured pruning gains anything in {far}: masked weights leave the shapes as they are, so there is no "
             "accuracy at the same reduction to compare."
@@ -257,19 +294,19 @@ def _reach_sentences(both: Sides, dense: pd.DataFrame) -> Iterator[str]:
 
 def _slower_sentences(structured: pd.DataFrame, dense: pd.DataFrame) -> Iterator[str]:
     """The levels at which a smaller network runs slower: times don't follow from sizes."""
-    who = structured[LABEL].iloc[0]
+    told = []
     for name in (n.LATENCY, n.LATENCY_LARGE):
-        axis = AXES[name]
-        factors = curves.by_level(structured, dense, axis)
-        slower = {level: factor for level, factor in factors.items() if factor < SLOWER}
+        factors = curves.by_level(structured, dense, AXES[name])
+        slower = [f"{say.level(level)} ({AXES[name].tell(factor)})" for level, factor in factors.items() if factor < SLOWER]
         if slower:
-            worst = min(slower, key=slower.__getitem__)
-            yield (
-                f"Smaller is not always faster: by {axis.noun}, {who} is slower than the dense network at "
-                f"{say.levels(slower)} of the channels, most so at {say.level(worst)} "
-                f"({axis.tell(slower[worst])} its speed). Kernels work on so many channels at once, and widths that are no "
-                "multiple of that leave part of their work idle; the setting round_to cuts to such multiples."
+            told.append(f"by {AXES[name].noun}, without {say.joined(slower)} of the channels")
+    if told:
+        advice = ""
+        if structured[n.ROUND_TO].fillna(1).max() <= 1:
+            advice = (
+                ": widths that are no multiple of what a kernel works on at once may be why (round_to keeps to multiples)"
             )
+        yield f"Smaller is not always faster: it is slower than the dense network {say.joined(told)}{advice}."
 
 
 def _headline(found: pd.DataFrame) -> str:
@@ -313,14 +350,41 @@ def _marks_table(found: pd.DataFrame) -> Table:
 
 def _levels_table(both: Sides, dense: pd.DataFrame) -> Table:
     """What each level that was asked for took away."""
-    rows = []
-    for own in (both.unstructured, both.structured):
-        factors = {name: curves.by_level(own, dense, axis) for name, axis in AXES.items()}
-        changes = own.groupby(own[LEVEL].astype(float))[CHANGE].mean()
-        rows += [
-            {"family": own[n.FAMILY].iloc[0], "asked for": say.level(level), "change of accuracy": say.signed(change)}
-            | {axis.noun: axis.tell(factors[name].get(level)) for name, axis in AXES.items()}
-            for level, change in zip(changes.index.tolist(), changes.tolist(), strict=True)
-        ]
+    rows = [
+        {"family": family, "asked for": say.level(level)} | told
+        for family, own in ((n.UNSTRUCTURED, both.unstructured), (n.STRUCTURED, both.structured))
+        for level, told in _taken(own, dense).items()
+    ]
     title = "What each level took away: of the weights (unstructured) or of the channels (structured); means over seeds"
     return Table(title, pd.DataFrame(rows))
+
+
+def _budgets_table(both: Sides, dense: pd.DataFrame) -> Table:
+    """How far each family can go for so much accuracy."""
+    rows = []
+    for budget, (family, own) in itertools.product(
+        BUDGETS, ((n.UNSTRUCTURED, both.unstructured), (n.STRUCTURED, both.structured))
+    ):
+        found = estimates(own.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
+        level, shown = within_tolerance(found, MEAN, budget), within_tolerance(found, LOW, budget)
+        told = {"to give up": f"{100 * budget:g} {'point' if budget == 0.01 else 'points'}", "family": family}
+        told["shown up to"] = say.level(shown) if shown else "none"
+        told["by the mean up to"] = say.level(level) if level else "none"
+        rows.append(told | (_taken(own, dense)[level] if level else {}))
+    title = (
+        "What a budget of accuracy buys: the level up to which the interval of every level (shown), or its mean, stays "
+        "within it, and what that takes away"
+    )
+    return Table(title, pd.DataFrame(rows).fillna(words.MISSING))
+
+
+def _taken(own: pd.DataFrame, dense: pd.DataFrame) -> dict[float, dict[str, str]]:
+    """level -> what its networks lost, for tables."""
+    levels = own[LEVEL].astype(float)
+    factors = {axis.label: (axis, curves.by_level(own, dense, axis)) for axis in AXES.values()}
+    means = own.groupby(levels)[[CHANGE, n.TOTAL_EPOCHS]].mean()
+    return {
+        level: {"change": say.signed(change), "epochs": f"{epochs:g}"}
+        | {label: axis.tell(found.get(level)) for label, (axis, found) in factors.items()}
+        for level, change, epochs in zip(means.index.tolist(), *(means[c].tolist() for c in means), strict=True)
+    }

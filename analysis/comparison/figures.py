@@ -177,7 +177,7 @@ def _family_panel(axes: Axes, sweep: Sweep, both: Sides, axis: curves.Axis) -> N
         if len(rows):
             _against(axes, rows, sweep.dense, axis, look, f"{rows[n.FAMILY].iloc[0]}: {rows[LABEL].iloc[0]}")
     final = sweep.confirmation(sweep.structured)
-    final = final[~is_control(final)]
+    final = final[~is_control(final) & ~(both.fresh & final[RECIPE].isin(both.structured[RECIPE]))]
     for (label,), look in _looks(final, [LABEL], FINALISTS):
         _against(axes, final[final[LABEL] == label], sweep.dense, axis, look, f"{label}, fresh seeds", thin=True)
     control = sweep.iterative[is_control(sweep.iterative)]
@@ -205,7 +205,7 @@ def _against(
     rows = rows.assign(**{X: x})[x.notna()]
     # The seeds of one level differ a little in what they achieve; a band needs them at one place.
     rows[X] = rows.groupby(LEVEL)[X].transform("mean")
-    if not rows.groupby(LEVEL)[X].first().is_monotonic_increasing:
+    if (rows.groupby(LEVEL)[X].first().diff() < -curves.LEAST_MOVE).any():
         _path(axes, rows, look, label, thin=thin)
         return
     # On an axis that does not move them, all levels stand at one place and are still points of their own.
@@ -250,6 +250,12 @@ def _path(axes: Axes, rows: pd.DataFrame, look: Look, label: str, *, thin: bool)
     style = _mark(look, thin=thin)
     axes.vlines(x, low, high, color=look.colour, alpha=0.35, linewidth=style["linewidth"], zorder=style["zorder"])
     axes.plot(x, means, label=_safe(label), **style)
+    if not thin and look not in CONTROLS:
+        for level, at, mean in zip(x.index.tolist(), x.tolist(), means.tolist(), strict=True):
+            axes.annotate(
+                say.level(level), (at, mean), textcoords="offset points", xytext=(6, 5),
+                fontsize="x-small", color=look.colour,
+            )  # fmt: skip
 
 
 def _mark(look: Look, *, thin: bool) -> dict[str, Any]:
@@ -348,7 +354,7 @@ def _reduction_axis(axes: Axes, axis: curves.Axis) -> None:
 
 def _factors(high: float) -> Sequence[float]:
     if high > 2.2:
-        return (1, 2, 4, 8, 16, 32, 64)
+        return (0.5, 1, 2, 4, 8, 16, 32, 64)
     return (0.5, 1, 1.5, 2, 3, 4) if high > 1 else (0.5, 0.8, 1, 1.25, 1.5, 2)
 
 

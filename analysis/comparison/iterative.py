@@ -193,7 +193,7 @@ def _missing(chains: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
         return ["no iterative unstructured networks yet"]
     missing = [] if is_control(chains).any() else ["the control, random importance, has no iterative networks yet"]
     own = chains[~is_control(chains)]
-    behind = [(line, behind_in_seeds(line, own[n.SEED].nunique())) for _, line in own.groupby(LINE, dropna=False)]
+    behind = [(line, behind_in_seeds(line)) for _, line in own.groupby(LINE, dropna=False)]
     missing += [f"iterative networks, {told}" for told in _alike(behind, own)]
     if pairs.empty:
         return [*missing, "no one-shot networks with as many epochs as an iterative one at the same level"]

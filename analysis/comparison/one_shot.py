@@ -10,13 +10,23 @@ import pandas as pd
 import trainables.names as n
 from analysis import words
 from analysis.comparison import sentences as say
-from analysis.comparison.columns import CHANGE, CHANGE_BEFORE, CONTROL, LEVEL, REPORTED, WHO, is_control
+from analysis.comparison.columns import (
+    CHANGE,
+    CHANGE_BEFORE,
+    CONTROL,
+    LEVEL,
+    REPORTED,
+    VALIDATION_CHANGE,
+    WHO,
+    is_control,
+)
 from analysis.comparison.ranking import behind_in_seeds
 from analysis.comparison.sentences import Answer, Table
-from analysis.comparison.statistics import COUNT, HIGH, HIGHER, LOW, LOWER, MEAN, MIN_SEEDS, VERDICT, estimates, judged
+from analysis.comparison.statistics import COUNT, HIGH, HIGHER, LOW, LOWER, MEAN, MIN_SEEDS, TIE, VERDICT, estimates, judged
 from analysis.comparison.sweep import Sweep
 
 LINE = [WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN]
+CUT = [WHO, n.IMPORTANCE, n.SCOPE]
 # A level is called "within a point" of dense where the interval says that it loses no more.
 TOLERANCE = 0.01
 ROUNDING = 1e-9
@@ -28,19 +38,27 @@ def answer(sweep: Sweep) -> Answer:
     rows = usual(sweep.one_shot)
     if rows[~is_control(rows)].empty:
         return Answer("", "", missing=["no one-shot unstructured networks yet"])
-    costs = cost_of_levels(rows)
+    costs, cuts = cost_of_levels(rows), cost_of_cuts(rows)
     bends = [_bend(line) for _, line in _lines(costs)]
     control = against_control(rows)
-    paragraph = " ".join(_cost_sentence(line, bend) for (_, line), bend in zip(_lines(costs), bends, strict=True))
+    told = [_cost_sentence(line, bend) for (_, line), bend in zip(_lines(costs), bends, strict=True)]
+    paragraph = " ".join([*told, *_cut_sentences(cuts)])
     details = [_same_sentence(line, bend) for (_, line), bend in zip(_lines(costs), bends, strict=True)]
-    details += [*_before_sentences(costs, bends), *_control_sentences(control, bends)]
+    retrained = worth_of_retraining(rows)
+    details += [*_retrained_sentences(retrained), *_control_sentences(control, bends)]
     return Answer(
-        headline=_headline(costs, bends),
+        headline=_headline(costs, bends, cuts),
         paragraph=paragraph,
         details=details,
         missing=_missing(rows),
-        tables=[_table(costs)],
-        findings={"cost": costs, "bend": pd.DataFrame(bends), "importance_minus_random": control},
+        tables=[_table(costs, cuts)],
+        findings={
+            "cost": costs,
+            "cut_alone": cuts,
+            "retraining_less_cut_alone": retrained,
+            "bend": pd.DataFrame(bends),
+            "importance_minus_random": control,
+        },
     )
 
 
@@ -57,6 +75,20 @@ def cost_of_levels(rows: pd.DataFrame) -> pd.DataFrame:
     found = estimates(rows, keys, CHANGE, n.SEED)
     means = rows.groupby(keys, dropna=False)[[REPORTED, n.ACCURACY_BEFORE, CHANGE_BEFORE, n.TOTAL_EPOCHS]].mean()
     return judged(found.merge(means.reset_index(), on=keys), ~is_control(found))
+
+
+def cost_of_cuts(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean change of each importance and level before any retraining, which is validation accuracy."""
+    cuts = rows[rows[CHANGE_BEFORE].notna()].drop_duplicates([*CUT, LEVEL, n.SEED])
+    return estimates(cuts, [*CUT, LEVEL], CHANGE_BEFORE, n.SEED)
+
+
+def worth_of_retraining(rows: pd.DataFrame) -> pd.DataFrame:
+    """What retraining adds to the cut alone, on validation data; all lines and levels but the control's together."""
+    known = rows[rows[CHANGE_BEFORE].notna() & ~is_control(rows)]
+    gained = known.assign(**{DIFFERENCE: known[VALIDATION_CHANGE] - known[CHANGE_BEFORE]})
+    found = estimates(gained, [*LINE, n.TOTAL_EPOCHS, LEVEL], DIFFERENCE, n.SEED)
+    return judged(found) if len(found) else found
 
 
 def against_control(rows: pd.DataFrame) -> pd.DataFrame:
@@ -78,13 +110,13 @@ def tested(line: pd.DataFrame) -> pd.DataFrame:
     return line[line[COUNT] >= MIN_SEEDS].sort_values(LEVEL, kind="stable")
 
 
-def within_tolerance(line: pd.DataFrame, end: str = LOW) -> float | None:
-    """The largest level such that it and every lower one loses at most TOLERANCE; None if none does.
+def within_tolerance(line: pd.DataFrame, end: str = LOW, tolerance: float = TOLERANCE) -> float | None:
+    """The largest level such that it and every lower one loses at most ``tolerance``; None if none does.
 
     The lower end of the interval counts; with ``end`` MEAN, the mean alone. Levels of too few seeds are passed over.
     """
     line = tested(line)
-    return _reached(line, line[end] >= -TOLERANCE - ROUNDING)
+    return _reached(line, line[end] >= -tolerance - ROUNDING)
 
 
 def _reached(line: pd.DataFrame, kept: pd.Series) -> float | None:
@@ -114,7 +146,7 @@ def _cost_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
     at, reached = line.set_index(LEVEL), bend["within_one_point"]
     beyond = line[line[LEVEL] > (reached or 0)][LEVEL]
     if reached is None:
-        return f"{how} {_not_even(at.loc[beyond.min()], say.level(beyond.min()))}{in_the_mean(line)}."
+        return f"{how} {_not_even(at.loc[beyond.min()], say.level(beyond.min()))}{in_the_mean(line, 'weights')}."
     kept = f"{how} stays within a point of the dense network up to {say.level(reached)} of the weights"
     kept += f", where the mean change is {say.evidence(at.loc[reached])}"
     if beyond.empty:
@@ -122,16 +154,16 @@ def _cost_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
     told = f"{kept}; at {say.level(beyond.min())} it is {say.evidence(at.loc[beyond.min()])}"
     end = beyond.max()
     told += "" if end == beyond.min() else f", and at {say.level(end)} {say.points(at.loc[end][MEAN])}"
-    return f"{told}{in_the_mean(line)}."
+    return f"{told}{in_the_mean(line, 'weights')}."
 
 
-def in_the_mean(line: pd.DataFrame) -> str:
+def in_the_mean(line: pd.DataFrame, unit: str) -> str:
     """How much farther the mean alone would go, in words; empty where it goes no farther than its interval."""
     mean = within_tolerance(line, MEAN)
     if mean is None or mean <= (within_tolerance(line) or 0):
         return ""
     at = line[line[LEVEL] == mean].iloc[0]
-    return f"; by its mean alone it would up to {say.level(mean)} ({say.points(at[MEAN])})"
+    return f"; by the mean alone, {say.level(mean)} of the {unit} can go within a point ({say.points(at[MEAN])})"
 
 
 def _not_even(lowest: Mapping[Any, Any], at: str) -> str:
@@ -155,18 +187,44 @@ def _same_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
     return f"{told}{limit}.{gain if len(better) else ''}"
 
 
-def _before_sentences(costs: pd.DataFrame, bends: list[dict[str, Any]]) -> Iterator[str]:
-    for (_, line), bend in zip(_lines(costs), bends, strict=True):
-        judged_levels = tested(line)
-        if judged_levels.empty:
+def _cut_sentences(cuts: pd.DataFrame) -> Iterator[str]:
+    """How far the cut goes without any retraining."""
+    for _, line in cuts[~is_control(cuts)].groupby(CUT, dropna=False):
+        if tested(line).empty:
             continue
-        at = bend["within_one_point"] or judged_levels[LEVEL].min()
-        row = judged_levels.set_index(LEVEL).loc[at]
-        if pd.notna(row[CHANGE_BEFORE]):
+        at = {row[LEVEL]: row for row in line.to_dict("records")}
+        level = within_tolerance(line)
+        who = f"Without any retraining (validation), one-shot {line[WHO].iloc[0]} pruning"
+        if level is None:
+            lowest = tested(line)[LEVEL].min()
+            yield f"{who} {_not_even(at[lowest], say.level(lowest))}{in_the_mean(line, 'weights')}."
+        else:
             yield (
-                f"Before any retraining the cut to {say.level(at)} alone changes accuracy by "
-                f"{say.points(row[CHANGE_BEFORE])} (validation); after {line_words(bend)} it is {say.points(row[MEAN])}."
+                f"{who} stays within a point up to {say.level(level)}: {say.evidence(at[level])}"
+                f"{in_the_mean(line, 'weights')}."
             )
+
+
+def _retrained_sentences(found: pd.DataFrame) -> Iterator[str]:
+    """Where retraining helps, and where it costs: what is cut little has little to win back."""
+    if found.empty:
+        return
+    for _, line in found.sort_values(LEVEL).groupby([*LINE, n.TOTAL_EPOCHS], dropna=False, sort=False):
+        first = line.iloc[0].to_dict()
+        how = f"{line_words(first)} after {first[WHO]} pruning"
+        if tested(line).empty:
+            yield f"What {how} adds to the cut alone is open; {say.too_few(line[COUNT].max())}."
+            continue
+        verbs = {HIGHER: "raises accuracy", LOWER: "lowers it", TIE: "is a tie with the cut alone"}
+        parts = [
+            f"{verb} at {say.levels(line.loc[line[VERDICT] == verdict, LEVEL])}"
+            for verdict, verb in verbs.items()
+            if (line[VERDICT] == verdict).any()
+        ]
+        yield (
+            f"{say.sentence(how)} {say.joined(parts)} (validation); at {say.level(first[LEVEL])}, retrained less not is "
+            f"{say.evidence(first)}."
+        )
 
 
 def _control_sentences(control: pd.DataFrame, bends: list[dict[str, Any]]) -> Iterator[str]:
@@ -182,7 +240,7 @@ def _control_sentences(control: pd.DataFrame, bends: list[dict[str, Any]]) -> It
             )
 
 
-def _headline(costs: pd.DataFrame, bends: list[dict[str, Any]]) -> str:
+def _headline(costs: pd.DataFrame, bends: list[dict[str, Any]], cuts: pd.DataFrame) -> str:
     reached = [bend for bend in bends if bend["within_one_point"] is not None]
     own = costs[~is_control(costs)]
     if tested(own).empty:
@@ -190,7 +248,10 @@ def _headline(costs: pd.DataFrame, bends: list[dict[str, Any]]) -> str:
     if not reached:
         means = [bend["mean_within_one_point"] for bend in bends if bend["mean_within_one_point"] is not None]
         though = f", though by the mean alone {say.level(max(means))} of the weights can go" if means else ""
-        return f"Pruned in one shot, no level is shown to stay within a point of dense{though}."
+        lines = [line for _, line in cuts[~is_control(cuts)].groupby(CUT, dropna=False)]
+        alone = max((level for line in lines if (level := within_tolerance(line)) is not None), default=None)
+        cut = f"; the cut alone, not retrained, is up to {say.level(alone)} (validation)" if alone else ""
+        return f"Pruned in one shot and retrained, no level is shown to stay within a point of dense{though}{cut}."
     best = max(reached, key=lambda bend: (bend["within_one_point"], _row_at(costs, bend)[MEAN]))
     at = _row_at(costs, best)
     return (
@@ -208,7 +269,7 @@ def _missing(rows: pd.DataFrame) -> list[str]:
     control = [] if is_control(rows).any() else ["the control, random importance, has no one-shot networks yet"]
     lone = set(rows.loc[~is_control(rows), n.RETRAIN])
     behind = say.alike(
-        (f"{who} with {say.retraining(retrain)}", behind_in_seeds(line, rows[n.SEED].nunique()))
+        (f"{who} with {say.retraining(retrain)}", behind_in_seeds(line))
         for (who, retrain), line in rows.groupby([WHO, n.RETRAIN], sort=False)
     )
     return (
@@ -218,19 +279,18 @@ def _missing(rows: pd.DataFrame) -> list[str]:
     )
 
 
-def _table(costs: pd.DataFrame) -> Table:
+def _table(costs: pd.DataFrame, cuts: pd.DataFrame) -> Table:
     columns: dict[str, dict[float, str]] = {}
+    for _, line in cuts.sort_values(LEVEL).groupby(CUT, dropna=False):
+        columns[f"{line[WHO].iloc[0]}, not retrained (validation): change"] = _cells(line, verdict=False)
     for key, line in costs.sort_values(LEVEL).groupby(LINE, dropna=False):
         who, importance, _, retrain = key
-        by_level = {float(row[LEVEL]): row for row in line.to_dict("records")}
-        if f"{who}, before retraining" not in columns:
-            columns[f"{who}, before retraining"] = {
-                at: words.percent(row[n.ACCURACY_BEFORE]) for at, row in by_level.items()
-            }
         name = f"{who}, {say.retraining(retrain)}"
         if importance != CONTROL:
-            columns[f"{name}: accuracy"] = {at: words.percent(row[REPORTED], 2) for at, row in by_level.items()}
-        columns[f"{name}: change"] = {at: say.cell(row, verdict=importance != CONTROL) for at, row in by_level.items()}
+            columns[f"{name}: accuracy"] = {
+                float(row[LEVEL]): words.percent(row[REPORTED], 2) for row in line.to_dict("records")
+            }
+        columns[f"{name}: change"] = _cells(line, verdict=importance != CONTROL)
     table = pd.DataFrame(columns).sort_index().fillna(words.MISSING)
     table.insert(0, "removed", [say.level(float(at)) for at in table.index])
     title = (
@@ -238,3 +298,7 @@ def _table(costs: pd.DataFrame) -> Table:
         "interval; verdicts after Holm's correction"
     )
     return Table(title, table.reset_index(drop=True))
+
+
+def _cells(line: pd.DataFrame, *, verdict: bool) -> dict[float, str]:
+    return {float(row[LEVEL]): say.cell(row, verdict=verdict) for row in line.to_dict("records")}

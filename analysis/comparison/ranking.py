@@ -69,9 +69,10 @@ def lost(before: pd.DataFrame, after: pd.DataFrame) -> str:
     return say.joined([*told, *([f"{say.seed_numbers(seeds)} (not at every level)"] if seeds else [])])
 
 
-def behind_in_seeds(line: pd.DataFrame, seeds: int) -> str:
-    """The levels of one line that ran on fewer than ``seeds`` seeds, in words; empty where there are none."""
+def behind_in_seeds(line: pd.DataFrame) -> str:
+    """The levels of one line that ran on fewer seeds than its others, or too few, in words; empty where there are none."""
     counts = line.groupby(LEVEL)[n.SEED].nunique()
+    seeds = max(line[n.SEED].nunique(), MIN_SEEDS)
     few = counts[counts < seeds]
     return say.joined(
         f"{say.levels(own.index)} on {number} of {seeds} seeds" for number, own in few.groupby(few, sort=True)

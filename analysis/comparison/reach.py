@@ -8,7 +8,7 @@ import pandas as pd
 import trainables.names as n
 from analysis.comparison import curves
 from analysis.comparison import sentences as say
-from analysis.comparison.columns import CHANGE, LEVEL, REPORTED
+from analysis.comparison.columns import CHANGE, LEVEL, REPORTED, UNITS
 from analysis.comparison.curves import AXES
 from analysis.comparison.one_shot import TOLERANCE, in_the_mean, tested, within_tolerance
 from analysis.comparison.statistics import COUNT, HIGH, estimates
@@ -32,12 +32,13 @@ def reach_sentence(rows: pd.DataFrame, family: str, dense: pd.DataFrame) -> str:
         lowest = tested(found).iloc[0].to_dict()
         said = "loses more than a point" if lowest[HIGH] < -TOLERANCE else "is not shown to stay within a point of dense"
         at = f"at {say.level(lowest[LEVEL])}, the lowest level tried: {say.evidence(lowest)}"
-        return f"{say.sentence(family)} pruning {said} even {at}{in_the_mean(found)}."
+        return f"{say.sentence(family)} pruning {said} even {at}{in_the_mean(found, UNITS[family])}."
     best = rows[rows[LEVEL] == level]
     change = found[found[LEVEL] == level].iloc[0].to_dict()
     return (
         f"Within a point of dense, {family} pruning reaches {_gained(best, dense)}, at "
-        f"{100 * best[REPORTED].mean():.2f}% accuracy; the mean change is {say.evidence(change)}{in_the_mean(found)}."
+        f"{100 * best[REPORTED].mean():.2f}% accuracy; the mean change is {say.evidence(change)}"
+        f"{in_the_mean(found, UNITS[family])}."
     )
 
 

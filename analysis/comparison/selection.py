@@ -10,12 +10,23 @@ import pandas as pd
 import trainables.names as n
 from analysis import words
 from analysis.comparison import sentences as say
-from analysis.comparison.columns import CONTROL, LABEL, LEVEL, RECIPE, VALIDATION_CHANGE, is_control
+from analysis.comparison.columns import (
+    BASE,
+    CHANGE_BEFORE,
+    CONTROL,
+    LABEL,
+    LEVEL,
+    RECIPE,
+    VALIDATION_CHANGE,
+    is_control,
+)
 from analysis.comparison.ranking import balanced, equal_budget, lost, ranked
 from analysis.comparison.sentences import Table
 from analysis.comparison.statistics import (
     COUNT,
+    HIGH,
     HIGHER,
+    LOW,
     MEAN,
     MIN_SEEDS,
     TIE,
@@ -29,6 +40,7 @@ from analysis.comparison.statistics import (
 from analysis.comparison.sweep import Sweep, structured
 
 ONE, OTHER = "one", "other"
+AFTER = "_retrained"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +126,47 @@ def marginal_sentence(found: pd.DataFrame, what: str, others: str) -> str:
     return f"{told}. Behind: {say.joined(beaten)}." if len(beaten) else f"{told}."
 
 
+def first_cut(selection: Selection) -> pd.DataFrame:
+    """What each importance loses by the lowest level's cut alone, of the same dense networks and not yet retrained."""
+    rows = selection.rows[selection.rows[n.PRUNER].eq(BASE) & selection.rows[CHANGE_BEFORE].notna()]
+    lowest = rows[rows[LEVEL] == rows[LEVEL].min()]
+    if lowest[n.IMPORTANCE].nunique() < 2:
+        return pd.DataFrame()
+    columns = {
+        column: estimates(lowest, [n.IMPORTANCE, LEVEL], column, n.SEED) for column in (CHANGE_BEFORE, VALIDATION_CHANGE)
+    }
+    found = columns[CHANGE_BEFORE].merge(columns[VALIDATION_CHANGE], on=[n.IMPORTANCE, LEVEL], suffixes=("", AFTER))
+    return found.sort_values(MEAN, ascending=False, kind="stable").reset_index(drop=True)
+
+
+def first_cut_sentence(found: pd.DataFrame) -> str:
+    """How far the importances are apart before retraining, and after it."""
+    if found.empty:
+        return ""
+    first, last = found.iloc[0].to_dict(), found.iloc[-1].to_dict()
+    spread = found[f"{MEAN}{AFTER}"].max() - found[f"{MEAN}{AFTER}"].min()
+    return (
+        f"Before any retraining the importances lie farther apart: at {say.level(first[LEVEL])} of the channels "
+        f"{first[n.IMPORTANCE]} changes validation accuracy by {say.points(first[MEAN])} and {last[n.IMPORTANCE]} by "
+        f"{say.points(last[MEAN])}; retrained, all {len(found)} lie within {say.size(spread)} of each other."
+    )
+
+
+def first_cut_table(found: pd.DataFrame) -> Table:
+    """Each importance before and after retraining."""
+    shown = [
+        {"importance": row[n.IMPORTANCE], "cut alone": say.cell(row), "retrained": say.cell(_after(row))}
+        for row in found.to_dict("records")
+    ]
+    at = say.level(found[LEVEL].iloc[0])
+    title = f"Selection: what {at} of the channels cost with the base pruner, by validation accuracy, in points"
+    return Table(title, pd.DataFrame(shown))
+
+
+def _after(row: dict[Any, Any]) -> dict[Any, Any]:
+    return {column: row[f"{column}{AFTER}"] for column in (MEAN, LOW, HIGH)}
+
+
 def grid(selection: Selection) -> pd.DataFrame:
     """Importance × pruner: mean change over levels; of several recipes in one cell, the best."""
     cells = selection.scores.assign(**{n.PRUNER: selection.scores[n.PRUNER].fillna("none")})
@@ -133,9 +186,11 @@ def tables(selection: Selection) -> list[Table]:
     shown = pd.DataFrame(
         {"importance": means.index, **{p: [half.get((i, p), words.MISSING) for i in means.index] for p in means.columns}}
     )
+    cuts = first_cut(selection)
     return [
         Table("Selection: mean change of validation accuracy over all levels, in points (importance by pruner)", shown),
         Table("Selection: every recipe at every level (share of the channels), best first", _level_table(selection)),
+        *([first_cut_table(cuts)] if len(cuts) else []),
     ]
 
 

@@ -64,6 +64,8 @@ def _details(selection: Selection | None, confirmation: Confirmation | None) -> 
     for factor, what, other in ((n.IMPORTANCE, "importance", n.PRUNER), (n.PRUNER, "pruner", n.IMPORTANCE)):
         if told := stage.marginal_sentence(stage.marginal(selection, factor, other), what, f"{other}s"):
             yield told
+    if told := stage.first_cut_sentence(stage.first_cut(selection)):
+        yield told
     provisional = fresh.compare(_leaders(selection), "recipe")
     if provisional and provisional.concludes and not (confirmation and confirmation.concludes):
         for told in (*fresh.ratio_sentences(provisional), fresh.control_sentence(provisional)):
@@ -142,6 +144,7 @@ def _findings(selection: Selection | None, confirmation: Confirmation | None) ->
     found: dict[str, Any] = {}
     if selection:
         found |= {"selection": selection.scores, "selection_by_level": selection.by_level}
+        found["first_cut"] = stage.first_cut(selection)
         for factor, other in ((n.IMPORTANCE, n.PRUNER), (n.PRUNER, n.IMPORTANCE)):
             found[f"selection_{factor}"] = stage.marginal(selection, factor, other)
     if confirmation:

@@ -24,8 +24,9 @@ from analysis.comparison.sweep import Sweep
 RULES = (
     "The data were split once. Whatever is chosen (retraining, recipes, finalists) is chosen on validation data; the test "
     "split is opened by one command alone, for schedules that the study file names in advance, once for each network.",
-    "Every seed has its own dense network. Differences are taken within a seed, and n is always a number of seeds. A "
-    "comparison has the same starting weights, the same retraining and the same number of epochs on both sides.",
+    "Every seed has its own dense network. Differences are taken within a seed, and n is always a number of seeds. Both "
+    "sides of a comparison have the same starting weights, and in questions 2 and 3 the same number of epochs; question 4 "
+    "compares recipes as they are, and tells their epochs.",
     f"Intervals are {words.percent(CONFIDENCE, 0)} Student t intervals of the mean over seeds. From fewer than {MIN_SEEDS} "
     "seeds nothing is concluded, and with three the interval is wide: 4.3 standard errors to each side; with five, 2.8. "
     "They describe seeds, not other data sets or networks.",
@@ -39,13 +40,15 @@ RULES = (
     "same as shown to be equal. Printed intervals are of each difference alone. An accuracy is a count of images, so no "
     "standard error is taken for smaller than that of rounding to one image.",
     f"A network stays within a point of dense where the lower end of its interval does, on at least {MIN_SEEDS} seeds.",
-    "Sparsity is the achieved share of the prunable weights; bytes are those of files really written; time is measured, "
-    "never inferred.",
+    "Sparsity is the achieved share of the prunable weights; bytes are those of files really written; time is measured in "
+    "fp32, for one image and for batches of 64, never inferred.",
     "Retraining ends with its last epoch's weights; no epoch is picked.",
 )
 BANDS = (
     f"Bands: {words.percent(CONFIDENCE, 0)} t interval over seeds, smallest to largest value of fewer than {MIN_SEEDS}. "
-    "Grey crosses, where there are any: random importance, the control."
+    "Each is of its line alone: whether two lines differ is judged within seeds, in the tables. Bars in place of bands: a "
+    "deeper cut may be slower. Lines that leave a panel at its foot go on below it. Grey crosses, where there are any: "
+    "random importance, the control."
 )
 
 
@@ -128,9 +131,12 @@ def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
     )
     yield from _known(
         _section(study.provenance, "training"),
-        {"device": "device", "precision": "precision", "threads": "threads a network"},
+        {"device": "device", "precision": "precision of training", "threads": "threads a network"},
     )
-    yield from _known(study.provenance, {"hours": "hours the study ran", "first_run": "first run", "last_run": "last run"})
+    yield from _known(
+        study.provenance,
+        {"hours": "hours of its runs that ended in order", "first_run": "first run", "last_run": "last run"},
+    )
     computed = study.points[~study.points[n.REUSED]]
     yield "hours of computing, summed over networks", words.number(computed[n.SECONDS].sum() / 3600)
     yield "epochs trained", f"{computed[n.EPOCHS].sum():,.0f}"
