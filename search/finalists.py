@@ -30,13 +30,9 @@ def choose(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree
 
 def _scores(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree) -> Mapping[Schedule, float]:
     changes: dict[Schedule, list[float]] = defaultdict(list)
-    seen = set[str]()  # schedules that differ in settings without an effect are one
     for schedule in schedules:
         if schedule.family == settings.family and schedule.retrain != "scratch":
-            last = tree.chain(schedule)[-1].id
-            if last not in seen:
-                changes[schedule.model_copy(update={"seed": 0})] += _changes(schedule, tree)
-            seen.add(last)
+            changes[schedule.model_copy(update={"seed": 0})] += _changes(schedule, tree)
     return {recipe: float(np.mean(values)) for recipe, values in changes.items()}
 
 

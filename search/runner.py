@@ -33,7 +33,7 @@ from search.ray_cluster import connected, local
 from search.rebuild import forget_untold, lost_trials
 from search.scheduler import FrontScheduler
 from search.searcher import FrontSearch
-from search.session import Session, check_roots, prepare
+from search.session import Session, check_roots, prepare, told_as
 from search.snapshots import Snapshots
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
@@ -170,6 +170,8 @@ def _tidy(folder: Path) -> None:
 
 
 def _tell_refusals(session: Session, console: Console) -> None:
+    for told in told_as(session.study):
+        console.print(f"[yellow]Told under another name:[/yellow] {escape(told)}.")
     for kind, reasons in session.refused.items():
         for reason in reasons.values():
             console.print(f"[yellow]Left out:[/yellow] {kind} {escape(reason)}")

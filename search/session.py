@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from trainables.problem import Problem
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
 from trainables.storage import is_url
 from trainables.store import Store
+from trainables.structured import RANKS_LIKE
 from trainables.training import Precision, fastest_precision
 from trainables.walk import Tree
 
@@ -80,6 +82,22 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     seeds = tuple(sorted({schedule.seed for schedule in schedules})) or (0,)
     _check_disk(study, tree)
     return Session(study, tree, space, seeds, refused)
+
+
+def told_as(study: Study) -> list[str]:
+    """What the study asks for and will find under another name, because the two rank alike; in words."""
+    entries = [*(study.sweep or ())]
+    if study.space is not None and study.space.structured is not None:
+        entries.append(study.space.structured.model_dump())
+    return [
+        f"importance {name} with scope {scope}, as {other}: the two rank alike"
+        for (name, scope), other in RANKS_LIKE.items()
+        if any(name in _listed(e.get(n.IMPORTANCE)) and scope in _listed(e.get(n.SCOPE, scope)) for e in entries)
+    ]
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def steps_of(study: Study, folder: Path) -> Store:

@@ -11,6 +11,7 @@ import yaml
 from optuna.trial import FixedTrial
 
 from search.__main__ import main
+from search.session import told_as
 from search.space import FamilySpace, SearchSpace
 from search.study import MAY_CHANGE, Study, check_folder, describe, load_study, to_yaml
 from tests.search_helpers import raw_study, write
@@ -114,6 +115,19 @@ def test_a_schedule_that_a_sweep_names_twice_is_run_once(tmp_path: Path) -> None
     )
     half = UnstructuredSchedule(step_ratio=0.5)
     assert found == [StructuredSchedule(step_ratio=0.5), half, half.model_copy(update={"steps": 2})]
+
+
+def test_what_is_told_under_another_name_is_one_schedule_and_said(tmp_path: Path) -> None:
+    entry = {"family": "structured", "step_ratio": 0.5, "importance": ["lamp", "magnitude_l2"]}
+    assert sweep(tmp_path, entry) == [StructuredSchedule(step_ratio=0.5, importance="magnitude_l2")]
+    assert len(sweep(tmp_path, {**entry, "scope": ["local", "global"]})) == 3
+    space = {"structured": {"importance": ["lamp", "fpgm"], "scope": ["global"]}}
+    for raw, told in (
+        ({"sweep": [entry]}, True), ({"sweep": [{**entry, "scope": "global"}]}, False), ({"space": space}, False),
+        ({"space": {"structured": {"importance": ["lamp"]}}}, True), ({"space": {"unstructured": {}}}, False),
+    ):  # fmt: skip
+        found = told_as(load_study(write(tmp_path, raw_study(tmp_path, **raw))))
+        assert found == ["importance lamp with scope local, as magnitude_l2: the two rank alike"] * told
 
 
 @pytest.mark.parametrize(("seeds", "reason"), [

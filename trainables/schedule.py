@@ -161,7 +161,7 @@ class StructuredSchedule(BaseSchedule):
 
     family: Literal["structured"] = "structured"
     importance: Annotated[str, AfterValidator(one_of(structured.IMPORTANCES))] = Field(
-        "magnitude_l2", description=" | ".join(structured.IMPORTANCES)
+        "magnitude_l2", description=" | ".join(structured.IMPORTANCES) + " (lamp with local scope is magnitude_l2)"
     )
     pruner: Annotated[str, AfterValidator(one_of(structured.PRUNERS))] = Field(
         "base", description="base | bn_scale | group_norm | growing_reg; the last three regularise before the cut"
@@ -171,6 +171,14 @@ class StructuredSchedule(BaseSchedule):
     )
     round_to: int = Field(1, ge=1, description="channels that remain are a multiple of this")
     sparse_epochs: int = Field(0, ge=0, description="epochs of regularised training before each cut; base has none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _told_as(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        other = structured.RANKS_LIKE.get((str(raw.get(n.IMPORTANCE)), str(raw.get(n.SCOPE, "local"))))
+        return {**raw, n.IMPORTANCE: other} if other else raw
 
     @model_validator(mode="after")
     def _regularised(self) -> Self:
@@ -184,9 +192,8 @@ class StructuredSchedule(BaseSchedule):
 
     def step_settings(self, target: int) -> dict[str, Any]:
         """What the cut depends on."""
-        importance = structured.RANKS_LIKE.get((self.importance, self.scope), self.importance)
         return {
-            n.FAMILY: self.family, n.IMPORTANCE: importance, n.SCOPE: self.scope, n.ROUND_TO: self.round_to,
+            n.FAMILY: self.family, n.IMPORTANCE: self.importance, n.SCOPE: self.scope, n.ROUND_TO: self.round_to,
             "removed_ppm": target,
         }  # fmt: skip
 

@@ -57,7 +57,7 @@ IMPORTANCES: Mapping[str, Callable[[], Any]] = {
     "random": tp.importance.RandomImportance,
 }
 RANKS_LIKE = {("lamp", "local"): "magnitude_l2"}
-"""(importance, scope) -> another importance that ranks alike.
+"""(importance, scope) -> another importance that ranks alike, and whose name a schedule then has.
 
 LAMP divides a squared norm by the sum of those that are no smaller, which changes no order within a group of layers.
 """
