@@ -60,3 +60,12 @@ def test_the_comparison_s_own_file_answers_its_four_questions_on_the_digits(tmp_
     for question in QUESTIONS:
         assert answers["questions"][question]["answer"]
         assert (folder / "report" / f"comparison_{question}.png").exists()
+
+
+def test_the_readme_quotes_the_report_as_it_is() -> None:
+    root = Path(__file__).parents[1]
+    readme = " ".join((root / "README.md").read_text().split())
+    report = (root / "results" / "comparison" / "report" / "comparison.md").read_text()
+    answers = report.partition("## Summary")[2].partition("## 1.")[0].strip().splitlines()
+    assert len(answers) > 3
+    assert all(answer in readme for answer in answers)
