@@ -19,6 +19,7 @@ from trainables import structured, unstructured
 from trainables.names import InputError
 from trainables.schedule import RETRAINING, Schedule, Sparsity, StructuredSchedule, UnstructuredSchedule
 from trainables.settings import Settings, one_of
+from trainables.structured import RANKS_LIKE
 
 Params = dict[str, Any]
 
@@ -216,11 +217,19 @@ class SearchSpace:
 
     def params(self, schedule: Schedule) -> Params:
         """The parameters that stand for a schedule of the space."""
-        fields = ["importance", "scope", "step_ratio", "retrain", "steps"]
-        fields += [] if schedule.retrain == "weight_rewind" else ["fine_tune_epochs"]
+        names = ["scope", "step_ratio", "retrain", "steps"]
+        names += [] if schedule.retrain == "weight_rewind" else ["fine_tune_epochs"]
         if isinstance(schedule, StructuredSchedule):
-            fields += ["round_to", "pruner", *([] if schedule.pruner == "base" else ["sparse_epochs"])]
-        return {"family": schedule.family} | {f"{schedule.family}.{name}": getattr(schedule, name) for name in fields}
+            names += ["round_to", "pruner", *([] if schedule.pruner == "base" else ["sparse_epochs"])]
+        fields = {"importance": self._choice_for(schedule)} | {name: getattr(schedule, name) for name in names}
+        return {"family": schedule.family} | {f"{schedule.family}.{name}": value for name, value in fields.items()}
+
+    def _choice_for(self, schedule: Schedule) -> str:
+        """The choice that a schedule's importance is told for: its own name, or one that ranks alike."""
+        choices = getattr(self._families.get(schedule.family), "importance", ())
+        told = (schedule.scope, schedule.importance)
+        alike = [name for (name, scope), other in RANKS_LIKE.items() if (scope, other) == told]
+        return next((name for name in (schedule.importance, *alike) if name in choices), schedule.importance)
 
 
 class Sweep:
