@@ -14,7 +14,7 @@ import trainables.names as n
 from analysis import words
 from analysis.comparison import curves
 from analysis.comparison import sentences as say
-from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE, UNITS
+from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE, UNITS, is_control
 from analysis.comparison.curves import AXES, Crossing, Curve
 from analysis.comparison.one_shot import ROUNDING, usual, within_tolerance
 from analysis.comparison.ranking import ranked
@@ -55,6 +55,8 @@ class Sides:
 
     unstructured: pd.DataFrame
     structured: pd.DataFrame
+    rivals: pd.DataFrame
+    """the other unstructured recipes on these seeds, which may be better elsewhere than where the families are compared"""
     fresh: bool = False
     """whether these seeds had no part in choosing"""
     lone: Sequence[str] = ()
@@ -75,21 +77,20 @@ def sides(sweep: Sweep) -> Sides:
     for rows, choosing_by in ((chains, within if len(within) else chains), (structured, structured)):
         first = ranked(sweep.selection(choosing_by))[:1]
         found.append(rows[rows[RECIPE].isin(first)])
+    rivals = chains[~is_control(chains) & ~chains[RECIPE].isin(found[0][RECIPE])]
     common = {*found[0][n.SEED]} & {*found[1][n.SEED]}
     if not common:
-        return Sides(found[0], found[1])  # a family alone keeps all seeds of its own
-    if len(common & sweep.fresh) >= MIN_SEEDS:
-        unstructured, structured = (rows[rows[n.SEED].isin(common & sweep.fresh)] for rows in found)
-        return Sides(unstructured, structured, fresh=True)
-    common -= sweep.fresh
+        return Sides(found[0], found[1], rivals)  # a family alone keeps all seeds of its own
+    fresh = len(common & sweep.fresh) >= MIN_SEEDS
+    common = common & sweep.fresh if fresh else common - sweep.fresh
     choosing = set(sweep.selection(sweep.rows)[n.SEED])
     lone = [
         f"left out here, because only {rows[LABEL].iloc[0]} has run on them: {say.seed_numbers(seeds)}"
         for rows in found
-        if (seeds := {*rows[n.SEED]} & choosing - common)
+        if (seeds := {*rows[n.SEED]} & choosing - common) and not fresh
     ]
-    unstructured, structured = (rows[rows[n.SEED].isin(common)] for rows in found)
-    return Sides(unstructured, structured, lone=lone)
+    unstructured, structured, rivals = (rows[rows[n.SEED].isin(common)] for rows in (*found, rivals))
+    return Sides(unstructured, structured, rivals, fresh, lone)
 
 
 def answer(sweep: Sweep) -> Answer:
@@ -362,12 +363,14 @@ def _levels_table(both: Sides, dense: pd.DataFrame) -> Table:
 def _budgets_table(both: Sides, dense: pd.DataFrame) -> Table:
     """How far each family can go for so much accuracy."""
     rows = []
-    for budget, (family, own) in itertools.product(
-        BUDGETS, ((n.UNSTRUCTURED, both.unstructured), (n.STRUCTURED, both.structured))
-    ):
+    recipes = [
+        own for part in (both.unstructured, both.rivals, both.structured) for _, own in part.groupby(RECIPE, sort=False)
+    ]
+    for budget, own in itertools.product(BUDGETS, recipes):
         found = estimates(own.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
         level, shown = within_tolerance(found, MEAN, budget), within_tolerance(found, LOW, budget)
-        told = {"to give up": f"{100 * budget:g} {'point' if budget == 0.01 else 'points'}", "family": family}
+        told = {"to give up": f"{100 * budget:g} {'point' if budget == 0.01 else 'points'}"}
+        told |= {"family": own[n.FAMILY].iloc[0], "recipe": own[LABEL].iloc[0]}
         told["shown up to"] = say.level(shown) if shown else "none"
         told["by the mean up to"] = say.level(level) if level else "none"
         rows.append(told | (_taken(own, dense)[level] if level else {}))

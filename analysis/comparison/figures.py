@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -176,6 +177,9 @@ def _family_panel(axes: Axes, sweep: Sweep, both: Sides, axis: curves.Axis) -> N
     for rows, look in ((both.unstructured, Look(BLUE, "o")), (both.structured, Look(RED, "s"))):
         if len(rows):
             _against(axes, rows, sweep.dense, axis, look, f"{rows[n.FAMILY].iloc[0]}: {rows[LABEL].iloc[0]}")
+    for (label,), look in _looks(both.rivals, [LABEL], RIVALS):
+        own = both.rivals[both.rivals[LABEL] == label]
+        _against(axes, own, sweep.dense, axis, look, f"unstructured: {label}", thin=True)
     final = sweep.confirmation(sweep.structured)
     final = final[~is_control(final) & ~(both.fresh & final[RECIPE].isin(both.structured[RECIPE]))]
     for (label,), look in _looks(final, [LABEL], FINALISTS):
@@ -195,6 +199,7 @@ def _family_panel(axes: Axes, sweep: Sweep, both: Sides, axis: curves.Axis) -> N
     _reduction_axis(axes, axis)
 
 
+RIVALS = (Look(SKY, "o", DASHED), Look(PURPLE, "o", DASHED))
 FINALISTS = (Look(YELLOW, "^", DASHED), Look(PURPLE, "D", DASHED), Look(GREEN, "v", DASHED), Look(SKY, "P", DASHED))
 
 
@@ -377,7 +382,12 @@ def _finish(figure: Figure, panels: Sequence[Axes], own: pd.DataFrame, legend: A
     target: Any = figure
     if legend is not None:
         target, place = legend, {"loc": "center left"}
-    target.legend(entries.values(), entries.keys(), frameon=False, fontsize="small", handlelength=3.2, **place)
+    # Beside panels a long name would take their room.
+    names = [
+        textwrap.fill(name, 36, subsequent_indent="  ", break_on_hyphens=False) if legend is not None else name
+        for name in entries
+    ]
+    target.legend(entries.values(), names, frameon=False, fontsize="small", handlelength=3.2, **place)
 
 
 def _legend(panels: Sequence[Axes]) -> dict[str, Any]:

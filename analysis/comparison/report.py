@@ -63,9 +63,9 @@ QUESTIONS: Mapping[str, Question] = {
         "Weights or channels: which keeps more accuracy at the same compression?",
         families.answer,
         figures.families_figure,
-        "The best recipe of each family at selection, on each axis that was measured; thin lines, where there are "
-        "any, are the finalists on fresh seeds. Horizontal axes count doublings. A family that an axis does not move "
-        "stands at its left end.",
+        "The recipe of each family that is best, at selection, where both reach, on each axis that was measured; thin "
+        "lines, where there are any, are other chains of cuts, and the finalists on fresh seeds. Horizontal axes count "
+        "doublings. A family that an axis does not move stands at 1\N{MULTIPLICATION SIGN}.",
     ),
 }
 
