@@ -114,6 +114,7 @@ class FrontSearch(OptunaSearch):
                 self._ot_study.add_trial(row)
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
+        self._check_numbers(asked)
         self._waiting = sum(row.state == TrialState.WAITING for row in asked)
         if space.size is not None or settings.starting_points:
             enqueued = [row.system_attrs.get(FIXED, row.params) for row in asked]
@@ -129,6 +130,20 @@ class FrontSearch(OptunaSearch):
         numbers = {row.user_attrs[n.TRIAL] for row in rows if n.TRIAL in row.user_attrs}
         self._numbers = numbers | set(lost or {}) | ledger.trial_numbers
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING and space.holds(params_of(row))]
+
+    def _check_numbers(self, asked: Sequence[FrozenTrial]) -> None:
+        """InputError if a sweep's numbers stand for other schedules than they did: some would never run."""
+        if self._schedules.size is None:
+            return
+        for row in asked:
+            if n.STEP_ID not in row.user_attrs or not self._schedules.holds(row.params):
+                continue
+            schedule = self._schedules.schedule(optuna.trial.FixedTrial(row.params))
+            if self._tree.chain(schedule)[-1].id != row.user_attrs[n.STEP_ID]:
+                raise InputError(
+                    f"{n.OPTUNA_FILE}: schedule {row.params['schedule']} of the sweep was another one when this file was "
+                    "written; move the file away, finished steps are found again in the store"
+                )
 
     @property
     def finished(self) -> bool:

@@ -27,6 +27,7 @@ from search.space import SearchSpace, Space, SpaceSettings, Sweep
 from search.study import SearchSettings
 from tests.search_helpers import STRUCTURED_SPACE, UNSTRUCTURED_SPACE
 from trainables import names as n
+from trainables.names import InputError
 from trainables.schedule import FAMILIES, Schedule, UnstructuredSchedule
 from trainables.settings import parse
 from trainables.trainable import gain_metric
@@ -437,6 +438,16 @@ def test_a_sweep_runs_every_schedule_once_in_its_order(make: Callable[..., Study
     assert not grown.search().finished
     grown.run(grown.search())
     assert [last_level(config) for config in grown.configs] == pytest.approx([0.65, 0.7])
+
+
+def test_a_sweep_whose_numbers_stand_for_other_schedules_is_refused(make: Callable[..., Study]) -> None:
+    study = make(space=sweep(3))
+    study.run(study.search())
+    listed = list(reversed(sweep(3).schedules))
+    with pytest.raises(
+        InputError, match=r"^optuna\.journal: schedule 0 of the sweep was another one .* move the file away"
+    ):
+        make(space=Sweep(listed), storage=study.storage).search()
 
 
 def test_a_sweep_that_was_interrupted_misses_nothing(make: Callable[..., Study]) -> None:
