@@ -71,7 +71,7 @@ class ReplayTree:
         """The gains of a step on the seed that the search sees."""
         return self.table.gains[self._seen, self.table.ids[address]]
 
-    def epochs(self, node: Node) -> int:
+    def epochs_of(self, node: Node) -> int:
         """What a node costs."""
         return self.problem.recipe(dict(node.settings)).epochs
 
@@ -215,7 +215,7 @@ class Run:
             self._continue(clock, _Trial(key, schedule, self._tree.chain(schedule)))
 
     def _continue(self, clock: float, trial: _Trial) -> None:
-        nodes = [(node.id, self._tree.epochs(node)) for node in with_training_before(trial.nodes[trial.step])]
+        nodes = [(node.id, self._tree.epochs_of(node)) for node in with_training_before(trial.nodes[trial.step])]
         trial.step += 1
         end = self.work.step(clock, nodes, self._contestant.shared)
         heapq.heappush(self._queue, (end, int(trial.key.removeprefix("trial")), trial))

@@ -37,7 +37,7 @@ def _walk(table: StepTable, params: Mapping[str, Any]) -> Walk:
     tree = ReplayTree(table)
     schedule = table.space.schedule(FixedTrial(dict(params)))
     nodes = table.chain(schedule)
-    costs = [sum(tree.epochs(one) for one in with_training_before(node)) for node in nodes]
+    costs = [sum(tree.epochs_of(one) for one in with_training_before(node)) for node in nodes]
     return schedule, [table.ids[node.id] for node in nodes], costs
 
 

@@ -38,7 +38,7 @@ def _prefixes(params: Params, space: Space, tree: Tree, costs: dict[Hashable, fl
     chain: list[Hashable] = []
     for number, (node, target) in enumerate(zip(tree.chain(schedule), schedule.targets(), strict=True), start=1):
         for one in with_training_before(node):
-            costs[one.id] = tree.problem.recipe(dict(one.settings)).epochs
+            costs[one.id] = tree.epochs_of(one)
             chain.append(one.id)
         # Halvings of what is left: the nearest that is known beforehand to the compression.
         yield Candidate(space.prefix(params, number), tuple(chain), (-math.log2(1 - target / PARTS_PER_MILLION),))
@@ -55,7 +55,7 @@ def epochs_ahead(schedules: Iterable[Schedule], tree: Tree) -> dict[str, int]:
             new = {one.id: one for one in with_training_before(node) if one.id not in counted}
             counted |= new.keys()
             if node.id in new:
-                ahead[node.id] = sum(tree.problem.recipe(dict(one.settings)).epochs for one in new.values())
+                ahead[node.id] = sum(map(tree.epochs_of, new.values()))
     return ahead
 
 

@@ -139,7 +139,7 @@ class Tree:
             parent = self.network(node.parent) if node.parent else None
             started = time.perf_counter()
             network, early, before = self._make(node, parent)
-            epochs = self._epochs_of(node)
+            epochs = self.epochs_of(node)
             self.epochs += epochs
             files = {n.WEIGHTS_FILE: encode(network)}
             if early is not None:
@@ -175,7 +175,8 @@ class Tree:
     def _early(self, node: Node) -> Network:
         return decode(self._weights(node.root, n.REWIND_FILE), self.problem.build, self.problem.anatomy)
 
-    def _epochs_of(self, node: Node) -> int:
+    def epochs_of(self, node: Node) -> int:
+        """What computing a node costs: the epochs that it trains, itself alone."""
         given = node.parent is None and self.problem.model.checkpoint is not None
         return 0 if given else self.problem.recipe(dict(node.settings)).epochs
 

@@ -31,11 +31,11 @@ RULES = (
     "seeds nothing is concluded, and with three the interval is wide: 4.3 standard errors to each side; with five, 2.8. "
     "They describe seeds, not other data sets or networks.",
     "Holm's method (Holm 1979) corrects differences of one kind together, and different kinds apart. The kinds are: "
-    "one-shot levels against dense; one-shot importances against random; iterative against one-shot at each level, and "
-    "averaged over levels; retrainings; importances, and pruners, at selection; finalists and their control, finalists at "
-    "each level, and how their differences change with the ratio; pruning against training from scratch at each level, and "
-    "averaged; the families over their axes, and at the reductions of the table. So the chance of a false finding is held "
-    f"to {words.percent(1 - CONFIDENCE, 0)} within a kind, not over the whole report.",
+    "one-shot levels against dense, and against the cut alone; one-shot importances against random; iterative against "
+    "one-shot at each level, and averaged over levels; retrainings; importances, and pruners, at selection; finalists and "
+    "their control, finalists at each level, and how their differences change with the ratio; pruning against training "
+    "from scratch at each level, and averaged; the families over their axes, and at the reductions of the table. So the "
+    f"chance of a false finding is held to {words.percent(1 - CONFIDENCE, 0)} within a kind, not over the whole report.",
     f"A difference whose adjusted p is {1 - CONFIDENCE:.2g} or more is called a tie: not shown to differ, which is not the "
     "same as shown to be equal. Printed intervals are of each difference alone. An accuracy is a count of images, so no "
     "standard error is taken for smaller than that of rounding to one image.",
