@@ -365,6 +365,20 @@ def test_two_seeds_conclude_nothing(ask: Callable[..., Answer]) -> None:
     assert "nothing is concluded yet" in answer.paragraph and "n = 2 seeds" in answer.paragraph
 
 
+@pytest.mark.parametrize("question", ["one_shot", "iterative"])
+def test_a_cell_of_fewer_seeds_than_its_row_says_so(ask: Callable[..., Answer], question: str) -> None:
+    sweep = Sweep()
+    assert not any("(n = " in cell for cell in ask(question, sweep).tables[0].rows.astype(str).to_numpy().ravel())
+    more = [row for row in Sweep(seeds=sweep.fresh, fresh=()).rows() if row[n.FAMILY] == n.UNSTRUCTURED]
+    rows = [*sweep.rows(), *(row for row in more if row[n.IMPORTANCE] == "magnitude")]
+    table = ask(question, rows=rows).tables[0].rows
+    control = [column for column in table if column.startswith("random") and "not retrained" not in column]
+    assert set(table["seeds"]) == {"8"} and len(control) == 1
+    assert all(cell.endswith("(n = 3)") for cell in table[control[0]] if cell != MISSING)
+    own = [column for column in table if column.endswith("change") and not column.startswith("random")]
+    assert own and not any("(n = " in cell for cell in table[own].to_numpy().ravel())
+
+
 # Question 3.
 
 

@@ -217,18 +217,17 @@ def _table(chains: pd.DataFrame, at_level: pd.DataFrame, loose: pd.DataFrame) ->
     own = estimates(rows, keys, CHANGE, n.SEED)
     budget = rows.groupby(keys, dropna=False)[n.TOTAL_EPOCHS].max().reset_index()
     table = own.merge(budget, on=keys).sort_values([*LINE, LEVEL])
-    fair, free = _cells(at_level, keys), _cells(loose, keys, verdict=False)
-    random = _control_cells(chains)
+    fair, free, random = _rows(at_level, keys), _rows(loose, keys), _rows(_control(chains), [n.RETRAIN, LEVEL])
     shown = [
         {
             "retraining": line_words(row, own),
             "removed": say.level(row[LEVEL]),
             "epochs": f"{row[n.TOTAL_EPOCHS]:g}",
-            "iterative: change": say.cell(row),
             "seeds": str(row[COUNT]),
-            "less one-shot of equal epochs": fair.get(tuple(row[k] for k in keys), words.MISSING),
-            "less one-shot of one step's epochs": free.get(tuple(row[k] for k in keys), words.MISSING),
-            "random, iterative: change": random.get((row[n.RETRAIN], row[LEVEL]), words.MISSING),
+            "iterative: change": say.cell(row),
+            "less one-shot of equal epochs": _cell(fair.get(tuple(row[k] for k in keys)), row),
+            "less one-shot of one step's epochs": _cell(free.get(tuple(row[k] for k in keys)), row, verdict=False),
+            "random, iterative: change": _cell(random.get((row[n.RETRAIN], row[LEVEL])), row),
         }
         for row in table.to_dict("records")
     ]
@@ -239,10 +238,13 @@ def _table(chains: pd.DataFrame, at_level: pd.DataFrame, loose: pd.DataFrame) ->
     return Table(title, pd.DataFrame(shown))
 
 
-def _cells(found: pd.DataFrame, keys: list[str], *, verdict: bool = True) -> dict[tuple[Any, ...], str]:
-    return {tuple(row[k] for k in keys): say.cell(row, verdict=verdict) for row in found.to_dict("records")}
+def _rows(found: pd.DataFrame, keys: list[str]) -> dict[tuple[Any, ...], dict[Any, Any]]:
+    return {tuple(row[k] for k in keys): row for row in found.to_dict("records")}
 
 
-def _control_cells(chains: pd.DataFrame) -> dict[tuple[Any, float], str]:
-    found = estimates(chains[is_control(chains)], [n.RETRAIN, LEVEL], CHANGE, n.SEED)
-    return {(row[n.RETRAIN], row[LEVEL]): say.cell(row) for row in found.to_dict("records")}
+def _cell(found: Mapping[Any, Any] | None, row: Mapping[Any, Any], *, verdict: bool = True) -> str:
+    return words.MISSING if found is None else say.cell(found, verdict=verdict, seeds=row[COUNT])
+
+
+def _control(chains: pd.DataFrame) -> pd.DataFrame:
+    return estimates(chains[is_control(chains)], [n.RETRAIN, LEVEL], CHANGE, n.SEED)

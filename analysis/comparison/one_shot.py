@@ -183,7 +183,7 @@ def _same_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
     if same is None:
         return f"{how}, every level is below dense after Holm's correction, the lowest one already."
     told = f"{how}, no level up to {say.level(same)} is below dense after Holm's correction"
-    limit = f" (n = {count:.0f} seeds give wide intervals, so this is no proof that nothing is lost)"
+    limit = f" (n = {count:.0f} seeds; what is not shown to be lost may be lost all the same)"
     return f"{told}{limit}.{gain if len(better) else ''}"
 
 
@@ -280,9 +280,10 @@ def _missing(rows: pd.DataFrame) -> list[str]:
 
 
 def _table(costs: pd.DataFrame, cuts: pd.DataFrame) -> Table:
+    seeds = costs.groupby(LEVEL)[COUNT].max().to_dict()
     columns: dict[str, dict[float, str]] = {}
     for _, line in cuts.sort_values(LEVEL).groupby(CUT, dropna=False):
-        columns[f"{line[WHO].iloc[0]}, not retrained (validation): change"] = _cells(line, verdict=False)
+        columns[f"{line[WHO].iloc[0]}, not retrained (validation): change"] = _cells(line, seeds, verdict=False)
     for key, line in costs.sort_values(LEVEL).groupby(LINE, dropna=False):
         who, importance, _, retrain = key
         name = f"{who}, {say.retraining(retrain)}"
@@ -290,9 +291,10 @@ def _table(costs: pd.DataFrame, cuts: pd.DataFrame) -> Table:
             columns[f"{name}: accuracy"] = {
                 float(row[LEVEL]): words.percent(row[REPORTED], 2) for row in line.to_dict("records")
             }
-        columns[f"{name}: change"] = _cells(line, verdict=importance != CONTROL)
+        columns[f"{name}: change"] = _cells(line, seeds, verdict=importance != CONTROL)
     table = pd.DataFrame(columns).sort_index().fillna(words.MISSING)
     table.insert(0, "removed", [say.level(float(at)) for at in table.index])
+    table.insert(1, "seeds", [f"{seeds[float(at)]:.0f}" for at in table.index])
     title = (
         "Accuracy, and its change against the dense network of the same seed in points with the half-width of the 95% "
         "interval; verdicts after Holm's correction"
@@ -300,5 +302,5 @@ def _table(costs: pd.DataFrame, cuts: pd.DataFrame) -> Table:
     return Table(title, table.reset_index(drop=True))
 
 
-def _cells(line: pd.DataFrame, *, verdict: bool) -> dict[float, str]:
-    return {float(row[LEVEL]): say.cell(row, verdict=verdict) for row in line.to_dict("records")}
+def _cells(line: pd.DataFrame, seeds: Mapping[Any, float], *, verdict: bool) -> dict[float, str]:
+    return {float(row[LEVEL]): say.cell(row, verdict=verdict, seeds=seeds[row[LEVEL]]) for row in line.to_dict("records")}

@@ -76,13 +76,17 @@ def probability(adjusted: float) -> str:
     return "adjusted p < 0.001" if adjusted < 0.001 else f"adjusted p = {adjusted:.2g}"
 
 
-def cell(row: Mapping[Any, Any], *, verdict: bool = True) -> str:
-    """A mean difference for a table: "−0.42 ± 0.38, lower"."""
+def cell(row: Mapping[Any, Any], *, verdict: bool = True, seeds: float | None = None) -> str:
+    """A mean difference for a table: "−0.42 ± 0.38, lower".
+
+    ``seeds`` is the number that the table gives for the whole row; a cell that rests on another number says so.
+    """
     if pd.isna(row[MEAN]):
         return MISSING
     half = f" {PLUS_MINUS} {100 * (row[HIGH] - row[MEAN]):.2f}" if pd.notna(row[LOW]) else ""
     said = row.get(VERDICT) if verdict else None
-    return f"{signed(row[MEAN])}{half}" + (f", {said}" if said and said != UNDECIDED else "")
+    own = f" (n = {row[COUNT]:.0f})" if seeds is not None and row[COUNT] != seeds else ""
+    return f"{signed(row[MEAN])}{half}{own}" + (f", {said}" if said and said != UNDECIDED else "")
 
 
 def level(share: float) -> str:
