@@ -156,7 +156,7 @@ class Progress(tune.Callback):
             "points": f"{ledger.steps_computed} computed, {ledger.steps_found} found",
             "front": f"{len(ledger.front)} points, hypervolume {ledger.hypervolume:.4f}",
             "epochs": f"{ledger.epochs_computed} computed, {ledger.epochs_saved} saved by sharing",
-            "time": f"{_clock(self._spent())}, {self._left()}",
+            "time": f"{clock(self._spent())}, {self._left()}",
         }
 
     def _spent(self) -> float:
@@ -176,14 +176,14 @@ class Progress(tune.Callback):
         ):
             if budget and pace is not None:
                 left.append((pace * max(0, budget - now), f"{budget} {unit}"))
-        first = [f"about {_clock(min(left)[0])} left until {min(left)[1]}"] if left else []
+        first = [f"about {clock(min(left)[0])} left until {min(left)[1]}"] if left else []
         return "; ".join([*first, *self._until_stalled(epoch, min(left)[0] if left else None)]) or UNKNOWN
 
     def _left_of_sweep(self) -> str:
         """When its steps are done; its trials, of one epoch or a hundred, have no pace of their own."""
         ahead = sum(self._ahead.values())
         pace = self._pace(self._all_ahead, ahead)
-        return UNKNOWN if pace is None else f"about {_clock(pace * ahead)} left until {self._trials} trials"
+        return UNKNOWN if pace is None else f"about {clock(pace * ahead)} left until {self._trials} trials"
 
     def _pace(self, now: int, before: int) -> float | None:
         """Seconds for each trial or epoch of this run; None before the first."""
@@ -198,7 +198,7 @@ class Progress(tune.Callback):
             return [f"{epochs} epochs left if the front grows no more"]
         if other is not None and other <= pace * epochs:
             return []
-        return [f"{epochs} epochs (about {_clock(pace * epochs)}) left if the front grows no more"]
+        return [f"{epochs} epochs (about {clock(pace * epochs)}) left if the front grows no more"]
 
 
 def epochs_until_stalled(ledger: Ledger, window: int, share: float) -> int:
@@ -218,5 +218,6 @@ def reason_of(trial: Any) -> str:
     return (memory or lines or ["the worker gave no reason"])[-1][:300]
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as hours, minutes and seconds."""
     return str(timedelta(seconds=round(max(0.0, seconds))))

@@ -19,15 +19,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from search.candidates import epochs_ahead
+from search.dense import missing_seeds, record_dense, train_dense
 from search.driving import only_driver, why_lost
 from search.finalists import choose
 from search.finish import finish
-from search.healing import heal, with_latency
+from search.healing import heal
 from search.interrupts import second_interrupt_ends_at_once, sigterm_is_not_ray_s, take_sigterm_back
 from search.ledger import Ledger, drop_torn_line
 from search.live_trials import LiveFifo
 from search.node_checks import agreed
-from search.nodes import AsManyAsFit, Terms, alive, check_fit, dense_cores
+from search.nodes import AsManyAsFit
 from search.progress import Progress
 from search.ray_cluster import connected, local
 from search.rebuild import forget_untold, lost_trials
@@ -41,12 +42,9 @@ from search.study_trainable import LOST_IN_A_ROW, REMEDY, STORAGE_ERRORS, StudyT
 from search.trial_ends import TrialEndError
 from trainables import names as n
 from trainables.names import InputError, StoppedError
-from trainables.problem import Problem
 from trainables.schedule import Schedule
 from trainables.settings import one_line
-from trainables.storage import Place, UnreachableError, remove_temporaries, write_atomically
-from trainables.store import Store
-from trainables.walk import Tree
+from trainables.storage import UnreachableError, remove_temporaries, write_atomically
 
 SCRATCH = ".tune"
 
@@ -112,10 +110,10 @@ def _stage(
     """
     study = session.study
     searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study), lost=lost)
-    if _missing_roots(session):
+    if missing_seeds(session):
         _ensure_ray(stack)
-        _train_dense(session, console)
-    _record_dense(session, ledger, console)
+        train_dense(session, console)
+    record_dense(session, ledger, console)
     heal(searcher.rows, session, ledger)
     if not searcher.finished:
         _ensure_ray(stack)
@@ -190,46 +188,6 @@ def _storage(study: Study) -> JournalStorage:
         raise InputError(
             f"{file}: cannot be read ({one_line(error)}); move it away, finished steps are found again in the store"
         ) from error
-
-
-def _missing_roots(session: Session) -> list[int]:
-    """The seeds whose dense network isn't in the store."""
-    tree = session.tree
-    return [seed for seed in session.seeds if tree.known(tree.problem.root(seed).id) is None]
-
-
-def _train_dense(session: Session, console: Console) -> None:
-    """Train the dense network of each seed, several at a time."""
-    tree, resources = session.tree, session.study.resources
-    shared = ray.put(tree.problem)
-    cores = dense_cores(alive(), resources, tree.problem.dense.threads)
-    task = ray.remote(_dense_task).options(num_cpus=cores, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
-    with console.status(f"Training the dense network ({tree.problem.dense.epochs} epochs) …"):
-        try:
-            ray.get([task.remote(shared, tree.store.place, seed, session.terms) for seed in _missing_roots(session)])
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, OSError | InputError):
-                raise error.cause from None
-            raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
-        except ray.exceptions.RayError as error:  # Ray has started the task several times more
-            raise StoppedError(f"the dense network's worker died again and again: {one_line(error)}") from None
-
-
-def _record_dense(session: Session, ledger: Ledger, console: Console) -> None:
-    """Put the dense networks on record."""
-    for seed in session.seeds:
-        if seed in ledger.dense:
-            continue
-        point = with_latency(session.tree.dense_point(seed), session)
-        ledger.add_dense(point)
-        console.print(
-            f"Dense network, seed {seed}: {point['accuracy']:.2%} validation accuracy, {point['params']:,} parameters"
-        )
-
-
-def _dense_task(problem: Problem, place: Place, seed: int, terms: Terms | None) -> None:
-    check_fit(terms)
-    Tree(problem, Store(place)).record(problem.root(seed))
 
 
 def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console, snapshots: Snapshots) -> None:

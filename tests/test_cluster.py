@@ -129,9 +129,9 @@ def test_a_study_outlives_its_nodes(cluster: Hosts, nodes: list[Host], tmp_path:
     def work_on(host: Host) -> None:
         until("a trial on a host", lambda: told() is not None and host.runs("Trainable"))
 
-    until("the dense training", lambda: told() is not None and any(host.runs("_dense_task") for host in nodes))
+    until("the dense training", lambda: told() is not None and any(host.runs("dense_task") for host in nodes))
     with held_back(study) as let_go:
-        victim = next(host for host in nodes if host.runs("_dense_task"))
+        victim = next(host for host in nodes if host.runs("dense_task"))
         survivor = next(host for host in nodes if host is not victim)
         victim.kill()
         late = cluster.add()

@@ -18,12 +18,12 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 from search import nodes, ray_cluster
+from search.dense import dense_task
 from search.interrupts import GO_ON, STOPPED
 from search.ledger import Ledger
 from search.node_checks import Cluster
 from search.nodes import AsManyAsFit, Machine, Node, Terms, dense_cores, difference, this_machine, unfit
 from search.progress import Progress
-from search.runner import _dense_task
 from search.searcher import FrontSearch
 from search.session import prepare
 from search.study import ResourceSettings, SearchSettings, load_study
@@ -204,10 +204,10 @@ def test_a_late_node_that_is_unfit_computes_nothing_and_stops_the_study(tmp_path
 def test_no_dense_network_is_trained_on_a_late_node_that_is_unfit(tmp_path: Path, terms: Terms) -> None:
     other = replace(terms, here=replace(HERE, code="0"))
     with pytest.raises(InputError, match=r"^--address: node .* runs another version of this program"):
-        _dense_task(digits_problem(), tmp_path / "steps", 0, other)
+        dense_task(digits_problem(), tmp_path / "steps", 0, other)
     assert not list((tmp_path / "steps").glob("*"))
     for fit in (terms, None):
-        _dense_task(digits_problem(), tmp_path / "steps", 0, fit)
+        dense_task(digits_problem(), tmp_path / "steps", 0, fit)
     assert list((tmp_path / "steps").glob("*"))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from search.candidates import epochs_ahead
+from search.dense import shown
 from search.ledger import Ledger
 from search.progress import Progress, epochs_until_stalled
 from search.study import SearchSettings
@@ -180,3 +183,25 @@ def test_the_window_ends_when_the_ledger_says_that_it_does(tmp_path: Path) -> No
         if number > 2:
             assert ahead == max(0, 6 - number)  # the last growth came with the second epoch
         ledger.add(point(f"s{number}", 0.85, compression, **{n.TRIAL: number}))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_dense_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("search.dense.time.monotonic", lambda: clock.now)
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+    with shown(console, 2, 60) as show:
+        for clock.now, done in ((1.0, 0), (20.0, 5), (25.0, 6), (40.0, 6), (60.0, 15)):  # a pace from the first epochs on
+            show(done)
+            time.sleep(0.1 if terminal else 0)  # so that the spinner's own thread has drawn it
+    written = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Training 2 dense networks: 15 of 60 epochs, about 0:03:00 left" in written
+    if not terminal:
+        assert written.count("\n") == 2 and "5 of 60 epochs\n" in written
+
+
+def test_a_checkpoint_is_not_trained() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with shown(console, 1, 0) as show:
+        show(0)
+    assert "Measuring the dense network" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import safetensors.torch
 from optuna.trial import TrialState
 
+from search import dense
 from search.__main__ import main
 from search.interrupts import GO_ON
 from search.ledger import Ledger
@@ -336,3 +338,25 @@ def latencies(points: list[Raw], row: Raw) -> Raw:
     """The columns that are filled in at the end of a run."""
     same = next(point for point in points if point[n.STEP_ID] == row[n.STEP_ID])
     return {name: same[name] for name in (n.LATENCY, n.LATENCY_LARGE)}
+
+
+@pytest.mark.parametrize("counter", ["there", "gone"])
+def test_the_dense_training_is_shown_and_does_not_need_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, counter: str
+) -> None:
+    monkeypatch.setattr(dense, "PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr(dense, "LOOK", 0.05)
+    made = dense._counter
+
+    def gone() -> Any:
+        actor = made()
+        ray.kill(actor)
+        return actor
+
+    if counter == "gone":
+        monkeypatch.setattr(dense, "_counter", gone)
+    raw = raw_study(tmp_path, sweep=[{"family": "unstructured", "levels": [0.5], "fine_tune_epochs": 1, "seed": [0, 1]}])
+    run(write(tmp_path, raw), "dense.epochs=80")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Training 2 dense networks:")]
+    assert all(" of 160 epochs" in line for line in lines)
+    assert bool(lines) == (counter == "there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +21,13 @@ class NothingRemovedError(RuntimeError):
     """A step that should prune removed nothing."""
 
 
-def train_dense(problem: Problem, node: Node) -> tuple[Network, Network | None]:
-    """The dense network, and its early weights for rewinding (None for a checkpoint, which brings none)."""
+def train_dense(
+    problem: Problem, node: Node, after_epoch: Callable[[int], object] | None = None
+) -> tuple[Network, Network | None]:
+    """The dense network, and its early weights for rewinding (None for a checkpoint, which brings none).
+
+    ``after_epoch`` is called with the number of each epoch that was trained.
+    """
     with threads(problem.dense.threads):
         torch.manual_seed(node.seed)
         model = problem.build()
@@ -34,8 +40,13 @@ def train_dense(problem: Problem, node: Node) -> tuple[Network, Network | None]:
             if epoch == problem.dense.rewind_epoch:
                 early.load_state_dict(trained.state_dict())
 
+        def after(epoch: int, trained: nn.Module) -> None:
+            remember(epoch, trained)
+            if after_epoch is not None:
+                after_epoch(epoch)
+
         remember(0, model)
-        fit(model, problem.data, problem.recipe(dict(node.settings)), node.seed, after_epoch=remember)
+        fit(model, problem.data, problem.recipe(dict(node.settings)), node.seed, after_epoch=after)
     return Network(model), Network(early)
 
 

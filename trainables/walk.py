@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,11 +40,13 @@ def walk(schedule: Schedule, tree: Tree) -> Iterator[Point]:
 class Tree:
     """The steps of one problem, in one store.
 
-    ``epochs`` tells what this process has trained, and ``computed`` what it put on record for the present point.
+    ``after_epoch`` is called with the number of every epoch that a dense network has trained. ``epochs`` tells what this
+    process has trained, and ``computed`` what it put on record for the present point.
     """
 
     problem: Problem
     store: Store
+    after_epoch: Callable[[int], object] | None = None
     epochs: int = field(default=0, init=False)
     computed: set[str] = field(default_factory=set, init=False)
     _asked: Record | None = field(default=None, init=False)
@@ -163,7 +165,7 @@ class Tree:
         """(network, early weights of a dense one, accuracy between cut and retraining)."""
         problem = self.problem
         if parent is None:
-            network, early = steps.train_dense(problem, node)
+            network, early = steps.train_dense(problem, node, self.after_epoch)
             return network, early, None
         if node.settings["kind"] == "sparse":
             return steps.train_sparse(parent, node, problem), None, None
