@@ -52,6 +52,7 @@ class Progress(tune.Callback):
         self._before = (len(ledger.trials), ledger.epochs_computed)
         self._running: dict[str, str] = {}
         self._dying: set[int] = set()
+        self._seen: dict[str, str] = {}
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Progress:
         return self
@@ -63,7 +64,9 @@ class Progress(tune.Callback):
         """Begin to draw; not before, because Tune pickles its callbacks first."""
         self._began = self._printed = time.monotonic()
         if self._console.is_terminal:
-            self._live = Live(self._table(), console=self._console, refresh_per_second=4)
+            self._seen = self._facts()
+            # Drawn again every second, so that the clock goes on between two results; they may be many minutes apart.
+            self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=1)
             self._live.start()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
@@ -130,22 +133,27 @@ class Progress(tune.Callback):
     def stop(self) -> None:
         """Draw the last state and leave it on the screen."""
         if self._live is not None:
-            self._live.update(self._table())
-            self._live.stop()
+            self._seen = self._facts()
+            self._live.stop()  # draws once more
             self._live = None
 
     def _draw(self) -> None:
         if self._live is not None:
-            self._live.update(self._table())
+            self._seen = self._facts()
         elif time.monotonic() - self._printed > PLAIN_INTERVAL and self._console is not None:
             self._printed = time.monotonic()
-            self._console.print(" · ".join(f"{name} {value}" for name, value in self._facts().items()), style="dim")
+            shown = self._at_this_time(self._facts())
+            self._console.print(" · ".join(f"{name} {value}" for name, value in shown.items()), style="dim")
 
     def _table(self) -> Table:
+        """What was last seen, and what time it is now; another thread draws it, so the ledger isn't read here."""
         table = Table.grid(padding=(0, 2))
-        for name, value in self._facts().items():
+        for name, value in self._at_this_time(self._seen).items():
             table.add_row(f"[dim]{name}[/dim]", value)
         return table
+
+    def _at_this_time(self, facts: Mapping[str, str]) -> dict[str, str]:
+        return {**facts, "time": f"{clock(self._spent())}, {facts['time']}"}
 
     def _facts(self) -> dict[str, str]:
         ledger = self._ledger
@@ -156,7 +164,7 @@ class Progress(tune.Callback):
             "points": f"{ledger.steps_computed} computed, {ledger.steps_found} found",
             "front": f"{len(ledger.front)} points, hypervolume {ledger.hypervolume:.4f}",
             "epochs": f"{ledger.epochs_computed} computed, {ledger.epochs_saved} saved by sharing",
-            "time": f"{clock(self._spent())}, {self._left()}",
+            "time": self._left(),
         }
 
     def _spent(self) -> float:

@@ -205,3 +205,26 @@ def test_a_checkpoint_is_not_trained() -> None:
     with shown(console, 1, 0) as show:
         show(0)
     assert "Measuring the dense network" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_on_a_terminal_the_clock_goes_on_between_two_results(told: Told, tmp_path: Path) -> None:
+    clock = SimpleNamespace(now=61.0)
+    told._clock = lambda: clock.now
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    progress = Progress(Ledger(tmp_path, ("accuracy", "compression"), 0.1), told, SearchSettings(), 4, console, {})  # type: ignore[arg-type]
+    progress.setup()
+    try:
+        assert "0:01:01, " in drawn(console, "0:01:01")
+        clock.now = 125.0
+        assert "0 of 4, 0 running" in drawn(console, "0:02:05")
+    finally:
+        progress.stop()
+
+
+def drawn(console: Console, text: str) -> str:
+    """All that was written, once ``text`` is in it."""
+    end = time.monotonic() + 20
+    while text not in (written := str(console.file.getvalue())):  # type: ignore[attr-defined]
+        assert time.monotonic() < end, written
+        time.sleep(0.05)
+    return written
