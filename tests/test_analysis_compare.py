@@ -715,6 +715,20 @@ def test_where_both_families_have_fresh_seeds_they_are_compared_there(ask: Calla
     assert "on seeds 0, 1 and 2, which chose them" in ask("families", rows=two).paragraph
 
 
+def test_a_control_on_other_seeds_than_the_lines_beside_it_is_labelled_with_them(tmp_path: Path) -> None:
+    def controls(rows: list[Row]) -> set[str]:
+        figure = families_figure(loaded(tmp_path, rows=rows))
+        assert figure is not None
+        labels = {str(line.get_label()) for axes in figure.axes for line in axes.lines}
+        return {label for label in labels if "random" in label or "scratch" in label}
+
+    names = {"unstructured, random importance", "structured, random importance", "structured, from scratch"}
+    assert controls(Sweep().rows()) == names
+    chosen_on = " (seeds 0, 1 and 2)"  # channels are pruned at random on the fresh seeds too
+    fresh = {name if name == "structured, random importance" else name + chosen_on for name in names}
+    assert controls(fresh_chains(Sweep().rows())) == fresh
+
+
 def test_a_chain_is_chosen_where_the_families_are_compared(ask: Callable[..., Answer]) -> None:
     rows = Sweep().rows()
     for row in rows:  # rewinding is better by a little everywhere, and far worse beyond what structured pruning reaches

@@ -60,6 +60,8 @@ class Look(NamedTuple):
 
 RETRAININGS = (Look(BLUE, "o"), Look(RED, "s"), Look(GREEN, "^"), Look(PURPLE, "D"))
 CONTROLS = (Look(GREY, "x", DOTTED), Look(GREY, "+", MIXED))
+ITERATIVE = (Look(BLUE, "o"), Look(RED, "s", DASHED), Look(YELLOW, "^", MIXED))
+ITERATIVE_LABELS = ("iterative", "one-shot, equal epochs", "one-shot, the epochs of one step")
 
 
 def one_shot_figure(sweep: Sweep) -> Figure | None:
@@ -75,7 +77,7 @@ def one_shot_figure(sweep: Sweep) -> Figure | None:
             for (who, retrain), look in _looks(own, [WHO, n.RETRAIN], RETRAININGS):
                 line = own[(own[WHO] == who) & (own[n.RETRAIN] == retrain)]
                 _line(axes, line, look, f"{who}, {say.retraining(retrain)}")
-            _control_lines(axes, rows, "random")
+            _control_lines(axes, rows, "random", own)
             _level_axis(axes, rows, "weights removed")
         before = own[own[CHANGE_BEFORE].notna()].drop_duplicates([WHO, n.SEED, LEVEL])
         _line(whole, before, Look(BLACK, "v", DASHED), "before retraining (validation)", column=CHANGE_BEFORE)
@@ -101,10 +103,12 @@ def iterative_figure(sweep: Sweep) -> Figure | None:
         for axes, retrain in zip(panels, retrainings, strict=True):
             here = [rows[(rows[n.RETRAIN] == retrain) & ~is_control(rows)] for rows in (own, equal, usual(cuts))]
             _line(axes, here[0], Look(BLUE, "o"), "iterative")
-            _line(axes, here[1], Look(RED, "s", DASHED), "one-shot, equal epochs")
-            _line(axes, here[2], Look(YELLOW, "^", MIXED), "one-shot, the epochs of one step")
-            _control_lines(axes, chains[chains[n.RETRAIN] == retrain], "random, iterative", 0)
-            _control_lines(axes, usual(cuts).query(f"{n.RETRAIN} == @retrain"), "random, one-shot", 1)
+            _line(axes, here[1], Look(RED, "s", DASHED), _with_seeds("one-shot, equal epochs", here[1], here[0]))
+            _line(
+                axes, here[2], Look(YELLOW, "^", MIXED), _with_seeds("one-shot, the epochs of one step", here[2], here[0])
+            )
+            _control_lines(axes, chains[chains[n.RETRAIN] == retrain], "random, iterative", here[0], 0)
+            _control_lines(axes, usual(cuts).query(f"{n.RETRAIN} == @retrain"), "random, one-shot", here[0], 1)
             _level_axis(axes, own, "weights removed")
         _finish(figure, panels, own)
         _titles(panels, [say.retraining(retrain) for retrain in retrainings])
@@ -184,18 +188,14 @@ def _family_panel(axes: Axes, sweep: Sweep, both: Sides, axis: curves.Axis) -> N
     final = final[~is_control(final) & ~(both.fresh & final[RECIPE].isin(both.structured[RECIPE]))]
     for (label,), look in _looks(final, [LABEL], FINALISTS):
         _against(axes, final[final[LABEL] == label], sweep.dense, axis, look, f"{label}, fresh seeds", thin=True)
-    control = sweep.iterative[is_control(sweep.iterative)]
-    _against(axes, control, sweep.dense, axis, CONTROLS[0], "unstructured, random importance")
-    rows = sweep.selection(sweep.structured)
-    _against(
-        axes,
-        rows[is_control(rows) & rows[n.PRUNER].eq(BASE)],
-        sweep.dense,
-        axis,
-        CONTROLS[1],
-        "structured, random importance",
-    )
-    _against(axes, sweep.scratch, sweep.dense, axis, Look(BLACK, "P", DASHED), "structured, from scratch", thin=True)
+    beside = pd.concat([both.unstructured, both.structured])
+    channels = sweep.confirmation(sweep.structured) if both.fresh else sweep.selection(sweep.structured)
+    for control, look, label, thin in (
+        (sweep.iterative[is_control(sweep.iterative)], CONTROLS[0], "unstructured, random importance", False),
+        (channels[is_control(channels) & channels[n.PRUNER].eq(BASE)], CONTROLS[1], "structured, random importance", False),
+        (sweep.scratch, Look(BLACK, "P", DASHED), "structured, from scratch", True),
+    ):
+        _against(axes, control, sweep.dense, axis, look, _with_seeds(label, control, beside), thin=thin)
     _reduction_axis(axes, axis)
 
 
@@ -274,12 +274,19 @@ def _mark(look: Look, *, thin: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _control_lines(axes: Axes, rows: pd.DataFrame, label: str, first: int = 0) -> None:
+def _with_seeds(label: str, rows: pd.DataFrame, beside: pd.DataFrame) -> str:
+    """The label of a line, with its seeds where they aren't those of the line that it stands beside."""
+    own = set(rows[n.SEED])
+    return label if own == set(beside[n.SEED]) else f"{label} ({say.seed_numbers(own)})"
+
+
+def _control_lines(axes: Axes, rows: pd.DataFrame, label: str, beside: pd.DataFrame, first: int = 0) -> None:
     control = rows[is_control(rows)]
     several = control[n.RETRAIN].nunique() > 1
     for i, retrain in enumerate(sorted(set(control[n.RETRAIN].dropna()))):
         how = f", {say.retraining(retrain)}" if several else ""
-        _line(axes, control[control[n.RETRAIN] == retrain], CONTROLS[(first + i) % len(CONTROLS)], label + how)
+        line = control[control[n.RETRAIN] == retrain]
+        _line(axes, line, CONTROLS[(first + i) % len(CONTROLS)], _with_seeds(label + how, line, beside))
 
 
 def _finalist_lines(axes: Axes, rows: pd.DataFrame) -> None:
