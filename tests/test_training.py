@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -323,3 +326,29 @@ def test_a_step_is_the_same_to_the_bit_whatever_was_computed_before_it(
     for schedule in SCHEDULES:
         for node in first.chain(schedule):
             assert first.content(node) == other.content(node)
+
+
+SEEN_BY_TORCH = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+
+sys.meta_path.insert(0, Watch())
+import {module}
+assert "torch" in sys.modules
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["search.runner", "search.study_trainable", "trainables.trainable", "trainables.training"]
+)
+def test_threads_that_wait_leave_their_core_to_others(module: str) -> None:
+    """Two threads would spin for each other; where other processes are at work, that takes many times as long."""
+    ours = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    for more, seen in (({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")):
+        command = [sys.executable, "-c", SEEN_BY_TORCH.format(module=module)]
+        done = subprocess.run(command, env=ours | more, check=True, capture_output=True, text=True)  # noqa: S603 - our own
+        assert done.stdout.split() == [seen]
