@@ -346,7 +346,7 @@ assert "torch" in sys.modules
     "module", ["search.runner", "search.study_trainable", "trainables.trainable", "trainables.training"]
 )
 def test_threads_that_wait_leave_their_core_to_others(module: str) -> None:
-    """Two threads would spin for each other; where other processes are at work, that takes many times as long."""
+    """Unless the user has said how long they spin for each other first."""
     ours = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     for more, seen in (({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")):
         command = [sys.executable, "-c", SEEN_BY_TORCH.format(module=module)]

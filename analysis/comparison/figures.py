@@ -102,11 +102,8 @@ def iterative_figure(sweep: Sweep) -> Figure | None:
         panels = list(figure.subplots(1, len(retrainings), sharey=True, squeeze=False)[0])
         for axes, retrain in zip(panels, retrainings, strict=True):
             here = [rows[(rows[n.RETRAIN] == retrain) & ~is_control(rows)] for rows in (own, equal, usual(cuts))]
-            _line(axes, here[0], Look(BLUE, "o"), "iterative")
-            _line(axes, here[1], Look(RED, "s", DASHED), _with_seeds("one-shot, equal epochs", here[1], here[0]))
-            _line(
-                axes, here[2], Look(YELLOW, "^", MIXED), _with_seeds("one-shot, the epochs of one step", here[2], here[0])
-            )
+            for line, look, label in zip(here, ITERATIVE, ITERATIVE_LABELS, strict=True):
+                _line(axes, line, look, _with_seeds(label, line, here[0]))
             _control_lines(axes, chains[chains[n.RETRAIN] == retrain], "random, iterative", here[0], 0)
             _control_lines(axes, usual(cuts).query(f"{n.RETRAIN} == @retrain"), "random, one-shot", here[0], 1)
             _level_axis(axes, own, "weights removed")
