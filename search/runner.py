@@ -193,7 +193,8 @@ def _storage(study: Study) -> JournalStorage:
 def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console, snapshots: Snapshots) -> None:
     study, store = session.study, session.tree.store
     dense = [session.tree.record(session.tree.problem.root(seed)) for seed in session.seeds]
-    contents = {record["id"]: store.weights(record) for record in dense}
+    # One whose weights are missing is trained again by the first trial that needs it.
+    contents = {record["id"]: content for record in dense if (content := store.weights(record)) is not None}
     trainable = tune.with_parameters(
         StudyTrainable, problem=session.tree.problem, folder=store.place, dense=contents,
         objectives=study.objectives, terms=session.terms,

@@ -212,6 +212,17 @@ def test_keep_none_leaves_the_dense_network_alone_and_stays_so(copy: Path, study
     assert tree_of(copy / "tiny" / n.STEPS_FOLDER) == before
 
 
+def test_a_study_goes_on_where_no_weights_are_left_not_even_the_dense_ones(copy: Path, study: Path) -> None:
+    before = pruned(rows(copy / "tiny" / n.POINTS_FILE))
+    for file in (copy / "tiny" / n.STEPS_FOLDER).glob("*/*.safetensors"):
+        file.unlink()
+    run(study, f"storage={copy}", "search.trials=11")
+    assert Counter(row[n.STATE] for row in rows(copy / "tiny" / n.TRIALS_FILE)) == {n.COMPLETE: 11}
+    after = pruned(rows(copy / "tiny" / n.POINTS_FILE))
+    assert after[: len(before)] == before
+    assert {row[n.STEP_ID] for row in after[len(before) :]} <= weights(copy / "tiny")
+
+
 def test_a_changed_start_is_refused(copy: Path, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = tree_of(copy / "tiny")
     line = refusal(["run", str(study), "--set", f"storage={copy}", "--set", "resources.cpu=2"], capsys)
