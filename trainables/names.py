@@ -45,6 +45,7 @@ SNAPSHOT_FILE = "snapshot.json"
 STEP_FILE = "step.json"
 WEIGHTS_FILE = "model.safetensors"
 REWIND_FILE = "rewind.safetensors"
+TRAINING_FILE = "training.safetensors"
 CLAIM_FILE = "claim.lock"
 
 UNSTRUCTURED = "unstructured"

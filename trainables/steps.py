@@ -13,6 +13,7 @@ from trainables import scores, structured, unstructured
 from trainables.checkpoint import load_checkpoint
 from trainables.network import Network
 from trainables.problem import Problem
+from trainables.resuming import Resumable
 from trainables.schedule import Node
 from trainables.training import fit, threads
 
@@ -22,7 +23,10 @@ class NothingRemovedError(RuntimeError):
 
 
 def train_dense(
-    problem: Problem, node: Node, after_epoch: Callable[[int], object] | None = None
+    problem: Problem,
+    node: Node,
+    after_epoch: Callable[[int], object] | None = None,
+    resumable: Resumable | None = None,
 ) -> tuple[Network, Network | None]:
     """The dense network, and its early weights for rewinding (None for a checkpoint, which brings none).
 
@@ -46,7 +50,10 @@ def train_dense(
                 after_epoch(epoch)
 
         remember(0, model)
-        fit(model, problem.data, problem.recipe(dict(node.settings)), node.seed, after_epoch=after)
+        if resumable is not None:
+            resumable.beside["early"] = early
+        recipe = problem.recipe(dict(node.settings))
+        fit(model, problem.data, recipe, node.seed, after_epoch=after, resumable=resumable)
     return Network(model), Network(early)
 
 
@@ -93,7 +100,9 @@ def _score_data(node: Node, problem: Problem) -> tuple[torch.Tensor, torch.Tenso
     return scores.draw(problem.data, node.settings["score_images"], node.seed, "cpu")
 
 
-def retrain(network: Network, node: Node, problem: Problem, early: Network | None) -> Network:
+def retrain(
+    network: Network, node: Node, problem: Problem, early: Network | None, resumable: Resumable | None = None
+) -> Network:
     """Train what is left: fine-tune it, rewind its learning rate, rewind its weights to ``early``, or start afresh."""
     if early is not None:
         network.model.load_state_dict(early.model.state_dict())
@@ -101,7 +110,8 @@ def retrain(network: Network, node: Node, problem: Problem, early: Network | Non
         network = _afresh(network, node, problem)
     hold = unstructured.masking(network.model, network.masks)
     hold(network.model)
-    fit(network.model, problem.data, problem.recipe(dict(node.settings)), node.seed, after_update=hold)
+    recipe = problem.recipe(dict(node.settings))
+    fit(network.model, problem.data, recipe, node.seed, after_update=hold, resumable=resumable)
     return network
 
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from trainables import names as n
+from trainables.resuming import Resumable
 from trainables.storage import Held, Place, Storage, open_storage
 from trainables.untrusted import is_address, parse_json
 
@@ -89,8 +90,12 @@ class Store:
 
     def discard_weights(self, step_id: str) -> None:
         """Give back the room that a step's weights take; it still counts as measured."""
-        for name in (n.WEIGHTS_FILE, n.REWIND_FILE):
+        for name in (n.WEIGHTS_FILE, n.REWIND_FILE, n.TRAINING_FILE):
             self.storage.delete(f"{step_id}/{name}")
+
+    def resumable(self, step_id: str) -> Resumable:
+        """What a step's training keeps, so that it can go on after an interruption."""
+        return Resumable(self.storage, f"{step_id}/{n.TRAINING_FILE}")
 
     def claim(self, step_id: str) -> AbstractContextManager[Held]:
         """Hold the right to compute a step, waiting while another process holds it."""

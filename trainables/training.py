@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trainables.data import Data
+from trainables.resuming import Resumable
 from trainables.settings import Settings
 
 Precision = Literal["fp32", "bf16"]
@@ -96,11 +97,13 @@ def fit(
     before_update: Hook | None = None,
     after_update: Hook | None = None,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
+    resumable: Resumable | None = None,
 ) -> None:
     """Train ``model`` in place on the training images, and end with the last epoch's weights.
 
     Every random draw (order, crops, flips, dropout) comes from ``seed``. ``before_update`` runs between backward and
     the optimizer (regularisers add to gradients there), ``after_update`` after it (masks are applied again there).
+    With ``resumable`` it goes on where an earlier one was interrupted; hooks that have a state of their own don't.
     Raises TrainingDivergedError when the loss of an epoch is not finite.
     """
     torch.manual_seed(seed)
@@ -116,7 +119,8 @@ def fit(
     )
     batch = min(recipe.batch_size, len(labels))
     batches = len(labels) // batch
-    for epoch in range(recipe.start, recipe.stop):
+    epochs = range(recipe.start, recipe.stop)
+    for epoch in epochs if resumable is None else resumable.resume(model, optimizer, random, epochs):
         order = torch.randperm(len(labels), generator=random)
         total = torch.zeros((), device=recipe.device)
         for i in range(batches):
@@ -141,6 +145,8 @@ def fit(
             )
         if after_epoch is not None:
             after_epoch(epoch + 1, model)
+        if resumable is not None and epoch + 1 < recipe.stop:
+            resumable.after_epoch(epoch + 1, model, optimizer, random)
 
 
 def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[None]:

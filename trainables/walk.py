@@ -14,9 +14,10 @@ from trainables.names import InputError
 from trainables.network import Network, decode, encode
 from trainables.points import is_record
 from trainables.problem import Problem
+from trainables.resuming import Resumable
 from trainables.schedule import Node, Schedule, address, chain
 from trainables.store import Record, Store
-from trainables.training import evaluate, threads
+from trainables.training import TrainingDivergedError, evaluate, threads
 
 Point = dict[str, Any]
 
@@ -139,40 +140,53 @@ class Tree:
         """
         with threads(self.problem.threads):
             parent = self.network(node.parent) if node.parent else None
-            started = time.perf_counter()
-            network, early, before = self._make(node, parent)
-            epochs = self.epochs_of(node)
-            self.epochs += epochs
-            files = {n.WEIGHTS_FILE: encode(network)}
-            if early is not None:
-                files[n.REWIND_FILE] = encode(early)
-            known = self.known(node.id)
-            if known is not None and self.store.restore(known, files):
-                return known
-            measured = self._measure(node, files[n.WEIGHTS_FILE], before)
-            record = {
-                "id": node.id, "parent": node.parent.id if node.parent else None, "settings": dict(node.settings),
-                n.EPOCHS: epochs, n.SECONDS: round(time.perf_counter() - started, 3), **measured,
-                n.TOTAL_EPOCHS: epochs + (self.record(node.parent)[n.TOTAL_EPOCHS] if node.parent else -epochs),
-            }  # fmt: skip
-            # Weights that come out different on this machine need a new record, but who paid for the first stays.
-            asked = known.get(ASKED) if known else self._asked
-            if known is None:
-                self.computed.add(node.id)
-            return self.store.write(record | ({ASKED: asked} if asked else {}), files)
+            resumable = self.store.resumable(node.id)
+            try:
+                record = self._complete(node, parent, resumable)
+            except TrainingDivergedError:  # as it would every time
+                resumable.forget()
+                raise
+            resumable.forget()
+            return record
 
-    def _make(self, node: Node, parent: Network | None) -> tuple[Network, Network | None, float | None]:
+    def _complete(self, node: Node, parent: Network | None, resumable: Resumable) -> Record:
+        started = time.perf_counter()
+        network, early, before = self._make(node, parent, resumable)
+        epochs = self.epochs_of(node)
+        self.epochs += epochs
+        files = {n.WEIGHTS_FILE: encode(network)}
+        if early is not None:
+            files[n.REWIND_FILE] = encode(early)
+        known = self.known(node.id)
+        if known is not None and self.store.restore(known, files):
+            return known
+        measured = self._measure(node, files[n.WEIGHTS_FILE], before)
+        seconds = resumable.seconds + time.perf_counter() - started
+        record = {
+            "id": node.id, "parent": node.parent.id if node.parent else None, "settings": dict(node.settings),
+            n.EPOCHS: epochs, n.SECONDS: round(seconds, 3), **measured,
+            n.TOTAL_EPOCHS: epochs + (self.record(node.parent)[n.TOTAL_EPOCHS] if node.parent else -epochs),
+        }  # fmt: skip
+        # Weights that come out different on this machine need a new record, but who paid for the first stays.
+        asked = known.get(ASKED) if known else self._asked
+        if known is None:
+            self.computed.add(node.id)
+        return self.store.write(record | ({ASKED: asked} if asked else {}), files)
+
+    def _make(
+        self, node: Node, parent: Network | None, resumable: Resumable
+    ) -> tuple[Network, Network | None, float | None]:
         """(network, early weights of a dense one, accuracy between cut and retraining)."""
         problem = self.problem
         if parent is None:
-            network, early = steps.train_dense(problem, node, self.after_epoch)
+            network, early = steps.train_dense(problem, node, self.after_epoch, resumable)
             return network, early, None
-        if node.settings["kind"] == "sparse":
+        if node.settings["kind"] == "sparse":  # whose pruner has a state of its own
             return steps.train_sparse(parent, node, problem), None, None
         network = steps.cut(parent, node, problem)
         before = evaluate(network.model, problem.data, problem.device)
         early = self._early(node) if node.settings.get(n.RETRAIN) == "weight_rewind" else None
-        return steps.retrain(network, node, problem, early), None, before
+        return steps.retrain(network, node, problem, early, resumable), None, before
 
     def _early(self, node: Node) -> Network:
         return decode(self._weights(node.root, n.REWIND_FILE), self.problem.build, self.problem.anatomy)
