@@ -1,9 +1,12 @@
-"""The dense networks, trained before all trials: one a seed, several at a time, and how far they are is shown."""
+"""The dense networks, trained before all trials: one a seed, several at a time, and how far they are is shown.
+
+Those whose weights are gone (results travel without them) are trained again before the trials that begin there.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +20,9 @@ from search.ledger import Ledger
 from search.nodes import Terms, alive, check_fit, dense_cores
 from search.progress import PLAIN_INTERVAL, clock
 from search.session import Session
+from search.space import Sweep
 from search.study_trainable import LOST_IN_A_ROW
+from trainables import names as n
 from trainables.names import InputError, StoppedError
 from trainables.problem import Problem
 from trainables.settings import one_line
@@ -35,9 +40,20 @@ def missing_seeds(session: Session) -> list[int]:
     return [seed for seed in session.seeds if tree.known(tree.problem.root(seed).id) is None]
 
 
-def train_dense(session: Session, console: Console) -> None:
-    """Train the dense networks that are missing; with a checkpoint, measure it. Ray has been started."""
-    tree, resources, seeds = session.tree, session.study.resources, missing_seeds(session)
+def lost_seeds(session: Session) -> list[int]:
+    """The seeds whose dense network is on record without its weights, though there are steps ahead that need them."""
+    tree, space, seeds = session.tree, session.space, set(session.seeds)
+    if isinstance(space, Sweep):
+        there = set(tree.store.ids())
+        ahead = (one for one in space.schedules if not there.issuperset(node.id for node in tree.chain(one)))
+        seeds = {schedule.seed for schedule in ahead}
+    return [seed for seed in sorted(seeds) if tree.store.weights(tree.record_of(tree.problem.root(seed))) is None]
+
+
+def train_dense(session: Session, seeds: Sequence[int], console: Console) -> None:
+    """Train the dense networks of these seeds; with a checkpoint, measure it. Ray has been started."""
+    tree, resources = session.tree, session.study.resources
+    before = {seed: tree.known(tree.problem.root(seed).id) for seed in seeds}
     shared, counter = ray.put(tree.problem), _counter()
     cores = dense_cores(alive(), resources, tree.problem.dense.threads)
     task = ray.remote(dense_task).options(num_cpus=cores, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
@@ -58,6 +74,13 @@ def train_dense(session: Session, console: Console) -> None:
         raise InputError(f"dense: the dense network can't be trained: {one_line(error.cause)}") from None
     except ray.exceptions.RayError as error:  # Ray has started the task several times more
         raise StoppedError(f"the dense network's worker died again and again: {one_line(error)}") from None
+    for seed, record in before.items():
+        now = tree.record_of(tree.problem.root(seed))
+        if record is not None and record != now:
+            console.print(
+                f"[yellow]Seed {seed}: trained again, the dense network came out different on this machine[/yellow] "
+                f"({record[n.ACCURACY]:.2%}, now {now[n.ACCURACY]:.2%}); its points so far began from other weights."
+            )
 
 
 def record_dense(session: Session, ledger: Ledger, console: Console) -> None:
@@ -76,7 +99,7 @@ def dense_task(problem: Problem, place: Place, seed: int, terms: Terms | None, c
     """Train one in a worker, which tells ``counter``, an actor, of every epoch; that one may be gone."""
     check_fit(terms)
     told = None if counter is None else lambda epoch: counter.note.remote(seed, epoch)
-    Tree(problem, Store(place), told).record(problem.root(seed))
+    Tree(problem, Store(place), told).content(problem.root(seed))
 
 
 def _counter() -> Any:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from search.candidates import epochs_ahead
-from search.dense import missing_seeds, record_dense, train_dense
+from search.dense import lost_seeds, missing_seeds, record_dense, train_dense
 from search.driving import only_driver, why_lost
 from search.finalists import choose
 from search.finish import finish
@@ -110,13 +110,15 @@ def _stage(
     """
     study = session.study
     searcher = FrontSearch(session.space, study.search, session.tree, ledger, study.objectives, _storage(study), lost=lost)
-    if missing_seeds(session):
+    if seeds := missing_seeds(session):
         _ensure_ray(stack)
-        train_dense(session, console)
+        train_dense(session, seeds, console)
     record_dense(session, ledger, console)
     heal(searcher.rows, session, ledger)
     if not searcher.finished:
         _ensure_ray(stack)
+        if seeds := lost_seeds(session):
+            train_dense(session, seeds, console)
         _run_trials(session, searcher, ledger, console, snapshots)
     return None if searcher.interrupted else searcher.finished_because
 
@@ -193,7 +195,7 @@ def _storage(study: Study) -> JournalStorage:
 def _search(session: Session, searcher: FrontSearch, ledger: Ledger, console: Console, snapshots: Snapshots) -> None:
     study, store = session.study, session.tree.store
     dense = [session.tree.record(session.tree.problem.root(seed)) for seed in session.seeds]
-    # One whose weights are missing is trained again by the first trial that needs it.
+    # Of those whose weights are gone no trial needs any, or the first that does trains it again.
     contents = {record["id"]: content for record in dense if (content := store.weights(record)) is not None}
     trainable = tune.with_parameters(
         StudyTrainable, problem=session.tree.problem, folder=store.place, dense=contents,

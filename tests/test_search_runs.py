@@ -22,8 +22,10 @@ from optuna.trial import TrialState
 
 from search import dense
 from search.__main__ import main
+from search.dense import lost_seeds
 from search.interrupts import GO_ON
 from search.ledger import Ledger
+from search.session import prepare
 from search.study import load_study
 from tests.search_helpers import (
     FACTORY,
@@ -42,7 +44,9 @@ from tests.search_helpers import (
 from trainables import data
 from trainables import names as n
 from trainables.export import load
+from trainables.store import Store
 from trainables.training import evaluate
+from trainables.walk import walk
 
 pytestmark = pytest.mark.slow
 
@@ -212,15 +216,41 @@ def test_keep_none_leaves_the_dense_network_alone_and_stays_so(copy: Path, study
     assert tree_of(copy / "tiny" / n.STEPS_FOLDER) == before
 
 
-def test_a_study_goes_on_where_no_weights_are_left_not_even_the_dense_ones(copy: Path, study: Path) -> None:
-    before = pruned(rows(copy / "tiny" / n.POINTS_FILE))
+@pytest.mark.parametrize("same", [True, False])
+def test_a_study_goes_on_where_no_weights_are_left_not_even_the_dense_ones(
+    same: bool, copy: Path, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dense, *before = rows(copy / "tiny" / n.POINTS_FILE)
+    store = Store(copy / "tiny" / n.STEPS_FOLDER)
+    if not same:  # as if another machine had trained it
+        record = store.record(dense[n.STEP_ID])
+        assert record is not None
+        store.write({**record, n.ACCURACY: 0.125}, {n.WEIGHTS_FILE: b"other"})
     for file in (copy / "tiny" / n.STEPS_FOLDER).glob("*/*.safetensors"):
         file.unlink()
+    capsys.readouterr()
     run(study, f"storage={copy}", "search.trials=11")
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("Seed 0: trained again, the dense network came out different on this machine (12.50%, now" in said) != same
     assert Counter(row[n.STATE] for row in rows(copy / "tiny" / n.TRIALS_FILE)) == {n.COMPLETE: 11}
-    after = pruned(rows(copy / "tiny" / n.POINTS_FILE))
-    assert after[: len(before)] == before
-    assert {row[n.STEP_ID] for row in after[len(before) :]} <= weights(copy / "tiny")
+    after = rows(copy / "tiny" / n.POINTS_FILE)
+    assert after[: len(before) + 1] == [dense, *before]
+    assert {row[n.STEP_ID] for row in after[len(before) + 1 :]} | {dense[n.STEP_ID]} <= weights(copy / "tiny")
+
+
+def test_dense_networks_are_trained_again_only_where_something_lies_ahead(tmp_path: Path) -> None:
+    sweep = [{"family": "unstructured", "levels": [0.5], "seed": [0, 1, 2]}]
+    session = prepare(load_study(write(tmp_path, raw_study(tmp_path, sweep=sweep))))
+    tree = session.tree
+    for schedule in session.study.schedules():
+        tree.record(tree.problem.root(schedule.seed))
+    assert lost_seeds(session) == []
+    for seed in (0, 1):
+        (Path(tree.store.place) / tree.problem.root(seed).id / n.WEIGHTS_FILE).unlink()
+    assert lost_seeds(session) == [0, 1]
+    list(walk(session.study.schedules()[0], tree))
+    tree.store.discard_weights(tree.problem.root(0).id)
+    assert lost_seeds(session) == [1]
 
 
 def test_a_changed_start_is_refused(copy: Path, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
