@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from search.again import compute_again
 from search.driving import only_driver
 from search.ledger import Ledger, Row, append, read_rows
 from search.opened import open_study, opened_problem
@@ -41,12 +42,14 @@ def confirm(
         rows = _waiting(study, folder)
         if stored_only:
             rows = [row for row in rows if _stored(tree, row)]
+        else:
+            compute_again(tree, [row[n.STEP_ID] for row in rows], study.resources, console)
         images, labels = tensors(*test_split.load(study.data, problem.data, writable=writable), tree.problem.device)
 
         one_at_a_time = Lock()
 
         def open_split(row: Row) -> Row:
-            with one_at_a_time:  # weights that are missing are trained again, and torch has one random state
+            with one_at_a_time:  # weights lost meanwhile are trained again, and torch has one random state
                 model = tree.network(tree.node(row[n.STEP_ID])).model
             return {**row, n.TEST_ACCURACY: accuracy(model, images, labels, tree.problem.data, tree.problem.device)}
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 
 class Epochs:
-    """The epochs that the dense network of each seed has trained."""
+    """The epochs that each network has trained."""
 
     def __init__(self) -> None:
-        self._done: dict[int, int] = {}
+        self._done: dict[Hashable, int] = {}
 
-    def note(self, seed: int, epoch: int) -> None:
-        """The network of ``seed`` has trained so many epochs; fewer than before, if it was begun again."""
-        self._done[seed] = epoch
+    def note(self, network: Hashable, epoch: int) -> None:
+        """A network has trained so many epochs; fewer than before, if it was begun again."""
+        self._done[network] = epoch
 
-    def done(self) -> dict[int, int]:
-        """Seed -> epochs."""
+    def done(self) -> dict[Hashable, int]:
+        """Network -> epochs."""
         return dict(self._done)

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from search.__main__ import main
+from search.again import rounds
 from search.session import problem_of
 from search.study import load_study
 from tests.search_helpers import Raw, raw_study, refusal, rows, write
 from trainables import names as n
 from trainables import test_split
+from trainables.schedule import Node
 from trainables.store import Store
 from trainables.training import accuracy, tensors
 from trainables.walk import Tree
@@ -77,6 +79,42 @@ def test_weights_that_are_gone_are_passed_over_or_trained_again_to_the_same_netw
     assert main(["confirm", str(folder)]) == 0
     assert [row[n.STEP_ID] for row in confirmed(folder)[before:]] == [last]
     assert (folder / n.STEPS_FOLDER / last / n.WEIGHTS_FILE).read_bytes() == whole
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_where_no_weights_are_left_all_are_computed_again(
+    same: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study(tmp_path, sweep=SWEEP)
+    assert main(["confirm", str(folder)]) == 0
+    first, store = confirmed(folder), Store(folder / n.STEPS_FOLDER)
+    (folder / n.CONFIRMED_FILE).unlink()
+    if not same:  # as if another machine had computed this one
+        record = store.record(first[-1][n.STEP_ID])
+        assert record is not None
+        store.write({**record, n.ACCURACY: 0.125}, {n.WEIGHTS_FILE: b"other"})
+    for file in (folder / n.STEPS_FOLDER).glob("*/*.safetensors"):
+        file.unlink()
+    capsys.readouterr()
+    assert main(["confirm", str(folder)]) == 0
+    assert confirmed(folder) == first
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("1 came out different on this machine" in said) != same
+    assert len(list((folder / n.STEPS_FOLDER).glob(f"*/{n.WEIGHTS_FILE}"))) == len(first)
+
+
+def test_what_begins_at_one_lost_step_is_computed_by_one_worker() -> None:
+    nodes = {"a": Node(None, {"name": "a"}), "b": Node(None, {"name": "b"})}
+    for name, parent in {"a1": "a", "a11": "a1", "a12": "a1", "a2": "a", "b1": "b", "a121": "a12"}.items():
+        nodes[name] = Node(nodes[parent], {"name": name})
+    names = {node.id: name for name, node in nodes.items()}
+
+    def named(*lost: str) -> list[list[list[str]]]:
+        found = rounds({nodes[name].id: nodes[name] for name in lost})
+        return [[[names[step_id] for step_id in chain] for chain in chains] for chains in found]
+
+    assert named(*nodes) == [[["a"], ["b"]], [["a1", "a11", "a12", "a121"], ["a2"], ["b1"]]]
+    assert named("b", "a11", "a12", "a2", "b1", "a121") == [[["b"]], [["a11"], ["a12", "a121"], ["a2"], ["b1"]]]
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ import ray
 import safetensors.torch
 from optuna.trial import TrialState
 
-from search import dense
+from search import working
 from search.__main__ import main
 from search.dense import lost_seeds
 from search.interrupts import GO_ON
@@ -385,9 +385,9 @@ def latencies(points: list[Raw], row: Raw) -> Raw:
 def test_the_dense_training_is_shown_and_does_not_need_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, counter: str
 ) -> None:
-    monkeypatch.setattr(dense, "PLAIN_INTERVAL", 0.0)
-    monkeypatch.setattr(dense, "LOOK", 0.05)
-    made = dense._counter
+    monkeypatch.setattr(working, "PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr(working, "LOOK", 0.05)
+    made = working.counter
 
     def gone() -> Any:
         actor = made()
@@ -395,7 +395,7 @@ def test_the_dense_training_is_shown_and_does_not_need_it(
         return actor
 
     if counter == "gone":
-        monkeypatch.setattr(dense, "_counter", gone)
+        monkeypatch.setattr(working, "counter", gone)
     raw = raw_study(tmp_path, sweep=[{"family": "unstructured", "levels": [0.5], "fine_tune_epochs": 1, "seed": [0, 1]}])
     run(write(tmp_path, raw), f"dense.epochs={40 if counter == 'there' else 2}")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Training 2 dense networks:")]
