@@ -49,8 +49,7 @@ def train_dense(session: Session, seeds: Sequence[int], console: Console) -> Non
     cores = dense_cores(alive(), resources, tree.problem.dense.threads)
     task = ray.remote(dense_task).options(num_cpus=cores, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
     epochs = sum(tree.epochs_of(tree.problem.root(seed)) for seed in seeds)
-    networks = "the dense network" if len(seeds) == 1 else f"{len(seeds)} dense networks"
-    with working.shown(console, f"{'Training' if epochs else 'Measuring'} {networks}", epochs) as show:
+    with working.shown(console, described(len(seeds), epochs), epochs) as show:
         tasks = [task.remote(shared, tree.store.place, seed, session.terms, counter) for seed in seeds]
         working.wait_for(tasks, counter, show, "dense: the dense network can't be trained")
     for seed, record in before.items():
@@ -60,6 +59,13 @@ def train_dense(session: Session, seeds: Sequence[int], console: Console) -> Non
                 f"[yellow]Seed {seed}: trained again, the dense network came out different on this machine[/yellow] "
                 f"({record[n.ACCURACY]:.2%}, now {now[n.ACCURACY]:.2%}); its points so far began from other weights."
             )
+
+
+def described(networks: int, epochs: int) -> str:
+    """What is done with so many dense networks, which train so many epochs; those of a checkpoint train none."""
+    return (
+        f"{'Training' if epochs else 'Measuring'} {'the dense network' if networks == 1 else f'{networks} dense networks'}"
+    )
 
 
 def record_dense(session: Session, ledger: Ledger, console: Console) -> None:

@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from search.candidates import epochs_ahead
-from search.dense import shown
+from search.dense import described
 from search.ledger import Ledger
 from search.progress import Progress, epochs_until_stalled
 from search.study import SearchSettings
+from search.working import shown
 from tests.search_helpers import DENSE_POINT, point, rows
 from trainables import names as n
 from trainables.names import StoppedError
@@ -188,9 +189,9 @@ def test_the_window_ends_when_the_ledger_says_that_it_does(tmp_path: Path) -> No
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_dense_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("search.dense.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("search.working.time.monotonic", lambda: clock.now)
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
-    with shown(console, 2, 60) as show:
+    with shown(console, described(2, 60), 60) as show:
         for clock.now, done in ((1.0, 0), (20.0, 5), (25.0, 6), (40.0, 6), (60.0, 15)):  # a pace from the first epochs on
             show(done)
             time.sleep(0.1 if terminal else 0)  # so that the spinner's own thread has drawn it
@@ -202,7 +203,7 @@ def test_the_dense_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_checkpoint_is_not_trained() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with shown(console, 1, 0) as show:
+    with shown(console, described(1, 0), 0) as show:
         show(0)
     assert "Measuring the dense network" in console.file.getvalue()  # type: ignore[attr-defined]
 
