@@ -110,22 +110,24 @@ def test_a_retraining_goes_on_bit_by_bit(
     whole.record(node)
     tree.record(node.root)
     kept_at_once.clear()
-    interrupt(2)
-    with pytest.raises(KeyboardInterrupt):
-        tree.record(node)
-    assert n.TRAINING_FILE in files(tree, node)
+    assert interrupted(tree, node, interrupt).exists()
     tree.record(node)
     assert kept_at_once == [epoch for epoch in (1, 2, 3) if epoch > tree.problem.recipe(dict(node.settings)).start]
     assert files(tree, node) == files(whole, node)
 
 
-def test_the_seconds_before_the_interruption_count(problem: MakeProblem, tmp_path: Path, interrupt: Interrupt) -> None:
-    _, tree = trees(problem, tmp_path)
-    node = tree.problem.root(0)
+def interrupted(tree: Tree, node: Node, interrupt: Interrupt) -> Path:
+    """The file that a training leaves which is interrupted after its second epoch."""
     interrupt(2)
     with pytest.raises(KeyboardInterrupt):
         tree.record(node)
-    file = Path(tree.store.place) / node.id / n.TRAINING_FILE
+    return Path(tree.store.place) / node.id / n.TRAINING_FILE
+
+
+def test_the_seconds_before_the_interruption_count(problem: MakeProblem, tmp_path: Path, interrupt: Interrupt) -> None:
+    _, tree = trees(problem, tmp_path)
+    node = tree.problem.root(0)
+    file = interrupted(tree, node, interrupt)
     stored = safetensors.torch.load(file.read_bytes())
     assert 0 < float(stored[resuming.SECONDS]) < 60
     stored[resuming.SECONDS] += 1000
@@ -229,10 +231,7 @@ def test_of_a_single_epoch_nothing_is_kept_or_looked_for(data: Data, kept_at_onc
 def test_a_training_that_diverges_leaves_nothing(problem: MakeProblem, tmp_path: Path, interrupt: Interrupt) -> None:
     _, tree = trees(problem, tmp_path)
     node = tree.problem.root(0)
-    interrupt(2)
-    with pytest.raises(KeyboardInterrupt):
-        tree.record(node)
-    file = Path(tree.store.place) / node.id / n.TRAINING_FILE
+    file = interrupted(tree, node, interrupt)
     stored = safetensors.torch.load(file.read_bytes())
     stored |= {name: torch.full_like(tensor, torch.inf) for name, tensor in stored.items() if name.endswith(".weight")}
     file.write_bytes(with_checksum(stored))
