@@ -14,12 +14,13 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.container import ErrorbarContainer
 
 import trainables.names as n
 from analysis.__main__ import main
 from analysis.comparison import curves, iterative, scratch
 from analysis.comparison.columns import CHANGE, LEVEL, TEST, VALIDATION
-from analysis.comparison.figures import families_figure
+from analysis.comparison.figures import families_figure, structured_figure
 from analysis.comparison.ranking import balanced, complete, lost
 from analysis.comparison.report import QUESTIONS, write_comparison
 from analysis.comparison.sentences import Answer, cell, evidence, joined, levels, signed
@@ -563,6 +564,19 @@ def test_scratch_is_compared_at_equal_budgets_only(tmp_path: Path) -> None:
     assert scratch.against_scratch(sweep, list(sweep.structured["recipe"])).empty
     missing = QUESTIONS["structured"].answer(sweep).missing
     assert "no network trained from scratch has the shape, the seed and the epochs of a pruned one" in missing
+
+
+def test_a_control_at_one_level_shows_its_spread_as_a_bar(tmp_path: Path) -> None:
+    from_scratch = [row for row in Sweep().rows() if row[n.RETRAIN] == "scratch"]
+    rows = [row for row in Sweep().rows() if row[n.RETRAIN] != "scratch"]
+    for i, row in enumerate(row for row in from_scratch if row[n.REQUESTED_SPARSITY] == 0.5):
+        rows.append(row | {n.ACCURACY: row[n.ACCURACY] + 0.01 * i})
+    sweep = loaded(tmp_path, rows=rows)
+    figure = structured_figure(sweep)
+    assert figure is not None
+    [bars] = [made for axes in figure.axes for made in axes.containers if isinstance(made, ErrorbarContainer)]
+    [[(x, low), (_, high)]] = bars.lines[2][0].get_segments()
+    assert x == 0.5 and (low, high) == pytest.approx(band(100 * sweep.scratch[CHANGE])) and high - low > 1
 
 
 # Question 4.

@@ -238,10 +238,16 @@ def _line(
     if rows.empty:
         return
     data = pd.DataFrame({X: place(rows).astype(float), Y: PERCENT * rows[column].astype(float)})
+    mark = _mark(look, thin=thin)
+    # A band over one place would have no width.
+    spread: dict[str, Any] = (
+        {"err_style": "bars", "err_kws": {"elinewidth": mark["linewidth"], "zorder": mark["zorder"]}}
+        if data[X].nunique() == 1
+        else {"err_style": "band", "err_kws": {"alpha": 0.07 if thin else 0.16, "linewidth": 0}}
+    )
     sns.lineplot(
-        data=data, x=X, y=Y, ax=axes, errorbar=band, err_kws={"alpha": 0.07 if thin else 0.16, "linewidth": 0},
-        dashes=False, label=_safe(label), legend=False, **_mark(look, thin=thin),
-    )  # fmt: skip
+        data=data, x=X, y=Y, ax=axes, errorbar=band, dashes=False, label=_safe(label), legend=False, **spread, **mark
+    )
 
 
 def _path(axes: Axes, rows: pd.DataFrame, look: Look, label: str, *, thin: bool) -> None:
