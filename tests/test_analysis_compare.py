@@ -14,6 +14,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.container import ErrorbarContainer
 
 import trainables.names as n
@@ -37,7 +38,7 @@ from analysis.comparison.statistics import (
     judged,
     step_of,
 )  # fmt: skip
-from analysis.comparison.summary import RULES, split_note
+from analysis.comparison.summary import RULES, facts, split_note
 from analysis.comparison.sweep import Sweep as Loaded
 from analysis.comparison.sweep import load_sweep
 from analysis.confirmed import load_confirmed
@@ -860,6 +861,18 @@ def test_the_first_hour_reads_well(tmp_path: Path, matched: bool) -> None:
 def test_rewinding_is_told_as_it_is_for_any_number_of_epochs(folder: Path) -> None:
     text = (folder / n.REPORT_FOLDER / "comparison.md").read_text()
     assert "larger learning rates" not in text and "few replay only the small end" in text
+
+
+@pytest.mark.parametrize("regularised", [True, False])
+def test_the_strengths_of_penalties_are_told_where_there_were_any(tmp_path: Path, regularised: bool) -> None:
+    rows = [row for row in Sweep().rows() if regularised or row[n.PRUNER] in (None, "base")]
+    folder = sweep_study(tmp_path, rows=rows)
+    study = yaml.safe_load((folder / n.STUDY_FILE).read_text())
+    study |= {"dense": {"epochs": 30}, "retraining": {"learning_rate": 0.02}, "regularisation": {"group_norm": 1e-4}}
+    (folder / n.STUDY_FILE).write_text(yaml.safe_dump(study))
+    told = dict(facts(load_sweep(load_study(folder))).to_numpy())
+    assert told["epochs of dense training"] == "30" and told["learning rate of fine-tuning"] == "0.02"
+    assert told.get("regularised training before a cut") == ("group_norm 0.0001" if regularised else None)
 
 
 def test_a_part_has_a_page_with_the_figures_that_it_can_have(tmp_path: Path) -> None:

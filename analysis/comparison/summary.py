@@ -126,6 +126,11 @@ def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
         "dense parameters",
         f"{sweep.dense[n.PARAMS].max():,.0f}" if sweep.dense[n.PARAMS].notna().any() else words.MISSING,
     )
+    yield from _known(_section(study.settings, "dense"), {"epochs": "epochs of dense training"})
+    yield from _known(_section(study.settings, "retraining"), {"learning_rate": "learning rate of fine-tuning"})
+    penalties = _section(study.settings, "regularisation")
+    if penalties and (rows[n.SPARSE_EPOCHS] > 0).any():
+        yield "regularised training before a cut", ", ".join(f"{name} {_text(value)}" for name, value in penalties.items())
     yield from _known(
         _section(study.provenance, "hardware"), {"processor": "processor", "cores": "cores", "cpu": "processor"}
     )
