@@ -67,8 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     confirm = commands.add_parser(
         "confirm", help="measure test accuracy, of the front or of a sweep's schedules",
-        description="Open the test split, once, for the schedules that the study file names in advance (a sweep), or for "
-        "the front of a search. Writes confirmed.jsonl; what was confirmed before is not opened again.",
+        description="Open the test split, once, for the front of a search, or for the schedules that a sweep names in "
+        "advance (of recipes that compete for its final, for the finalists alone). Writes confirmed.jsonl; what was "
+        "confirmed before is not opened again.",
     )  # fmt: skip
     confirm.add_argument("folder", help="a study's folder, results/<study>, or its URL")
     confirm.add_argument("--stored-only", action="store_true", help="pass over networks whose weights aren't on disk")

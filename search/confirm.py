@@ -1,4 +1,7 @@
-"""Opening the test split, once, for what was named in advance: the schedules of a sweep, or the front of a search."""
+"""Opening the test split, once: for the front of a search, or for the schedules that a sweep names in advance.
+
+Of recipes that compete for the final of a sweep only those in it are opened: validation data has told the others apart.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from rich.progress import track
 
 from search.again import compute_again
 from search.driving import only_driver
+from search.finalists import dropped
 from search.ledger import Ledger, Row, append, read_rows
 from search.opened import open_study, opened_problem
 from search.session import steps_of
@@ -39,7 +43,9 @@ def confirm(
     tree = Tree(problem, steps_of(study, folder))
     there = study.place_of(folder)
     with only_driver(folder, there) as held, Snapshots(folder, there, held):
-        rows = _waiting(study, folder)
+        rows, closed = _waiting(study, folder, tree)
+        if closed:
+            console.print(f"[dim]Left closed: {closed} networks of recipes that aren't among the finalists.[/dim]")
         if stored_only:
             rows = [row for row in rows if _stored(tree, row)]
         else:
@@ -66,12 +72,16 @@ def _at_once(problem: Problem) -> int:
     return max(1, (os.cpu_count() or 1) // problem.threads) if problem.device == "cpu" else 1
 
 
-def _waiting(study: Study, folder: Path) -> list[Row]:
-    """The points that may be opened and haven't been: one row a step, the dense networks among them."""
+def _waiting(study: Study, folder: Path, tree: Tree) -> tuple[list[Row], int]:
+    """(the points to be opened, one row a step, the dense networks among them; how many are left closed)."""
     ledger = Ledger(folder, study.objectives, study.reference.accuracy_drop)
-    named = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
+    named, closed = [*ledger.dense.values(), *ledger.front_rows()], set[str]()
+    if study.sweep is not None:
+        named = ledger.points
+        closed = dropped(study.finalists, study.schedules(), tree) if study.finalists else closed
     done = {str(row.get(n.STEP_ID)) for row in read_rows(folder / n.CONFIRMED_FILE)}
-    return list({row[n.STEP_ID]: row for row in named if row[n.STEP_ID] not in done}.values())
+    waiting = {row[n.STEP_ID]: row for row in named if row[n.STEP_ID] not in done}
+    return [row for step_id, row in waiting.items() if step_id not in closed], len(closed & waiting.keys())
 
 
 def _stored(tree: Tree, row: Row) -> bool:

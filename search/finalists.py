@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -21,18 +21,41 @@ def choose(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree
     A recipe is a schedule but for its seed. Its score is the mean, over seeds and steps, of the accuracy that it loses
     against its own dense network; one that failed on any seed does not compete.
     """
+    return [_of_seed(recipe, seed) for recipe in _chosen(settings, schedules, tree) for seed in settings.seeds]
+
+
+def dropped(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree) -> set[str]:
+    """The addresses of the steps that only such recipes have as competed and aren't to run again."""
+    schedules = list(schedules)
+    chosen, competing = set(_chosen(settings, schedules, tree)), set(_competing(settings, schedules))
+    out, kept = set[str](), set[str]()
+    for schedule in schedules:
+        is_out = schedule in competing and _of_seed(schedule, 0) not in chosen
+        (out if is_out else kept).update(node.id for node in tree.chain(schedule))
+    return out - kept
+
+
+def _chosen(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree) -> list[Schedule]:
+    """The recipes of the final, as schedules of seed 0: the best first, and then the control."""
     scores = {recipe: score for recipe, score in _scores(settings, schedules, tree).items() if np.isfinite(score)}
     ranked = sorted(scores, key=lambda recipe: -scores[recipe])
     best = [recipe for recipe in ranked if recipe.importance != CONTROL][: settings.top]
     control = [recipe for recipe in ranked if recipe.importance == CONTROL and getattr(recipe, "pruner", "base") == "base"]
-    return [recipe.model_copy(update={"seed": seed}) for recipe in [*best, *control[:1]] for seed in settings.seeds]
+    return [*best, *control[:1]]
+
+
+def _competing(settings: FinalistSettings, schedules: Iterable[Schedule]) -> Iterator[Schedule]:
+    return (one for one in schedules if one.family == settings.family and one.retrain != "scratch")
+
+
+def _of_seed(schedule: Schedule, seed: int) -> Schedule:
+    return schedule.model_copy(update={"seed": seed})
 
 
 def _scores(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree) -> Mapping[Schedule, float]:
     changes: dict[Schedule, list[float]] = defaultdict(list)
-    for schedule in schedules:
-        if schedule.family == settings.family and schedule.retrain != "scratch":
-            changes[schedule.model_copy(update={"seed": 0})] += _changes(schedule, tree)
+    for schedule in _competing(settings, schedules):
+        changes[_of_seed(schedule, 0)] += _changes(schedule, tree)
     return {recipe: float(np.mean(values)) for recipe, values in changes.items()}
 
 

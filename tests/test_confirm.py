@@ -43,6 +43,33 @@ def test_every_network_of_a_sweep_is_confirmed_once(tmp_path: Path) -> None:
     assert confirmed(folder) == first
 
 
+def test_recipes_that_missed_the_final_stay_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    channels = {"family": "structured", "importance": ["magnitude_l1", "fpgm", "random"], "step_ratio": 0.3, "steps": 2}
+    shapes = {"family": "structured", "retrain": "scratch", "fine_tune_epochs": 2, "step_ratio": 0.3}
+    final = {"family": "structured", "top": 1, "seeds": [5]}
+    folder = study(tmp_path, sweep=[SWEEP[0], channels, shapes], finalists=final)
+    points = rows(folder / n.POINTS_FILE)
+    dense = {row[n.SEED]: row[n.ACCURACY] for row in points if row[n.TRIAL] is None}
+    losses = {
+        name: sum(
+            dense[0] - r[n.ACCURACY]
+            for r in points
+            if r[n.IMPORTANCE] == name and (r[n.SEED], r[n.RETRAIN]) == (0, "fine_tune")
+        )
+        for name in ("magnitude_l1", "fpgm")
+    }
+    loser = max(losses, key=lambda name: losses[name])
+    closed = {row[n.STEP_ID] for row in points if row[n.IMPORTANCE] == loser and row[n.RETRAIN] == "fine_tune"}
+    for file in (folder / n.STEPS_FOLDER).glob(f"*/{n.WEIGHTS_FILE}"):
+        if file.parent.name in closed:  # and nothing is trained for them
+            file.unlink()
+    capsys.readouterr()
+    assert main(["confirm", str(folder)]) == 0
+    assert {row[n.STEP_ID] for row in confirmed(folder)} == {row[n.STEP_ID] for row in points} - closed
+    assert len(closed) == 2 and "Left closed: 2 networks" in capsys.readouterr().out
+    assert not any((folder / n.STEPS_FOLDER / step_id / n.WEIGHTS_FILE).exists() for step_id in closed)
+
+
 def test_the_test_accuracy_is_that_of_the_stored_network(tmp_path: Path) -> None:
     folder = study(tmp_path, sweep=SWEEP)
     assert main(["confirm", str(folder)]) == 0
