@@ -300,6 +300,9 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, tupl
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+    elif path == "sweep" and isinstance(old, list) and isinstance(new, list):  # as a whole it would fill the screen
+        for i, (one, other) in enumerate(itertools.zip_longest(old, new)):
+            yield from _differences(one, other, f"{path}.{i}")
     else:
         yield path, (old, new)
 

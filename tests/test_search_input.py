@@ -401,6 +401,26 @@ def test_a_folder_of_another_study(tmp_path: Path, capsys: pytest.CaptureFixture
     assert sorted(file.name for file in (others / "tiny").iterdir()) == ["notes.txt", "study.yaml"]
 
 
+@pytest.mark.parametrize(
+    "now, told",
+    [
+        ([{"step_ratio": 0.5}, {"step_ratio": 0.25}], "sweep.1.step_ratio: 0.25, but {} holds a study with 0.75;"),
+        ([{"step_ratio": 0.5}], "sweep.1: None, but {} holds a study with {{'step_ratio': 0.75}};"),
+    ],
+    ids=["changed", "shorter"],
+)
+def test_of_another_sweep_the_entry_that_differs_is_told(
+    now: list[object], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = str(tmp_path / "others")
+    folder = tmp_path / "others" / "tiny"
+    folder.mkdir(parents=True)
+    before = raw_study(tmp_path, storage=others, sweep=[{"step_ratio": 0.5}, {"step_ratio": 0.75}])
+    write(folder, before, n.STUDY_FILE)
+    line = refusal(["run", str(write(tmp_path, raw_study(tmp_path, storage=others, sweep=now)))], capsys)
+    assert line.startswith(f"error: {told.format(folder)}")
+
+
 def test_exports_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def told(folder: Path, point: str, target: Path = tmp_path / "out.safetensors") -> str:
         return refusal(["export", str(folder), "--point", point, "--to", str(target)], capsys)
