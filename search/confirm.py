@@ -75,10 +75,8 @@ def _at_once(problem: Problem) -> int:
 def _waiting(study: Study, folder: Path, tree: Tree) -> tuple[list[Row], int]:
     """(the points to be opened, one row a step, the dense networks among them; how many are left closed)."""
     ledger = Ledger(folder, study.objectives, study.reference.accuracy_drop)
-    named, closed = [*ledger.dense.values(), *ledger.front_rows()], set[str]()
-    if study.sweep is not None:
-        named = ledger.points
-        closed = dropped(study.finalists, study.schedules(), tree) if study.finalists else closed
+    named = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
+    closed = dropped(study.finalists, study.schedules(), tree) if study.finalists else set[str]()
     done = {str(row.get(n.STEP_ID)) for row in read_rows(folder / n.CONFIRMED_FILE)}
     waiting = {row[n.STEP_ID]: row for row in named if row[n.STEP_ID] not in done}
     return [row for step_id, row in waiting.items() if step_id not in closed], len(closed & waiting.keys())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -27,10 +27,10 @@ def choose(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree
 def dropped(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree) -> set[str]:
     """The addresses of the steps that only such recipes have as competed and aren't to run again."""
     schedules = list(schedules)
-    chosen, competing = set(_chosen(settings, schedules, tree)), set(_competing(settings, schedules))
+    chosen = set(_chosen(settings, schedules, tree))
     out, kept = set[str](), set[str]()
     for schedule in schedules:
-        is_out = schedule in competing and _of_seed(schedule, 0) not in chosen
+        is_out = _competes(schedule, settings) and _of_seed(schedule, 0) not in chosen
         (out if is_out else kept).update(node.id for node in tree.chain(schedule))
     return out - kept
 
@@ -44,8 +44,8 @@ def _chosen(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tre
     return [*best, *control[:1]]
 
 
-def _competing(settings: FinalistSettings, schedules: Iterable[Schedule]) -> Iterator[Schedule]:
-    return (one for one in schedules if one.family == settings.family and one.retrain != "scratch")
+def _competes(schedule: Schedule, settings: FinalistSettings) -> bool:
+    return schedule.family == settings.family and schedule.retrain != "scratch"
 
 
 def _of_seed(schedule: Schedule, seed: int) -> Schedule:
@@ -54,8 +54,9 @@ def _of_seed(schedule: Schedule, seed: int) -> Schedule:
 
 def _scores(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree) -> Mapping[Schedule, float]:
     changes: dict[Schedule, list[float]] = defaultdict(list)
-    for schedule in _competing(settings, schedules):
-        changes[_of_seed(schedule, 0)] += _changes(schedule, tree)
+    for schedule in schedules:
+        if _competes(schedule, settings):
+            changes[_of_seed(schedule, 0)] += _changes(schedule, tree)
     return {recipe: float(np.mean(values)) for recipe, values in changes.items()}
 
 
