@@ -76,6 +76,12 @@ class Confirmation:
         beaten |= {*pairs.loc[(pairs[OTHER] == top) & (pairs[VERDICT] == LOWER), ONE]}
         return found[~found[RECIPE].isin(beaten)]
 
+    @property
+    def rival(self) -> str:
+        """The recipe that the best is told by: the first that ties with it, or the runner-up."""
+        tied = self.tied()
+        return str((tied if len(tied) > 1 else self.finalists)[RECIPE].iloc[1])
+
     def _scores_at(self, at: float) -> pd.DataFrame:
         here = self.rows[(self.rows[LEVEL] == at) & ~is_control(self.rows)]
         means = here.groupby([RECIPE, LABEL])[CHANGE].mean().reset_index(name=MEAN)
@@ -130,23 +136,49 @@ def winner_sentence(found: Confirmation) -> str:
     top = found.finalists.iloc[0].to_dict()
     if len(order) == 1:
         return f"{stage} the only finalist, {top[LABEL]}, changes accuracy by {say.evidence(top)}."
-    gap = found.pairs[(found.pairs[ONE] == order[0]) & (found.pairs[OTHER] == order[1])].iloc[0].to_dict()
+    gap = found.pairs[(found.pairs[ONE] == order[0]) & (found.pairs[OTHER] == found.rival)].iloc[0].to_dict()
     tied = found.tied()
     if len(tied) == 1:
         return (
-            f"{stage} {top[LABEL]} suits this network best: its mean change is {say.evidence(top)}, and it keeps more than "
-            f"the runner-up {labels[order[1]]} by {say.evidence(gap)}."
+            f"{stage} {top[LABEL]} suits this network best of the {len(order)} finalists: its mean change is "
+            f"{say.evidence(top)}, and it keeps more than the runner-up {labels[found.rival]} by {say.evidence(gap)}."
         )
     beaten = [labels[recipe] for recipe in order if recipe not in set(tied[RECIPE])]
     told = (
-        f"{stage} {say.joined(tied[LABEL])} are a tie: {top[LABEL]} is first with a mean change of {say.evidence(top)}, "
-        f"but {top[LABEL]} less {labels[order[1]]} is {say.evidence(gap)}"
+        f"{stage} {tie_words(found)}: {top[LABEL]} is first with a mean change of {say.evidence(top)}, but {top[LABEL]} "
+        f"less {labels[found.rival]} is {say.evidence(gap)}"
     )
     return (
         f"{told}. {say.sentence(say.joined(beaten))} {'keep' if len(beaten) > 1 else 'keeps'} less."
         if beaten
         else f"{told}."
     )
+
+
+def tie_words(found: Confirmation) -> str:
+    """The finalists that tie with the best; those among them that are told from each other are no tie of their own."""
+    tied, labels = found.tied(), _labels(found)
+    first, *others = tied[LABEL]
+    pairs = found.pairs[found.pairs[ONE].isin(tied[RECIPE]) & found.pairs[OTHER].isin(tied[RECIPE])]
+    apart = pairs[pairs[VERDICT] == HIGHER].to_dict("records")
+    if not apart:
+        return f"{say.joined(tied[LABEL])} are a tie"
+    though = say.joined(f"{labels[row[ONE]]} keeps more than {labels[row[OTHER]]}" for row in apart)
+    return f"{first} is a tie with each of {say.joined(others)} (though {though})"
+
+
+def control_words(found: Confirmation) -> str:
+    """How the best, and what ties with it, stand to random importance; empty where that has not run."""
+    against = found.pairs[found.pairs[CONTROLLED] & found.pairs[ONE].isin(found.tied()[RECIPE])]
+    if against.empty:
+        return ""
+    rest = [_labels(found)[row[ONE]] for row in against.to_dict("records") if row[VERDICT] != HIGHER]
+    if not rest:
+        return "random importance keeps less"
+    who = (
+        "none of them is" if 1 < len(rest) == len(against) else f"{say.joined(rest)} {'are' if len(rest) > 1 else 'is'} not"
+    )
+    return f"{who} shown to keep more than random importance"
 
 
 def factor_sentence(found: Confirmation, factor: str, what: str) -> str:
@@ -163,9 +195,10 @@ def factor_sentence(found: Confirmation, factor: str, what: str) -> str:
     rivals = found.pairs[
         (found.pairs[ONE] == top) & found.pairs[OTHER].map(values).ne(values[top]) & ~found.pairs[CONTROLLED]
     ]
-    nearest = rivals.sort_values(MEAN).iloc[0].to_dict()
+    near = rivals[rivals[OTHER].isin(found.tied()[RECIPE])] if len(tied) > 1 else rivals
+    nearest = near.sort_values(MEAN).iloc[0].to_dict()
     best = tied[0] if len(tied) == 1 else f"a tie of {say.joined(tied)}"
-    if nearest[OTHER] == found.finalists[RECIPE].iloc[1]:
+    if nearest[OTHER] == found.rival:
         return f"Best {what}: {best}, by the same difference." if len(tied) == 1 else f"Best {what}: {best}."
     labels = _labels(found)
     return f"Best {what}: {best}; {labels[top]} less {labels[nearest[OTHER]]} is {say.evidence(nearest)}."
@@ -180,9 +213,10 @@ def ratio_sentences(found: Confirmation) -> Iterator[str]:
     ahead = _ahead(tops)
     labels = _labels(found)
     turning = found.turning[found.turning[VERDICT].isin([HIGHER, LOWER])].to_dict("records")
-    # Two finalists behind the first may change places; the answer turns only where the first one does.
+    # Two finalists behind the first may change places; the answer turns only where the first one does, and beyond the
+    # noise at either end.
     ends = {tops[levels[0]].iloc[0][RECIPE], tops[levels[-1]].iloc[0][RECIPE]}
-    flips = [row for row in turning if {row[ONE], row[OTHER]} == ends]
+    flips = [row for row in turning if {row[ONE], row[OTHER]} == ends and _reversed(found, row, levels)]
     if flips:
         yield f"The answer depends on the ratio: {_flip(found, flips[0], labels, levels)}. {ahead}"
     elif turning:
@@ -264,6 +298,10 @@ def _pair_at(found: Confirmation, row: dict[Any, Any], at: float) -> dict[Any, A
     pairs = found.by_level
     here = pairs[(pairs[ONE] == row[ONE]) & (pairs[OTHER] == row[OTHER]) & (pairs[LEVEL] == at)]
     return dict(here.iloc[0].to_dict())
+
+
+def _reversed(found: Confirmation, row: dict[Any, Any], levels: list[float]) -> bool:
+    return {_pair_at(found, row, at)[VERDICT] for at in (levels[0], levels[-1])} == {HIGHER, LOWER}
 
 
 def _flip(found: Confirmation, row: dict[Any, Any], labels: dict[str, str], levels: list[float]) -> str:

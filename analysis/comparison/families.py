@@ -14,11 +14,11 @@ import trainables.names as n
 from analysis import words
 from analysis.comparison import curves
 from analysis.comparison import sentences as say
-from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE, UNITS, is_control
+from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE, UNITS, WHO, is_control
 from analysis.comparison.curves import AXES, Crossing, Curve
-from analysis.comparison.one_shot import ROUNDING, usual, within_tolerance
+from analysis.comparison.one_shot import ROUNDING, longer, usual, within_tolerance
 from analysis.comparison.ranking import ranked
-from analysis.comparison.reach import reach_sentence
+from analysis.comparison.reach import in_words, reach_sentence
 from analysis.comparison.sentences import Answer, Table
 from analysis.comparison.statistics import (
     COUNT,
@@ -57,10 +57,12 @@ class Sides:
     structured: pd.DataFrame
     rivals: pd.DataFrame
     """the other unstructured recipes on these seeds, which may be better elsewhere than where the families are compared"""
+    long_cuts: pd.DataFrame
+    """one-shot networks on these seeds that had the epochs of a chain"""
     fresh: bool = False
     """whether these seeds had no part in choosing"""
     lone: Sequence[str] = ()
-    """the choosing seeds that only one family has, in words"""
+    """the seeds on which only one family is complete, in words"""
 
     @property
     def seeds(self) -> list[int]:
@@ -78,19 +80,34 @@ def sides(sweep: Sweep) -> Sides:
         first = ranked(sweep.selection(choosing_by))[:1]
         found.append(rows[rows[RECIPE].isin(first)])
     rivals = chains[~is_control(chains) & ~chains[RECIPE].isin(found[0][RECIPE])]
-    common = {*found[0][n.SEED]} & {*found[1][n.SEED]}
+    cuts = longer(sweep.one_shot)
+    cuts = cuts[~is_control(cuts)]
+    whole = [_whole_seeds(rows) for rows in found]
+    common = whole[0] & whole[1]
     if not common:
-        return Sides(found[0], found[1], rivals)  # a family alone keeps all seeds of its own
-    fresh = len(common & sweep.fresh) >= MIN_SEEDS
+        return Sides(found[0], found[1], rivals, cuts)  # a family alone keeps all seeds of its own
+    # Some of the fresh seeds are not those that were named in advance.
+    fresh = len(sweep.fresh) >= MIN_SEEDS and sweep.fresh <= common
     common = common & sweep.fresh if fresh else common - sweep.fresh
-    choosing = set(sweep.selection(sweep.rows)[n.SEED])
     lone = [
-        f"left out here, because only {rows[LABEL].iloc[0]} has run on them: {say.seed_numbers(seeds)}"
-        for rows in found
-        if (seeds := {*rows[n.SEED]} & choosing - common) and not fresh
+        f"left out here, because only {rows[LABEL].iloc[0]} is complete on them: {say.seed_numbers(seeds)}"
+        for rows, own in zip(found, whole, strict=True)
+        if (seeds := own - sweep.fresh - common) and not fresh
     ]
-    unstructured, structured, rivals = (rows[rows[n.SEED].isin(common)] for rows in (*found, rivals))
-    return Sides(unstructured, structured, rivals, fresh, lone)
+    begun = {*found[0][n.SEED]} & {*found[1][n.SEED]} & sweep.fresh
+    if begun and not fresh:
+        lone.append(
+            "not compared on the fresh seeds yet, because both families are not complete on "
+            f"{say.seed_numbers(sweep.fresh - (whole[0] & whole[1]))}"
+        )
+    one, other, rivals, cuts = (rows[rows[n.SEED].isin(common)] for rows in (*found, rivals, cuts))
+    return Sides(one, other, rivals, cuts, fresh, lone)
+
+
+def _whole_seeds(rows: pd.DataFrame) -> set[int]:
+    """The seeds that have every level: one that is behind would narrow the range over which all are compared."""
+    levels = rows.groupby(n.SEED)[LEVEL].nunique()
+    return {int(seed) for seed in levels.index[levels == rows[LEVEL].nunique()]}
 
 
 def answer(sweep: Sweep) -> Answer:
@@ -102,12 +119,12 @@ def answer(sweep: Sweep) -> Answer:
         if rows.empty
     ]
     if not missing and not both.seeds:
-        missing = ["the two families have no seed in common yet"]
+        missing = ["there is no seed yet on which both families are complete"]
     if missing:
         return Answer("", "", missing=missing)
     found, marks, crossed = compare(both, sweep.dense)
     return Answer(
-        headline=_headline(found),
+        headline=_headline(both, found),
         paragraph=" ".join([_who(both), *_axis_sentences(found)]),
         details=[
             *_crossing_sentences(found, crossed, both.seeds),
@@ -203,13 +220,11 @@ def _unmeasured(found: pd.DataFrame) -> list[str]:
 
 
 def _who(both: Sides) -> str:
-    steps = "in one chain of cuts" if both.unstructured[n.STEPS].max() > 1 else "in one shot"
-    unstructured, structured = both.unstructured[LABEL].iloc[0], both.structured[LABEL].iloc[0]
     part = "had no part in choosing them" if both.fresh else "chose them"
     return (
-        f"Compared is the best recipe of each family at selection: unstructured, {unstructured}, {steps}; and structured, "
-        f"{structured}; on {say.seed_numbers(both.seeds)}, which {part}. They are compared as they are, each with its own "
-        f"retraining ({_epochs(both)})."
+        "Compared is of each family what selection puts first, of the weights over the sparsity that both reach: "
+        f"{in_words(both.unstructured)}, and {in_words(both.structured)}; on {say.seed_numbers(both.seeds)}, which {part}. "
+        f"They are compared as they are, each with its own retraining ({_epochs(both)})."
     )
 
 
@@ -289,8 +304,30 @@ def _crossing(name: str, crossed: list[tuple[Any, ...]], seeds: list[int]) -> st
 
 
 def _reach_sentences(both: Sides, dense: pd.DataFrame) -> Iterator[str]:
-    for family, rows in ((n.UNSTRUCTURED, both.unstructured), (n.STRUCTURED, both.structured)):
-        yield reach_sentence(rows, family, dense)
+    for rows in (both.unstructured, both.structured):
+        yield reach_sentence(rows, dense)
+    reached = within_tolerance(_by_level(both.unstructured)) or 0
+    for name, own in _others(both):
+        found = _by_level(own)
+        level = within_tolerance(found)
+        if level and level > reached:
+            yield (
+                f"Farther within a point goes {name}: to {say.level(level)} of the weights, "
+                f"{say.evidence(found[found[LEVEL] == level].iloc[0].to_dict())}."
+            )
+
+
+def _by_level(own: pd.DataFrame) -> pd.DataFrame:
+    return estimates(own.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
+
+
+def _others(both: Sides) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(name, rows) of the unstructured recipes that the structured one is not compared with."""
+    for _, own in both.rivals.groupby(RECIPE, sort=False):
+        yield own[LABEL].iloc[0], own
+    for (who, retrain), own in both.long_cuts.groupby([WHO, n.RETRAIN], sort=False):
+        budget = say.epochs(own[n.TOTAL_EPOCHS].max(), own[n.TOTAL_EPOCHS].min())
+        yield f"{who} in one shot ({say.retraining(retrain)}, {budget})", own
 
 
 def _slower_sentences(structured: pd.DataFrame, dense: pd.DataFrame) -> Iterator[str]:
@@ -310,9 +347,10 @@ def _slower_sentences(structured: pd.DataFrame, dense: pd.DataFrame) -> Iterator
         yield f"Smaller is not always faster: it is slower than the dense network {say.joined(told)}{advice}."
 
 
-def _headline(found: pd.DataFrame) -> str:
+def _headline(both: Sides, found: pd.DataFrame) -> str:
     row = found[found[AXIS] == n.COMPRESSION].iloc[0].to_dict()
-    return f"Family against family: {_axis_sentence(row)[0].lower()}{_axis_sentence(row)[1:]}"
+    names = f"{both.unstructured[LABEL].iloc[0]} against {both.structured[LABEL].iloc[0]}"
+    return f"Family against family, {names}: {_axis_sentence(row)[0].lower()}{_axis_sentence(row)[1:]}"
 
 
 def _table(found: pd.DataFrame, crossed: list[tuple[Any, ...]]) -> Table:
@@ -363,14 +401,12 @@ def _levels_table(both: Sides, dense: pd.DataFrame) -> Table:
 def _budgets_table(both: Sides, dense: pd.DataFrame) -> Table:
     """How far each family can go for so much accuracy."""
     rows = []
-    recipes = [
-        own for part in (both.unstructured, both.rivals, both.structured) for _, own in part.groupby(RECIPE, sort=False)
-    ]
-    for budget, own in itertools.product(BUDGETS, recipes):
-        found = estimates(own.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
+    first, last = ((own[LABEL].iloc[0], own) for own in (both.unstructured, both.structured))
+    for budget, (name, own) in itertools.product(BUDGETS, (first, *_others(both), last)):
+        found = _by_level(own)
         level, shown = within_tolerance(found, MEAN, budget), within_tolerance(found, LOW, budget)
         told = {"to give up": f"{100 * budget:g} {'point' if budget == 0.01 else 'points'}"}
-        told |= {"family": own[n.FAMILY].iloc[0], "recipe": own[LABEL].iloc[0]}
+        told |= {"family": own[n.FAMILY].iloc[0], "recipe": name}
         told["shown up to"] = say.level(shown) if shown else "none"
         told["by the mean up to"] = say.level(level) if level else "none"
         rows.append(told | (_taken(own, dense)[level] if level else {}))

@@ -69,6 +69,11 @@ def usual(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(most[[*LINE, n.TOTAL_EPOCHS]], on=[*LINE, n.TOTAL_EPOCHS]).sort_values(LEVEL, kind="stable")
 
 
+def longer(rows: pd.DataFrame) -> pd.DataFrame:
+    """The other one-shot networks, which had the epochs of a chain."""
+    return rows[~rows[n.STEP_ID].isin(usual(rows)[n.STEP_ID])]
+
+
 def cost_of_levels(rows: pd.DataFrame) -> pd.DataFrame:
     """The mean change of each line and level; tested against dense, all lines and levels but the control's together."""
     keys = [*LINE, LEVEL]
@@ -182,8 +187,9 @@ def _same_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
     gain = f" {say.sentence(say.levels(better))} of the weights removed is even above dense: retraining trained it further."
     if same is None:
         return f"{how}, every level is below dense after Holm's correction, the lowest one already."
-    told = f"{how}, no level up to {say.level(same)} is below dense after Holm's correction"
-    limit = f" (n = {count:.0f} seeds; what is not shown to be lost may be lost all the same)"
+    told = f"{how}, no level up to {say.level(same)} is shown to be below dense after Holm's correction"
+    least = line[line[LEVEL] <= same][MEAN].min()
+    limit = f" (n = {count:.0f} seeds; it may be all the same: the lowest of their means is {say.points(least)})"
     return f"{told}{limit}.{gain if len(better) else ''}"
 
 
@@ -245,18 +251,20 @@ def _headline(costs: pd.DataFrame, bends: list[dict[str, Any]], cuts: pd.DataFra
     own = costs[~is_control(costs)]
     if tested(own).empty:
         return f"Pruned in one shot: {say.too_few(own[COUNT].max())}."
+    lines = [line for _, line in cuts[~is_control(cuts)].groupby(CUT, dropna=False)]
+    alone = max((level for line in lines if (level := within_tolerance(line)) is not None), default=0.0)
     if not reached:
         means = [bend["mean_within_one_point"] for bend in bends if bend["mean_within_one_point"] is not None]
         though = f", though by the mean alone {say.level(max(means))} of the weights can go" if means else ""
-        lines = [line for _, line in cuts[~is_control(cuts)].groupby(CUT, dropna=False)]
-        alone = max((level for line in lines if (level := within_tolerance(line)) is not None), default=None)
         cut = f"; the cut alone, not retrained, is up to {say.level(alone)} (validation)" if alone else ""
         return f"Pruned in one shot and retrained, no level is shown to stay within a point of dense{though}{cut}."
     best = max(reached, key=lambda bend: (bend["within_one_point"], _row_at(costs, bend)[MEAN]))
     at = _row_at(costs, best)
+    farther = alone > best["within_one_point"]
+    cut = f"; not retrained, {say.level(alone)} can (validation)" if farther else ""
     return (
-        f"Pruned in one shot, {say.level(best['within_one_point'])} of the weights can go "
-        f"within a point of dense, its interval included, with {line_words(best)}: the mean change is {say.evidence(at)}."
+        f"Pruned in one shot, {say.level(best['within_one_point'])} of the weights can go within a point of dense, its "
+        f"interval included, with {line_words(best)}: the mean change is {say.evidence(at)}{cut}."
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import trainables.names as n
 from analysis.comparison import curves
 from analysis.comparison import sentences as say
-from analysis.comparison.columns import CHANGE, LEVEL, REPORTED, UNITS
+from analysis.comparison.columns import CHANGE, LABEL, LEVEL, REPORTED, UNITS
 from analysis.comparison.curves import AXES
 from analysis.comparison.one_shot import TOLERANCE, in_the_mean, tested, within_tolerance
 from analysis.comparison.statistics import COUNT, HIGH, estimates
@@ -22,23 +22,30 @@ REACH = {
 }
 
 
-def reach_sentence(rows: pd.DataFrame, family: str, dense: pd.DataFrame) -> str:
+def in_words(rows: pd.DataFrame) -> str:
+    """One recipe with its family: "unstructured pruning by magnitude (fine-tuning) in a chain of cuts"."""
+    steps = "a chain of cuts" if rows[n.STEPS].max() > 1 else "one shot"
+    return f"{rows[n.FAMILY].iloc[0]} pruning by {rows[LABEL].iloc[0]} in {steps}"
+
+
+def reach_sentence(rows: pd.DataFrame, dense: pd.DataFrame) -> str:
     """How far one recipe goes within a point of dense, its interval included, on every axis."""
     found = estimates(rows.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
+    who, unit = in_words(rows), UNITS[rows[n.FAMILY].iloc[0]]
     if tested(found).empty:
-        return f"How far {family} pruning goes within a point of dense is open: {say.too_few(found[COUNT].max())}."
+        return f"How far {who} goes within a point of dense is open: {say.too_few(found[COUNT].max())}."
     level = within_tolerance(found)
     if level is None:
         lowest = tested(found).iloc[0].to_dict()
         said = "loses more than a point" if lowest[HIGH] < -TOLERANCE else "is not shown to stay within a point of dense"
         at = f"at {say.level(lowest[LEVEL])}, the lowest level tried: {say.evidence(lowest)}"
-        return f"{say.sentence(family)} pruning {said} even {at}{in_the_mean(found, UNITS[family])}."
+        return f"{say.sentence(who)} {said} even {at}{in_the_mean(found, unit)}."
     best = rows[rows[LEVEL] == level]
     change = found[found[LEVEL] == level].iloc[0].to_dict()
     return (
-        f"Within a point of dense, {family} pruning reaches {_gained(best, dense)}, at "
+        f"Within a point of dense, {who} reaches {_gained(best, dense)}, at "
         f"{100 * best[REPORTED].mean():.2f}% accuracy; the mean change is {say.evidence(change)}"
-        f"{in_the_mean(found, UNITS[family])}."
+        f"{in_the_mean(found, unit)}."
     )
 
 

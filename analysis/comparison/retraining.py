@@ -10,7 +10,7 @@ import pandas as pd
 import trainables.names as n
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import CHANGE, LEVEL, WHO, is_control
-from analysis.comparison.one_shot import usual
+from analysis.comparison.one_shot import longer, usual
 from analysis.comparison.ranking import complete, lost
 from analysis.comparison.sentences import Table
 from analysis.comparison.statistics import COUNT, HIGHER, LOWER, STEP_SIZE, TIE, UNDECIDED, VERDICT, estimates, judged
@@ -40,9 +40,7 @@ def compare(chains: pd.DataFrame, cuts: pd.DataFrame) -> tuple[pd.DataFrame, lis
 
 
 def _by_method(chains: pd.DataFrame, cuts: pd.DataFrame) -> pd.DataFrame:
-    short = usual(cuts)
-    longer = cuts[~cuts[n.STEP_ID].isin(short[n.STEP_ID])]
-    parts = {CHAIN: chains, CUT: short, LONG_CUT: longer}
+    parts = {CHAIN: chains, CUT: usual(cuts), LONG_CUT: longer(cuts)}
     rows = pd.concat([part.assign(**{METHOD: method}) for method, part in parts.items()])
     return rows[~is_control(rows)]
 
@@ -67,8 +65,7 @@ def _estimate(line: pd.DataFrame) -> pd.DataFrame:
 
 
 def _where(row: dict[object, object]) -> str:
-    fewest, most = float(str(row[FEWEST])), float(str(row[MOST]))
-    each = say.epochs(most) if fewest == most else f"{fewest:g} to {say.epochs(most)}"
+    each = say.epochs(float(str(row[MOST])), float(str(row[FEWEST])))
     return f"{row[METHOD]} ({row[WHO]}, {each}{' a step' if row[METHOD] == CHAIN else ''})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,7 @@ def select(sweep: Sweep) -> Selection | None:
 def marginal(selection: Selection, factor: str, other: str) -> pd.DataFrame:
     """The best value of ``factor`` less each other value, averaged over levels and the values of ``other`` that all share.
 
-    Averaging over everything that could be chosen chooses nothing, so this is not flattered by selection.
+    Which is the best is seen on the same seeds, so the verdicts are corrected for all pairs of values, not for these alone.
     """
     rows = selection.rows[~is_control(selection.rows)]
     counts = rows.groupby(other)[factor].nunique()
@@ -84,9 +85,14 @@ def marginal(selection: Selection, factor: str, other: str) -> pd.DataFrame:
     means = shared.pivot_table(index=n.SEED, columns=factor, values=VALIDATION_CHANGE, aggfunc="mean")
     if means.shape[1] < 2:
         return pd.DataFrame()
-    best, *rest = means.mean().sort_values(ascending=False, kind="stable").index
-    found = [{ONE: best, OTHER: value} | estimate(means[best] - means[value], step_in(rows))._asdict() for value in rest]
-    return judged(pd.DataFrame(found, columns=[ONE, OTHER, *Estimate._fields]))
+    order = means.mean().sort_values(ascending=False, kind="stable").index
+    pairs = [
+        {ONE: better, OTHER: worse} | estimate(means[better] - means[worse], step_in(rows))._asdict()
+        for better, worse in itertools.combinations(order, 2)
+    ]
+    found = judged(pd.DataFrame(pairs, columns=[ONE, OTHER, *Estimate._fields]))
+    best: pd.DataFrame = found[found[ONE] == order[0]]
+    return best.reset_index(drop=True)
 
 
 def selection_sentence(selection: Selection) -> str:

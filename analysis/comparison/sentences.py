@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +10,25 @@ from typing import Any
 import pandas as pd
 
 from analysis import words
-from analysis.comparison.statistics import ADJUSTED, CONFIDENCE, COUNT, HIGH, LOW, MEAN, MIN_SEEDS, TIE, UNDECIDED, VERDICT
+from analysis.comparison.statistics import (
+    ADJUSTED,
+    CONFIDENCE,
+    COUNT,
+    HIGH,
+    LOW,
+    MEAN,
+    MIN_SEEDS,
+    SIGNIFICANCE,
+    TIE,
+    UNDECIDED,
+    VERDICT,
+)
 from analysis.words import MISSING
 
 MINUS = "\N{MINUS SIGN}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+CORRECTED = "tie after correction"
+"""a tie whose own interval leaves 0 out"""
 
 
 @dataclass(frozen=True)
@@ -72,8 +87,12 @@ def support(row: Mapping[Any, Any]) -> str:
 
 
 def probability(adjusted: float) -> str:
-    """An adjusted p value."""
-    return "adjusted p < 0.001" if adjusted < 0.001 else f"adjusted p = {adjusted:.2g}"
+    """An adjusted p value, with as many digits as tell on which side of the threshold it is."""
+    if adjusted < 0.001:
+        return "adjusted p < 0.001"
+    texts = (f"{adjusted:.{digits}g}" for digits in itertools.count(2))
+    told = next(text for text in texts if (float(text) < SIGNIFICANCE) == (adjusted < SIGNIFICANCE))
+    return f"adjusted p = {told}"
 
 
 def cell(row: Mapping[Any, Any], *, verdict: bool = True, seeds: float | None = None) -> str:
@@ -85,6 +104,8 @@ def cell(row: Mapping[Any, Any], *, verdict: bool = True, seeds: float | None = 
         return MISSING
     half = f" {PLUS_MINUS} {100 * (row[HIGH] - row[MEAN]):.2f}" if pd.notna(row[LOW]) else ""
     said = row.get(VERDICT) if verdict else None
+    if said == TIE and (row[LOW] > 0 or row[HIGH] < 0):
+        said = CORRECTED
     own = f" (n = {row[COUNT]:.0f})" if seeds is not None and row[COUNT] != seeds else ""
     return f"{signed(row[MEAN])}{half}{own}" + (f", {said}" if said and said != UNDECIDED else "")
 
@@ -149,19 +170,15 @@ def too_few(number: float) -> str:
     return f"nothing is concluded from n = {number:.0f} {'seed' if number == 1 else 'seeds'} ({MIN_SEEDS} are needed)"
 
 
-def is_tie(row: Mapping[Any, Any]) -> bool:
-    """Whether the difference was tested and is a tie."""
-    return bool(row[VERDICT] == TIE)
-
-
 def retraining(name: Any) -> str:
     """A retraining in words."""
     return words.RETRAINING.get(name, str(name).replace("_", " "))
 
 
-def epochs(number: float) -> str:
-    """A number of epochs."""
-    return f"{number:g} {'epoch' if number == 1 else 'epochs'}"
+def epochs(number: float, fewest: float | None = None) -> str:
+    """A number of epochs, or from the fewest to it."""
+    span = "" if fewest in (None, number) else f"{fewest:g} to "
+    return f"{span}{number:g} {'epoch' if number == 1 else 'epochs'}"
 
 
 def sentence(text: str) -> str:

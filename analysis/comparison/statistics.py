@@ -22,7 +22,8 @@ STEP_SIZE = "step_size"
 # Verdicts on a mean difference.
 HIGHER, LOWER, TIE, UNDECIDED = "higher", "lower", "tie", "undecided"
 
-CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+CONFIDENCE = 1 - SIGNIFICANCE
 # With fewer seeds nothing is concluded.
 MIN_SEEDS = 3
 # What floating point leaves of a difference that is none, and the closest that two counts of images can be.
@@ -119,6 +120,6 @@ def judged(found: pd.DataFrame, family: pd.Series | None = None) -> pd.DataFrame
     adjusted = pd.Series(np.nan, index=found.index, dtype=float)
     adjusted[tested] = holm(found.loc[tested, P].to_numpy(dtype=float))
     signs = [HIGHER if mean > 0 else LOWER for mean in found[MEAN]]
-    verdicts = pd.Series(signs, index=found.index, dtype=object).where(adjusted < 1 - CONFIDENCE, TIE)
+    verdicts = pd.Series(signs, index=found.index, dtype=object).where(adjusted < SIGNIFICANCE, TIE)
     verdicts = verdicts.where(tested, UNDECIDED)
     return found.assign(**{ADJUSTED: adjusted}).assign(**{VERDICT: verdicts})

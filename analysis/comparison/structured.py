@@ -95,11 +95,14 @@ def _headline(selection: Selection | None, confirmation: Confirmation | None) ->
         if len(confirmation.finalists) == 1:
             alone = confirmation.finalists.iloc[0].to_dict()
             return f"The one structured recipe on fresh seeds, {alone[LABEL]}, changes accuracy by {say.evidence(alone)}."
-        tied = confirmation.tied()
+        tied, control = confirmation.tied(), fresh.control_words(confirmation)
+        chosen = f", the first of {len(selection.order)} structured recipes at selection" if selection else ""
+        among = f"Of {len(confirmation.finalists)} finalists{chosen}, on fresh seeds"
+        beside = f"; {control}" if control else ""
         if len(tied) == 1:
             gap = confirmation.pairs.iloc[0].to_dict()
-            return f"Of the structured recipes {tied.iloc[0][LABEL]} suits this network best, {_by(gap)}."
-        return f"Of the structured recipes {say.joined(tied[LABEL])} are a tie on the fresh seeds."
+            return f"{among} {tied.iloc[0][LABEL]} suits this network best, {_by(gap)}{beside}."
+        return f"{among} {fresh.tie_words(confirmation)}{beside}."
     if selection:
         first = selection.scores[selection.scores[RECIPE] == selection.order[0]].iloc[0]
         if len(selection.order) == 1:

@@ -18,7 +18,7 @@ from analysis.comparison.finalists import unfinished
 from analysis.comparison.reach import reach_sentence
 from analysis.comparison.selection import select
 from analysis.comparison.sentences import Answer
-from analysis.comparison.statistics import CONFIDENCE, MIN_SEEDS
+from analysis.comparison.statistics import CONFIDENCE, MIN_SEEDS, SIGNIFICANCE
 from analysis.comparison.sweep import Sweep
 
 RULES = (
@@ -35,10 +35,11 @@ RULES = (
     "one-shot at each level, and averaged over levels; retrainings; importances, and pruners, at selection; finalists and "
     "their control, finalists at each level, and how their differences change with the ratio; pruning against training "
     "from scratch at each level, and averaged; the families over their axes, and at the reductions of the table. So the "
-    f"chance of a false finding is held to {words.percent(1 - CONFIDENCE, 0)} within a kind, not over the whole report.",
-    f"A difference whose adjusted p is {1 - CONFIDENCE:.2g} or more is called a tie: not shown to differ, which is not the "
-    "same as shown to be equal. Printed intervals are of each difference alone. An accuracy is a count of images, so no "
-    "standard error is taken for smaller than that of rounding to one image.",
+    f"chance of a false finding is held to {words.percent(SIGNIFICANCE, 0)} within a kind, not over the whole report.",
+    f"A difference whose adjusted p is {SIGNIFICANCE:g} or more is called a tie: not shown to differ, which is not the "
+    "same as shown to be equal. Printed intervals are of each difference alone; where one leaves 0 out and the difference "
+    f'is a tie all the same, tables call it a "{say.CORRECTED}". An accuracy is a count of images, so no standard error is '
+    "taken for smaller than that of rounding to one image.",
     f"A network stays within a point of dense where the lower end of its interval does, on at least {MIN_SEEDS} seeds.",
     "Sparsity is the achieved share of the prunable weights; bytes are those of files really written; time is measured in "
     "fp32, for one image and for batches of 64, never inferred.",
@@ -55,11 +56,7 @@ BANDS = (
 def summary(sweep: Sweep, one_shot: Answer, iterative: Answer, structured: Answer, families: Answer) -> list[str]:
     """What the four answers come to, in a handful of sentences."""
     both = sides(sweep)
-    reach = [
-        reach_sentence(rows, family, sweep.dense)
-        for family, rows in ((n.UNSTRUCTURED, both.unstructured), (n.STRUCTURED, both.structured))
-        if len(rows)
-    ]
+    reach = [reach_sentence(rows, sweep.dense) for rows in (both.unstructured, both.structured) if len(rows)]
     headlines = [one_shot.headline, iterative.headline, structured.headline, families.headline]
     return [_dense_sentence(sweep), *(text for text in headlines if text), *([" ".join(reach)] if reach else [])]
 
@@ -72,7 +69,7 @@ def split_note(sweep: Sweep) -> str:
             "It was opened before the recipes that are to run on fresh seeds were complete there; whatever is chosen is "
             "chosen on validation data alone."
             if sweep.fresh and unfinished(sweep, select(sweep))
-            else "It was opened once, after everything had been chosen on validation data."
+            else "Everything was chosen on validation data; it had no part in that."
         )
         return (
             f"Accuracies are on the test split (of all {sweep.compared} networks that are compared). {when} Tables and "
