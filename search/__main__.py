@@ -17,6 +17,8 @@ from search.ledger import Row
 from search.study import describe, load_study
 from trainables import names as n
 from trainables.names import InputError, StoppedError
+from trainables.settings import one_line
+from trainables.storage import STORAGE_ERRORS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StoppedError as error:
         print(f"error: {error}. {GO_ON}", file=sys.stderr)
         return STOPPED
+    except OSError as error:  # a full disk, a folder of someone else's: nothing that this program did wrong
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return STOPPED if error.errno in STORAGE_ERRORS else 2
     except KeyboardInterrupt:
         print(f"Interrupted. {GO_ON}", file=sys.stderr)
         return INTERRUPTED
@@ -156,7 +161,9 @@ def _console() -> Console:
 def _export(options: argparse.Namespace) -> None:
     from search.exporting import export_point  # noqa: PLC0415
 
-    step_id, size = export_point(options.folder, options.point, options.to, options.set, trusted=options.allow_code)
+    step_id, size = export_point(
+        options.folder, options.point, options.to, _console(), options.set, trusted=options.allow_code
+    )
     print(f"Wrote point {step_id} to {options.to} ({size:,} bytes)")
 
 

@@ -14,6 +14,7 @@ from search.nodes import alive, dense_cores
 from search.ray_cluster import local
 from search.study import ResourceSettings
 from search.study_trainable import LOST_IN_A_ROW
+from trainables.names import InputError
 from trainables.problem import Problem
 from trainables.schedule import Node
 from trainables.storage import Place
@@ -33,6 +34,11 @@ def compute_again(tree: Tree, step_ids: Iterable[str], resources: ResourceSettin
     networks = "a network" if len(lost) == 1 else f"{len(lost)} networks"
     epochs = sum(tree.epochs_of(node) for node in lost.values())
     with local(), working.shown(console, f"Training {networks} again, whose weights are gone", epochs) as show:
+        if not any(node.room(resources) for node in alive()):
+            raise InputError(
+                f"resources: {networks} must be trained again, with cpu {resources.cpu:g} and gpu {resources.gpu:g} each, "
+                "and this machine has less; go on where there is as much"
+            )
         shared, counter = ray.put(tree.problem), working.counter()
         cores = dense_cores(alive(), resources, tree.problem.dense.threads)
         for chains, cpus in zip(rounds(lost), (cores, resources.cpu), strict=True):

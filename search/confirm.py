@@ -6,21 +6,21 @@ Of recipes that compete for the final of a sweep only those in it are opened: va
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
+from search import working
 from search.again import compute_again
 from search.driving import only_driver
-from search.finalists import dropped
+from search.finalists import dropped, undecided
 from search.ledger import Ledger, Row, append, read_rows
 from search.opened import open_study, opened_problem
-from search.session import steps_of
+from search.session import check_roots, steps_of
 from search.snapshots import Snapshots
 from search.study import Study
 from trainables import names as n
@@ -43,45 +43,65 @@ def confirm(
     tree = Tree(problem, steps_of(study, folder))
     there = study.place_of(folder)
     with only_driver(folder, there) as held, Snapshots(folder, there, held):
-        rows, closed = _waiting(study, folder, tree)
-        if closed:
-            console.print(f"[dim]Left closed: {closed} networks of recipes that aren't among the finalists.[/dim]")
-        if stored_only:
-            rows = [row for row in rows if _stored(tree, row)]
-        else:
-            compute_again(tree, [row[n.STEP_ID] for row in rows], study.resources, console)
-        images, labels = tensors(*test_split.load(study.data, problem.data, writable=writable), tree.problem.device)
+        ledger = Ledger(folder, study.objectives, study.reference.accuracy_drop)
+        check_roots(tree, ledger, "give the data and the network that it was made with", trains=False)
+        rows = _waiting(study, ledger, tree, read_rows(folder / n.CONFIRMED_FILE), console)
+        # First those that are there: what can't be computed again keeps none of them closed.
+        whole = {row[n.STEP_ID] for row in rows if tree.has_weights(row[n.STEP_ID])}
+        stored = [row for row in rows if row[n.STEP_ID] in whole]
+        lost = [row for row in rows if row[n.STEP_ID] not in whole and not stored_only]
+        if lost:
+            check_roots(tree, ledger, "pass over what has to be trained again (--stored-only)")
+        if stored or lost:
+            split = tensors(*test_split.load(study.data, problem.data, writable=writable), problem.device)
+            _open(tree, stored, split, folder, console)
+            compute_again(tree, [row[n.STEP_ID] for row in lost], study.resources, console)
+            _open(tree, lost, split, folder, console)
+    return len(stored) + len(lost)
 
-        one_at_a_time = Lock()
 
-        def open_split(row: Row) -> Row:
-            with one_at_a_time:  # weights lost meanwhile are trained again, and torch has one random state
-                model = tree.network(tree.node(row[n.STEP_ID])).model
-            return {**row, n.TEST_ACCURACY: accuracy(model, images, labels, tree.problem.data, tree.problem.device)}
+def _open(
+    tree: Tree, rows: Sequence[Row], split: tuple[torch.Tensor, torch.Tensor], folder: Path, console: Console
+) -> None:
+    """Measure these networks, a network a core, and append each as it is measured."""
+    problem, one_at_a_time = tree.problem, Lock()
 
-        quiet = not console.is_terminal
-        # A network a core, as in the trials: threads that share one network wait for each other on a busy machine.
-        with ThreadPoolExecutor(_at_once(tree.problem), "confirm", torch.set_num_threads, (tree.problem.threads,)) as pool:
-            measured = pool.map(open_split, rows)
-            for row in track(measured, "Opening the test split", len(rows), console=console, disable=quiet):
+    def measured(row: Row) -> Row:
+        with one_at_a_time:  # weights lost meanwhile are trained again, and torch has one random state
+            model = tree.network(tree.node(row[n.STEP_ID])).model
+        return {**row, n.TEST_ACCURACY: accuracy(model, *split, problem.data, problem.device)}
+
+    # As in the trials: threads that share one network wait for each other on a busy machine.
+    with (
+        working.shown(console, "Opening the test split", len(rows), "networks") as show,
+        ThreadPoolExecutor(_at_once(problem), "confirm", torch.set_num_threads, (problem.threads,)) as pool,
+    ):
+        try:
+            for done, row in enumerate(pool.map(measured, rows), start=1):
                 append(folder / n.CONFIRMED_FILE, row)
-    return len(rows)
+                show(done)
+        finally:
+            pool.shutdown(cancel_futures=True)  # or what is left would be measured before an error is told
 
 
 def _at_once(problem: Problem) -> int:
     return max(1, (os.cpu_count() or 1) // problem.threads) if problem.device == "cpu" else 1
 
 
-def _waiting(study: Study, folder: Path, tree: Tree) -> tuple[list[Row], int]:
-    """(the points to be opened, one row a step, the dense networks among them; how many are left closed)."""
-    ledger = Ledger(folder, study.objectives, study.reference.accuracy_drop)
-    named = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
-    closed = dropped(study.finalists, study.schedules(), tree) if study.finalists else set[str]()
-    done = {str(row.get(n.STEP_ID)) for row in read_rows(folder / n.CONFIRMED_FILE)}
-    waiting = {row[n.STEP_ID]: row for row in named if row[n.STEP_ID] not in done}
-    return [row for step_id, row in waiting.items() if step_id not in closed], len(closed & waiting.keys())
-
-
-def _stored(tree: Tree, row: Row) -> bool:
-    record = tree.known(row[n.STEP_ID])
-    return record is not None and tree.store.weights(record) is not None
+def _waiting(study: Study, ledger: Ledger, tree: Tree, confirmed: Iterable[Row], console: Console) -> list[Row]:
+    """The points to be opened, one row a step, the dense networks among them."""
+    done = {str(row.get(n.STEP_ID)) for row in confirmed}
+    waiting = {row[n.STEP_ID]: row for row in ledger.looked_at(search=study.sweep is None) if row[n.STEP_ID] not in done}
+    if study.finalists is None:
+        return list(waiting.values())
+    schedules, failed = study.schedules(), ledger.failed_trials
+    closed = dropped(study.finalists, schedules, tree, failed) & waiting.keys()
+    if closed:
+        networks = "1 network" if len(closed) == 1 else f"{len(closed)} networks"
+        why = (
+            "that may not reach the final; what competes for it hasn't all run"
+            if undecided(study.finalists, schedules, tree, failed)
+            else "of recipes that aren't among the finalists"
+        )
+        console.print(f"[dim]Left closed: {networks} {why}.[/dim]")
+    return [row for step_id, row in waiting.items() if step_id not in closed]

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
+from search.again import compute_again
+from search.driving import only_driver
+from search.ledger import Ledger
 from search.opened import open_study, opened_problem
-from search.session import steps_of
+from search.session import check_roots, steps_of
+from search.snapshots import Snapshots
 from trainables.export import export
 from trainables.names import InputError
 from trainables.store import Store
@@ -14,20 +21,30 @@ from trainables.walk import Tree
 
 
 def export_point(
-    place: str, point: str, target: Path, overrides: Sequence[str] = (), *, trusted: bool = False
+    place: str, point: str, target: Path, console: Console, overrides: Sequence[str] = (), *, trusted: bool = False
 ) -> tuple[str, int]:
     """Write the network of a point, computed again if its weights weren't kept; returns (step id, bytes).
 
     ``place`` is a study's folder or URL; ``overrides`` are for what differs here, such as ``data.root``.
     """
     folder, study = open_study(place, overrides)
-    if not target.parent.exists():
-        raise InputError(f"--to: the folder {target.parent} doesn't exist; make it first")
+    if not target.parent.is_dir():
+        raise InputError(f"--to: there is no folder {target.parent}; make it first")
     if target.is_dir():
         raise InputError(f"--to: {target} is a folder; name a file in it")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise InputError(f"--to: {target} can't be written; choose another file")
     store = steps_of(study, folder)
     step_id = find_point(store, point, folder)
     tree = Tree(opened_problem(study, overrides, trusted=trusted)[0], store)
+    lost = not tree.has_weights(step_id)
+    check_roots(
+        tree, Ledger(folder, study.objectives, study.reference.accuracy_drop), "give what it was made with", trains=lost
+    )
+    if lost:
+        there = study.place_of(folder)
+        with only_driver(folder, there) as held, Snapshots(folder, there, held):
+            compute_again(tree, [step_id], study.resources, console)
     return step_id, export(tree.network(tree.node(step_id)), tree.problem, target)
 
 

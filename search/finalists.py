@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -24,13 +24,25 @@ def choose(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree
     return [_of_seed(recipe, seed) for recipe in _chosen(settings, schedules, tree) for seed in settings.seeds]
 
 
-def dropped(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree) -> set[str]:
-    """The addresses of the steps that only such recipes have as competed and aren't to run again."""
-    schedules = list(schedules)
-    chosen = set(_chosen(settings, schedules, tree))
+def undecided(settings: FinalistSettings, schedules: Sequence[Schedule], tree: Tree, failed: Set[int]) -> bool:
+    """Whether a schedule that competes has still to run: it is neither on record whole nor among the ``failed`` ones."""
+    return any(
+        number not in failed and any(tree.known(node.id) is None for node in tree.chain(schedule))
+        for number, schedule in enumerate(schedules)
+        if _competes(schedule, settings)
+    )
+
+
+def dropped(settings: FinalistSettings, schedules: Sequence[Schedule], tree: Tree, failed: Set[int]) -> set[str]:
+    """The addresses of the steps that only such recipes have as competed and aren't to run again.
+
+    The plain control is never dropped. As long as it is undecided who runs again, all others are: they may be dropped yet.
+    """
+    chosen = set[Schedule]() if undecided(settings, schedules, tree, failed) else {*_chosen(settings, schedules, tree)}
     out, kept = set[str](), set[str]()
     for schedule in schedules:
-        is_out = _competes(schedule, settings) and _of_seed(schedule, 0) not in chosen
+        recipe = _of_seed(schedule, 0)
+        is_out = _competes(schedule, settings) and recipe not in chosen and not _is_control(recipe)
         (out if is_out else kept).update(node.id for node in tree.chain(schedule))
     return out - kept
 
@@ -40,8 +52,11 @@ def _chosen(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tre
     scores = {recipe: score for recipe, score in _scores(settings, schedules, tree).items() if np.isfinite(score)}
     ranked = sorted(scores, key=lambda recipe: -scores[recipe])
     best = [recipe for recipe in ranked if recipe.importance != CONTROL][: settings.top]
-    control = [recipe for recipe in ranked if recipe.importance == CONTROL and getattr(recipe, "pruner", "base") == "base"]
-    return [*best, *control[:1]]
+    return [*best, *[recipe for recipe in ranked if _is_control(recipe)][:1]]
+
+
+def _is_control(recipe: Schedule) -> bool:
+    return recipe.importance == CONTROL and getattr(recipe, "pruner", "base") == "base"
 
 
 def _competes(schedule: Schedule, settings: FinalistSettings) -> bool:

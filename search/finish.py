@@ -29,8 +29,7 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *
     """
     study, tree = session.study, session.tree
     table = LatencyTable(study.place, tree.problem.threads)
-    # Every network of a sweep was asked for; of a search's, only the front is looked at.
-    rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.front_rows()]
+    rows = ledger.looked_at(search=study.sweep is None)
     possible = tree.problem.device == "cpu" or torch.cuda.is_available()  # a driver may have no GPU
     missing = list(_to_measure(rows, table, tree)) if possible else []
     if missing:
@@ -55,12 +54,7 @@ def _to_measure(rows: Iterable[Point], table: LatencyTable, tree: Tree) -> Itera
         shapes[row[n.SHAPE_ID]].append(row)
     for alike in shapes.values():
         if table.find(alike[0]) is None:
-            yield from islice((row for row in alike if _has_weights(row, tree)), 1)
-
-
-def _has_weights(row: Point, tree: Tree) -> bool:
-    record = tree.known(row[n.STEP_ID])
-    return record is not None and tree.store.weights(record) is not None
+            yield from islice((row for row in alike if tree.has_weights(row[n.STEP_ID])), 1)
 
 
 def _before(path: Path) -> dict[str, Any]:

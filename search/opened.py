@@ -7,7 +7,7 @@ from pathlib import Path
 
 from search.session import problem_of
 from search.snapshots import local_folder
-from search.study import Study, load_study
+from search.study import Study, check_same, load_study
 from trainables import names as n
 from trainables.names import InputError
 from trainables.problem import Problem
@@ -25,6 +25,7 @@ def open_study(place: str, overrides: Sequence[str]) -> tuple[Path, Study]:
         raise InputError(f"folder: {folder} holds no study; give results/<study>")
     check_links(folder)
     study = load_study(folder / n.STUDY_FILE, overrides)
+    check_same(load_study(folder / n.STUDY_FILE), study, str(folder), "leave that out: it has been run as it is")
     there = str(study.place_of(folder))
     if is_url(place) and there != place.rstrip("/"):
         raise InputError(

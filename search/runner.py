@@ -38,13 +38,13 @@ from search.session import Session, check_roots, prepare, told_as
 from search.snapshots import Snapshots
 from search.space import Sweep
 from search.study import FinalistSettings, Study, to_yaml
-from search.study_trainable import LOST_IN_A_ROW, REMEDY, STORAGE_ERRORS, StudyTrainable, describe
+from search.study_trainable import LOST_IN_A_ROW, StudyTrainable, describe
 from search.trial_ends import TrialEndError
 from trainables import names as n
 from trainables.names import InputError, StoppedError
 from trainables.schedule import Schedule
 from trainables.settings import one_line
-from trainables.storage import UnreachableError, remove_temporaries, write_atomically
+from trainables.storage import REMEDY, STORAGE_ERRORS, UnreachableError, remove_temporaries, write_atomically
 
 SCRATCH = ".tune"
 
@@ -65,7 +65,7 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
         snapshots = connection.enter_context(Snapshots(study.folder, study.place, held))
         forgotten = forget_untold(study.folder)
         ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
-        check_roots(session, ledger)
+        check_roots(session.tree, ledger)
         if cluster:
             terms = connection.enter_context(agreed(session, cluster, console))
             nodes = {node.host: describe(machine) for node, machine in cluster.machines.items()}

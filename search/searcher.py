@@ -118,7 +118,7 @@ class FrontSearch(OptunaSearch):
         self._waiting = sum(row.state == TrialState.WAITING for row in asked)
         if space.size is not None or settings.starting_points:
             enqueued = [row.system_attrs.get(FIXED, row.params) for row in asked]
-            for params in space.starting_points():  # a sweep may have grown, or a crash cut this off
+            for params in space.starting_points():  # finalists may have come to a sweep, or a crash cut this off
                 if params not in enqueued:
                     self._ot_study.enqueue_trial(params)
                     self._waiting += 1

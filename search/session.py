@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "resources.cpu", "device": "resources.gpu"}
 """Where the study file says what a dense network's address holds under another name."""
+OF_TRAINING = ("numerics", "precision", "device", "threads")
+"""What a dense network's address holds that tells how it was trained, and nothing of the data or of its shapes."""
 
 
 @dataclass(frozen=True)
@@ -182,16 +184,19 @@ def _check_disk(study: Study, tree: Tree) -> None:
         )
 
 
-def check_roots(session: Session, ledger: Ledger) -> None:
-    """InputError if what a dense network depends on has changed since: its schedules would start from another one."""
+def check_roots(tree: Tree, ledger: Ledger, remedy: str = "choose another `name`", *, trains: bool = True) -> None:
+    """InputError if what a dense network depends on has changed since: its schedules would start from another one.
+
+    Where nothing is trained any more, how it was trained doesn't matter.
+    """
     for seed, row in ledger.dense.items():
-        record, root = session.tree.known(row[n.STEP_ID]), session.tree.problem.root(seed)
-        if record is None or record["id"] == root.id:
+        record, root = tree.known(row[n.STEP_ID]), tree.problem.root(seed)
+        if record is None:
             continue
-        before = record["settings"]
-        key = next(key for key in {**root.settings, **before} if root.settings.get(key) != before.get(key))
-        old, new = before.get(key), root.settings.get(key)
-        raise InputError(
-            f"{FIELDS.get(key, key)}: the dense network in {session.study.place} was made with {key} {old!r}, and now it "
-            f"is {new!r}; undo the change, or choose another `name`"
-        )
+        before, now = record["settings"], root.settings
+        keys = [key for key in {**now, **before} if now.get(key) != before.get(key)]
+        for key in keys if trains else [key for key in keys if key not in OF_TRAINING]:
+            raise InputError(
+                f"{FIELDS.get(key, key)}: the dense network in {tree.store.place} was made with {key} {before.get(key)!r}, "
+                f"and now it is {now.get(key)!r}; undo the change, or {remedy}"
+            )

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 from trainables import names as n
 from trainables import structured, unstructured
 from trainables.names import InputError
-from trainables.schedule import RETRAINING, Schedule, Sparsity, StructuredSchedule, UnstructuredSchedule
+from trainables.schedule import MOST_STEPS, RETRAINING, Schedule, Sparsity, StructuredSchedule, UnstructuredSchedule
 from trainables.settings import Settings, one_of
 from trainables.structured import RANKS_LIKE
 
@@ -32,7 +32,7 @@ class FamilySpace(Settings):
     """What both families choose from; every list is a choice."""
 
     step_ratio: tuple[Sparsity, ...] = Field(STEP_RATIOS, min_length=1, description="share of what remains, each step")
-    max_steps: int = Field(12, ge=1, description="most steps of a schedule")
+    max_steps: int = Field(12, ge=1, le=MOST_STEPS, description="most steps of a schedule")
     max_sparsity: Sparsity = Field(0.99, description="no schedule goes beyond this sparsity (structured: of channels)")
     fine_tune_epochs: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (1, 2, 4), min_length=1, description="epochs of retraining after each cut"
@@ -233,7 +233,7 @@ class SearchSpace:
 
 
 class Sweep:
-    """A fixed list of schedules, run in its order. The list may grow at its end, never change before it."""
+    """A fixed list of schedules, run in its order. Its finalists come to its end; before them nothing changes."""
 
     def __init__(self, schedules: Sequence[Schedule]) -> None:
         self.schedules = list(schedules)

@@ -264,7 +264,7 @@ def check_folder(study: Study) -> None:
         check_links(folder)
     if written.exists():
         before = parse(Study, read_yaml(written), str(written))
-        _check_same(before, study, str(folder))
+        check_same(before, study, str(folder))
         if before.storage != study.storage and (is_url(before.storage) or is_url(study.storage)):
             raise InputError(
                 f"storage: {study.storage!r}, but {folder} belongs to a study with its steps in {before.storage!r}; "
@@ -278,12 +278,13 @@ def check_folder(study: Study) -> None:
         remote.check()
         if content := remote.read(n.STUDY_FILE):
             file = f"{study.place}/{n.STUDY_FILE}"
-            _check_same(parse(Study, _mapping(content, file), file), study, str(study.place))
+            check_same(parse(Study, _mapping(content, file), file), study, str(study.place))
 
 
-def _check_same(before: Study, study: Study, where: str) -> None:
+def check_same(before: Study, study: Study, where: str, remedy: str = "choose another `name`, or remove it") -> None:
+    """InputError if the study differs in more than in what it may be continued with."""
     for key, (old, new) in _differences(before.model_dump(mode="json"), study.model_dump(mode="json")):
-        raise InputError(f"{key}: {new!r}, but {where} holds a study with {old!r}; choose another `name`, or remove it")
+        raise InputError(f"{key}: {new!r}, but {where} holds a study with {old!r}; {remedy}")
 
 
 BUDGETS = tuple(f"search.{name}" for name in ("trials", "epochs", "minutes", "stall_epochs", "stall_share"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import asdict
 from typing import Any
 
@@ -12,17 +11,11 @@ import torch
 from search.nodes import Terms, this_machine, unfit
 from trainables import names as n
 from trainables.settings import one_line
-from trainables.storage import UnreachableError
+from trainables.storage import REMEDY, STORAGE_ERRORS, UnreachableError
 from trainables.trainable import PruningTrainable
 
 LOST_IN_A_ROW = 5
 """So often may a trial lose its worker, or the node under it, before it has finished one more step, and run again."""
-STORAGE_ERRORS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK, errno.ETIMEDOUT, errno.EMFILE,
-    errno.ENFILE,
-}  # fmt: skip
-"""What every later step would run into too, until somebody makes room, repairs the disk or raises a limit."""
-REMEDY = "make room, or repair it"
 
 # What a result carries instead of a point, because the study has to stop, or beside it.
 STOPS = "stops"

@@ -56,8 +56,8 @@ def _told(counter: Any) -> dict[Hashable, int]:
 
 
 @contextmanager
-def shown(console: Console, what: str, epochs: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of the ``epochs`` are done, and the time left; where there is no terminal, now and then in a line."""
+def shown(console: Console, what: str, total: int, unit: str = "epochs") -> Iterator[Callable[[int], None]]:
+    """Show how many of the total are done, and the time left; where there is no terminal, now and then in a line."""
     printed = time.monotonic()
     last, first = 0, (0.0, 0)
     with console.status(f"{what} …") as status:
@@ -70,9 +70,9 @@ def shown(console: Console, what: str, epochs: int) -> Iterator[Callable[[int], 
             if not last:
                 first = now, done  # the pace is taken from here, because before it the workers were starting
             last = done
-            line = f"{what}: {done} of {epochs} epochs"
+            line = f"{what}: {done} of {total} {unit}"
             if done > first[1]:
-                line += f", about {clock((now - first[0]) / (done - first[1]) * (epochs - done))} left"
+                line += f", about {clock((now - first[0]) / (done - first[1]) * (total - done))} left"
             status.update(f"{line} …")
             if not console.is_terminal and now - printed > PLAIN_INTERVAL:
                 console.print(line, style="dim")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from search.__main__ import main
 from search.again import rounds
 from search.session import problem_of
 from search.study import load_study
-from tests.search_helpers import Raw, raw_study, refusal, rows, write
+from tests.search_helpers import Raw, one_line, raw_study, refusal, rows, write
 from trainables import names as n
 from trainables import test_split
 from trainables.schedule import Node
@@ -68,6 +71,92 @@ def test_recipes_that_missed_the_final_stay_closed(tmp_path: Path, capsys: pytes
     assert {row[n.STEP_ID] for row in confirmed(folder)} == {row[n.STEP_ID] for row in points} - closed
     assert len(closed) == 2 and "Left closed: 2 networks" in capsys.readouterr().out
     assert not any((folder / n.STEPS_FOLDER / step_id / n.WEIGHTS_FILE).exists() for step_id in closed)
+
+
+def test_what_may_be_dropped_yet_stays_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    channels = {"family": "structured", "importance": ["magnitude_l1", "fpgm", "random"], "step_ratio": 0.3}
+    folder = study(tmp_path, sweep=[SWEEP[0], channels], finalists={"family": "structured", "top": 2, "seeds": [5]})
+    points = rows(folder / n.POINTS_FILE)
+    competing = {r[n.STEP_ID]: r for r in points if r[n.IMPORTANCE] in ("magnitude_l1", "fpgm") and r[n.SEED] == 0}
+    gone = next(iter(competing))  # as if the run had been interrupted before this one
+    shutil.rmtree(folder / n.STEPS_FOLDER / gone)
+    left = [row for row in points if row[n.STEP_ID] != gone]
+    (folder / n.POINTS_FILE).write_text("".join(json.dumps(row) + "\n" for row in left))
+    capsys.readouterr()
+    assert main(["confirm", str(folder)]) == 0
+    assert {row[n.STEP_ID] for row in confirmed(folder)} == {row[n.STEP_ID] for row in left} - competing.keys()
+    assert "Left closed: 1 network that may not reach the final" in " ".join(capsys.readouterr().out.split())
+    # One that failed has run: of what is left the best two are known.
+    trial = competing[gone][n.TRIAL]
+    ended = [r | ({n.STATE: n.FAILED} if r[n.TRIAL] == trial else {}) for r in rows(folder / n.TRIALS_FILE)]
+    (folder / n.TRIALS_FILE).write_text("".join(json.dumps(row) + "\n" for row in ended))
+    assert main(["confirm", str(folder)]) == 0
+    assert {row[n.STEP_ID] for row in confirmed(folder)} == {row[n.STEP_ID] for row in left}
+
+
+def test_only_what_was_run_is_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = study(tmp_path, sweep=SWEEP)
+    step = rows(folder / n.POINTS_FILE)[-1][n.STEP_ID]
+    export = ["export", str(folder), "--point", step, "--to", str(tmp_path / "pruned.safetensors")]
+    for command in (["confirm", str(folder)], export):
+        for override in ("data.split_seed=1", "objectives=[accuracy, macs]", "reference.accuracy_drop=0.2"):
+            line = refusal([*command, "--set", override], capsys)
+            assert override.partition("=")[0] in line and "leave that out" in line
+    file = folder / n.STUDY_FILE
+    whole = file.read_text()
+    for before, after, named in (
+        ("split_seed: 0", "split_seed: 1", "data.root: the dense network"),
+        ("width: 4", "width: 8", "arguments: the dense network"),
+    ):
+        assert before in whole
+        file.write_text(whole.replace(before, after))
+        assert named in refusal(["confirm", str(folder)], capsys) and named in refusal(export, capsys)
+    assert not (folder / n.CONFIRMED_FILE).exists() and not (tmp_path / "pruned.safetensors").exists()
+    # How it was trained matters only where something must be trained again.
+    file.write_text(whole.replace("precision: fp32", "precision: bf16"))
+    assert main(["confirm", str(folder), "--stored-only"]) == 0
+    (folder / n.CONFIRMED_FILE).unlink()
+    (folder / n.STEPS_FOLDER / step / n.WEIGHTS_FILE).unlink()
+    assert "precision: the dense network" in (line := refusal(["confirm", str(folder)], capsys)) and "--stored-only" in line
+    assert "precision: the dense network" in refusal(export, capsys)
+
+
+def test_what_is_there_is_opened_before_what_has_to_be_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study(tmp_path, sweep=SWEEP)
+    points = rows(folder / n.POINTS_FILE)
+    (folder / n.STEPS_FOLDER / points[-1][n.STEP_ID] / n.WEIGHTS_FILE).unlink()
+    monkeypatch.setattr("search.again.alive", list)  # nowhere to train it
+    assert main(["confirm", str(folder)]) == 2
+    line = one_line(capsys.readouterr().err)
+    assert "resources: a network must be trained again, with cpu 1" in line
+    assert len(confirmed(folder)) == len({row[n.STEP_ID] for row in points}) - 1
+
+
+def test_a_disk_that_fills_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study(tmp_path, sweep=SWEEP)
+
+    def full(_file: Path, _row: Raw) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("search.confirm.append", full)
+    capsys.readouterr()
+    assert main(["confirm", str(folder)]) == 3
+    assert "No space left on device" in one_line(capsys.readouterr().err)
+
+
+def test_opening_is_shown_where_there_is_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study(tmp_path, sweep=SWEEP)
+    monkeypatch.setattr("search.working.PLAIN_INTERVAL", 0)
+    capsys.readouterr()
+    assert main(["confirm", str(folder)]) == 0
+    networks = len(confirmed(folder))
+    assert f"Opening the test split: {networks} of {networks} networks" in capsys.readouterr().out
 
 
 def test_the_test_accuracy_is_that_of_the_stored_network(tmp_path: Path) -> None:

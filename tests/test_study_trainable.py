@@ -8,8 +8,9 @@ import os
 import pytest
 import torch
 
-from search.study_trainable import STOPS, STORAGE_ERRORS, StudyTrainable
+from search.study_trainable import STOPS, StudyTrainable
 from trainables import names as n
+from trainables.storage import STORAGE_ERRORS
 from trainables.trainable import PruningTrainable
 
 

@@ -1,7 +1,7 @@
 """The vocabulary on disk: every file name, column and objective, each spelled once.
 
-With ``trainables.untrusted`` it is all of ``trainables`` that ``analysis`` imports, so it imports nothing heavier than the
-standard library.
+With ``trainables.points`` and ``trainables.untrusted`` it is all of ``trainables`` that ``analysis`` imports, so it imports
+nothing heavier than the standard library.
 """
 
 from __future__ import annotations

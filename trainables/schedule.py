@@ -74,7 +74,10 @@ class RetrainSettings(Settings):
     score_images: int = Field(256, ge=1, description="training images that taylor, hessian and activation scores see")
 
 
-Sparsity = Annotated[float, Field(gt=0, lt=1)]
+Sparsity = Annotated[float, Field(ge=1 / PARTS_PER_MILLION, lt=1)]
+
+
+MOST_STEPS = 1000
 
 
 class BaseSchedule(Settings, ABC):
@@ -84,7 +87,7 @@ class BaseSchedule(Settings, ABC):
         "geometric", description="geometric (step_ratio of what remains, each step) | linear | cubic (AGP) | explicit"
     )
     step_ratio: Sparsity | None = Field(None, description="geometric: share of what remains that one step removes")
-    steps: int = Field(1, ge=1, description="number of steps; 1 is one-shot")
+    steps: int = Field(1, ge=1, le=MOST_STEPS, description="number of steps; 1 is one-shot")
     sparsity: Sparsity | None = Field(None, description="linear and cubic: the sparsity of the last step")
     levels: tuple[Sparsity, ...] | None = Field(
         None, min_length=1, description="explicit: the sparsity of each step, rising"
@@ -113,7 +116,7 @@ class BaseSchedule(Settings, ABC):
         if self.levels is not None and len(self.levels) != self.steps:
             raise ValueError(f"{len(self.levels)} levels are {len(self.levels)} steps, not {self.steps}; leave `steps` out")
         targets = self.targets()
-        if any(later <= earlier for earlier, later in itertools.pairwise(targets)):
+        if any(later <= earlier for earlier, later in itertools.pairwise([0, *targets])):
             raise ValueError("each step must remove more than the one before; use fewer steps or rising levels")
         if targets[-1] >= PARTS_PER_MILLION:
             raise ValueError("the last step would remove everything; use fewer steps")

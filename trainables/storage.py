@@ -27,6 +27,12 @@ Held = Callable[[], bool]
 
 LONGEST_HOLDER = 100
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+STORAGE_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOLCK, errno.ETIMEDOUT, errno.EMFILE,
+    errno.ENFILE,
+}  # fmt: skip
+"""What every later step would run into too, until somebody makes room, repairs the disk or raises a limit."""
+REMEDY = "make room, or repair it"
 TEMPORARY = ".tmp"
 """The ending of what is being written, which a process that is killed leaves behind."""
 

@@ -101,6 +101,11 @@ class Tree:
             return None
         return record
 
+    def has_weights(self, step_id: str) -> bool:
+        """Whether a step is on record and its weights are there, undamaged."""
+        record = self.known(step_id)
+        return record is not None and self.store.weights(record) is not None
+
     def network(self, node: Node) -> Network:
         """The node's network as stored; it is computed again if its weights are missing or damaged."""
         return decode(self._weights(node, n.WEIGHTS_FILE), self.problem.build, self.problem.anatomy)
