@@ -231,7 +231,9 @@ class FrontSearch(OptunaSearch):
             self._close(row.number, str(refusal).splitlines()[0])
             return None
         asked = self._asked(row.number, self._free_number(), schedule, row.params, row.distributions)
-        if asked.ids[-1] in self._told or not self._given_up.isdisjoint(asked.ids):
+        # What a sweep names is a trial even where another one's chain has passed its last step: it is a row of both.
+        known = asked.ids[-1] in self._told and self._schedules.size is None
+        if known or not self._given_up.isdisjoint(asked.ids):
             self._close(row.number, f"known: {asked.ids[-1]}")
             return None
         row.set_user_attr(n.TRIAL, asked.trial)

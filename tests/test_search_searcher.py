@@ -466,7 +466,7 @@ def test_a_sweep_that_was_interrupted_misses_nothing(make: Callable[..., Study])
     assert [row.params["steps"] for row in complete(study.rows()) if ADDED in row.user_attrs] == [1]
 
 
-def test_a_sweep_is_not_exhausted_by_schedules_that_begin_others(
+def test_what_a_sweep_names_is_a_trial_even_where_another_has_passed_its_last_step(
     make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "KNOWN_IN_A_ROW", 2)
@@ -474,8 +474,12 @@ def test_a_sweep_is_not_exhausted_by_schedules_that_begin_others(
     study = make(space=Sweep([longest, *shorter, UnstructuredSchedule(step_ratio=0.7)]))
     search = study.search()
     study.run(search)
-    assert [config["step_ratio"] for config in study.configs] == [0.5, 0.7]
+    assert [(c["step_ratio"], c["steps"]) for c in study.configs] == [*((0.5, k) for k in (6, 1, 2, 3, 4, 5)), (0.7, 1)]
+    assert [config[n.TRIAL] for config in study.configs] == list(range(7))
     assert search.finished_because == "the whole sweep of 7"
+    assert len(complete(study.rows())) == 7  # a row a step
+    study.run(study.search())
+    assert len(study.configs) == 7
 
 
 def test_starting_points_come_first_and_once_in_a_study_s_life(make: Callable[..., Study]) -> None:
