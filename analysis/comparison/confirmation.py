@@ -214,7 +214,7 @@ def ratio_sentences(found: Confirmation) -> Iterator[str]:
     labels = _labels(found)
     turning = found.turning[found.turning[VERDICT].isin([HIGHER, LOWER])].to_dict("records")
     # Two finalists behind the first may change places; the answer turns only where the first one does, and beyond the
-    # noise at either end.
+    # noise at both ends.
     ends = {tops[levels[0]].iloc[0][RECIPE], tops[levels[-1]].iloc[0][RECIPE]}
     flips = [row for row in turning if {row[ONE], row[OTHER]} == ends and _reversed(found, row, levels)]
     if flips:

@@ -18,7 +18,7 @@ from analysis.comparison.columns import CHANGE, LABEL, LEVEL, RECIPE, UNITS, WHO
 from analysis.comparison.curves import AXES, Crossing, Curve
 from analysis.comparison.one_shot import ROUNDING, longer, usual, within_tolerance
 from analysis.comparison.ranking import ranked
-from analysis.comparison.reach import in_words, reach_sentence
+from analysis.comparison.reach import changes_by_level, in_words, reach_sentence
 from analysis.comparison.sentences import Answer, Table
 from analysis.comparison.statistics import (
     COUNT,
@@ -32,7 +32,6 @@ from analysis.comparison.statistics import (
     VERDICT,
     Estimate,
     estimate,
-    estimates,
     judged,
     step_in,
 )
@@ -306,19 +305,15 @@ def _crossing(name: str, crossed: list[tuple[Any, ...]], seeds: list[int]) -> st
 def _reach_sentences(both: Sides, dense: pd.DataFrame) -> Iterator[str]:
     for rows in (both.unstructured, both.structured):
         yield reach_sentence(rows, dense)
-    reached = within_tolerance(_by_level(both.unstructured)) or 0
+    reached = within_tolerance(changes_by_level(both.unstructured)) or 0
     for name, own in _others(both):
-        found = _by_level(own)
+        found = changes_by_level(own)
         level = within_tolerance(found)
         if level and level > reached:
             yield (
                 f"Farther within a point goes {name}: to {say.level(level)} of the weights, "
                 f"{say.evidence(found[found[LEVEL] == level].iloc[0].to_dict())}."
             )
-
-
-def _by_level(own: pd.DataFrame) -> pd.DataFrame:
-    return estimates(own.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
 
 
 def _others(both: Sides) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -403,7 +398,7 @@ def _budgets_table(both: Sides, dense: pd.DataFrame) -> Table:
     rows = []
     first, last = ((own[LABEL].iloc[0], own) for own in (both.unstructured, both.structured))
     for budget, (name, own) in itertools.product(BUDGETS, (first, *_others(both), last)):
-        found = _by_level(own)
+        found = changes_by_level(own)
         level, shown = within_tolerance(found, MEAN, budget), within_tolerance(found, LOW, budget)
         told = {"to give up": f"{100 * budget:g} {'point' if budget == 0.01 else 'points'}"}
         told |= {"family": own[n.FAMILY].iloc[0], "recipe": name}

@@ -28,9 +28,14 @@ def in_words(rows: pd.DataFrame) -> str:
     return f"{rows[n.FAMILY].iloc[0]} pruning by {rows[LABEL].iloc[0]} in {steps}"
 
 
+def changes_by_level(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean change of one recipe at each level, lowest first."""
+    return estimates(rows.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
+
+
 def reach_sentence(rows: pd.DataFrame, dense: pd.DataFrame) -> str:
     """How far one recipe goes within a point of dense, its interval included, on every axis."""
-    found = estimates(rows.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
+    found = changes_by_level(rows)
     who, unit = in_words(rows), UNITS[rows[n.FAMILY].iloc[0]]
     if tested(found).empty:
         return f"How far {who} goes within a point of dense is open: {say.too_few(found[COUNT].max())}."
