@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import trainables.names as n
 from analysis.jsonl import read_records
 from trainables.points import share_problem
 
 
-def load_confirmed(folder: Path) -> dict[str, float]:
-    """step_id -> test accuracy; empty where the test split has not been opened."""
+class Confirmed(NamedTuple):
+    """A network that was opened."""
+
+    accuracy: float
+    """on the test split"""
+    other: bool
+    """whether it was trained again and came out different from the one that its point tells of"""
+
+
+def load_confirmed(folder: Path) -> dict[str, Confirmed]:
+    """step_id -> what was opened; empty where the test split has not been."""
     path = folder / n.CONFIRMED_FILE
-    found: dict[str, float] = {}
+    found: dict[str, Confirmed] = {}
     for number, record in read_records(path) if path.is_file() else ():
         if not isinstance(record.get(n.STEP_ID), str):
             raise n.InputError(f"{path}, line {number}: {n.STEP_ID} is missing; repair or remove the line")
-        if problem := share_problem(record.get(n.TEST_ACCURACY)):
-            raise n.InputError(f"{path}, line {number}: {n.TEST_ACCURACY} {problem}; repair or remove the line")
-        found[record[n.STEP_ID]] = float(record[n.TEST_ACCURACY])
+        other = record.get(n.RETRAINED_ACCURACY) is not None
+        for column in (n.TEST_ACCURACY, *([n.RETRAINED_ACCURACY] if other else [])):
+            if problem := share_problem(record.get(column)):
+                raise n.InputError(f"{path}, line {number}: {column} {problem}; repair or remove the line")
+        found[record[n.STEP_ID]] = Confirmed(float(record[n.TEST_ACCURACY]), other)
     return found

@@ -17,7 +17,7 @@ from rich.console import Console
 from search import working
 from search.again import compute_again
 from search.driving import only_driver
-from search.finalists import dropped, undecided
+from search.finalists import Final
 from search.ledger import Ledger, Row, append, read_rows
 from search.opened import open_study, opened_problem
 from search.session import check_roots, steps_of
@@ -26,8 +26,12 @@ from search.study import Study
 from trainables import names as n
 from trainables import test_split
 from trainables.problem import Problem
+from trainables.store import Record
 from trainables.training import accuracy, tensors
 from trainables.walk import Tree
+
+OF_WEIGHTS = (n.ACCURACY, n.SPARSITY, n.EFFECTIVE_MACS, n.STORED_BYTES, n.SHAPE_ID)
+"""What tells a network from one that was trained in the same way on another machine."""
 
 
 def confirm(
@@ -68,8 +72,11 @@ def _open(
 
     def measured(row: Row) -> Row:
         with one_at_a_time:  # weights lost meanwhile are trained again, and torch has one random state
-            model = tree.network(tree.node(row[n.STEP_ID])).model
-        return {**row, n.TEST_ACCURACY: accuracy(model, *split, problem.data, problem.device)}
+            node = tree.node(row[n.STEP_ID])
+            model = tree.network(node).model
+        return {**row, n.TEST_ACCURACY: accuracy(model, *split, problem.data, problem.device)} | _retrained(
+            row, tree.record_of(node)
+        )
 
     # As in the trials: threads that share one network wait for each other on a busy machine.
     with (
@@ -84,6 +91,12 @@ def _open(
             pool.shutdown(cancel_futures=True)  # or what is left would be measured before an error is told
 
 
+def _retrained(row: Row, record: Record) -> Row:
+    """The column that tells of a network that isn't the point's; none where it is."""
+    same = all(row[name] in (None, record[name]) for name in OF_WEIGHTS)
+    return {} if same else {n.RETRAINED_ACCURACY: record[n.ACCURACY]}
+
+
 def _at_once(problem: Problem) -> int:
     return max(1, (os.cpu_count() or 1) // problem.threads) if problem.device == "cpu" else 1
 
@@ -94,13 +107,13 @@ def _waiting(study: Study, ledger: Ledger, tree: Tree, confirmed: Iterable[Row],
     waiting = {row[n.STEP_ID]: row for row in ledger.looked_at(search=study.sweep is None) if row[n.STEP_ID] not in done}
     if study.finalists is None:
         return list(waiting.values())
-    schedules, failed = study.schedules(), ledger.failed_trials
-    closed = dropped(study.finalists, schedules, tree, failed) & waiting.keys()
+    final = Final(study.finalists, study.schedules(), tree, ledger)
+    closed = final.dropped() & waiting.keys()
     if closed:
         networks = "1 network" if len(closed) == 1 else f"{len(closed)} networks"
         why = (
             "that may not reach the final; what competes for it hasn't all run"
-            if undecided(study.finalists, schedules, tree, failed)
+            if final.undecided
             else "of recipes that aren't among the finalists"
         )
         console.print(f"[dim]Left closed: {networks} {why}.[/dim]")

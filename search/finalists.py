@@ -2,80 +2,120 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from search.ledger import Ledger
 from search.study import FinalistSettings
 from trainables import names as n
-from trainables.schedule import Schedule
+from trainables.schedule import Schedule, chain
 from trainables.walk import Tree
 
 CONTROL = "random"
 
 
-def choose(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree) -> list[Schedule]:
-    """The recipes to run again, best first and then the control, each on every fresh seed.
+@dataclass(frozen=True)
+class Final:
+    """Who runs again. A recipe is a schedule but for its seed, and stands here as the schedule of seed 0.
 
-    A recipe is a schedule but for its seed. Its score is the mean, over seeds and steps, of the accuracy that it loses
-    against its own dense network; one that failed on any seed does not compete.
+    Accuracies are those of the points: a record can change where lost weights are trained again on another machine, and the
+    choice must not change with it.
     """
-    return [_of_seed(recipe, seed) for recipe in _chosen(settings, schedules, tree) for seed in settings.seeds]
 
+    settings: FinalistSettings
+    schedules: Sequence[Schedule]
+    tree: Tree
+    ledger: Ledger
 
-def undecided(settings: FinalistSettings, schedules: Sequence[Schedule], tree: Tree, failed: Set[int]) -> bool:
-    """Whether a schedule that competes has still to run: it is neither on record whole nor among the ``failed`` ones."""
-    return any(
-        number not in failed and any(tree.known(node.id) is None for node in tree.chain(schedule))
-        for number, schedule in enumerate(schedules)
-        if _competes(schedule, settings)
-    )
+    @cached_property
+    def recipes(self) -> list[Schedule]:
+        """The recipes of the final, best first, and then the plain control.
 
+        A recipe's score is the mean, over seeds and steps, of the accuracy that it loses against its own dense network.
+        """
+        scores = {recipe: score for recipe, score in self._scores.items() if np.isfinite(score)}
+        ranked = sorted(scores, key=lambda recipe: -scores[recipe])
+        best = [recipe for recipe in ranked if recipe.importance != CONTROL][: self.settings.top]
+        return [*best, *[recipe for recipe in ranked if _is_control(recipe)][:1]]
 
-def dropped(settings: FinalistSettings, schedules: Sequence[Schedule], tree: Tree, failed: Set[int]) -> set[str]:
-    """The addresses of the steps that only such recipes have as competed and aren't to run again.
+    @property
+    def fresh(self) -> list[Schedule]:
+        """What is to run: each recipe of the final on every fresh seed."""
+        return [_of_seed(recipe, seed) for recipe in self.recipes for seed in self.settings.seeds]
 
-    The plain control is never dropped. As long as it is undecided who runs again, all others are: they may be dropped yet.
-    """
-    chosen = set[Schedule]() if undecided(settings, schedules, tree, failed) else {*_chosen(settings, schedules, tree)}
-    out, kept = set[str](), set[str]()
-    for schedule in schedules:
-        recipe = _of_seed(schedule, 0)
-        is_out = _competes(schedule, settings) and recipe not in chosen and not _is_control(recipe)
-        (out if is_out else kept).update(node.id for node in tree.chain(schedule))
-    return out - kept
+    @property
+    def unscored(self) -> list[Schedule]:
+        """The recipes that don't compete, because a schedule of theirs failed, or has yet to run."""
+        return [recipe for recipe, score in self._scores.items() if not np.isfinite(score)]
 
+    @property
+    def undecided(self) -> bool:
+        """Whether a schedule that competes has still to run: its points aren't all there, and it hasn't failed."""
+        failed = self.ledger.failed_trials
+        return any(
+            number not in failed and not np.isfinite(self._changes(schedule)).all()
+            for number, schedule in enumerate(self.schedules)
+            if self.settings.compete(schedule)
+        )
 
-def _chosen(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree) -> list[Schedule]:
-    """The recipes of the final, as schedules of seed 0: the best first, and then the control."""
-    scores = {recipe: score for recipe, score in _scores(settings, schedules, tree).items() if np.isfinite(score)}
-    ranked = sorted(scores, key=lambda recipe: -scores[recipe])
-    best = [recipe for recipe in ranked if recipe.importance != CONTROL][: settings.top]
-    return [*best, *[recipe for recipe in ranked if _is_control(recipe)][:1]]
+    def dropped(self) -> set[str]:
+        """The addresses of the steps that only such recipes have as competed and aren't to run again.
+
+        The plain control is never dropped. As long as it is undecided who runs again, all others are: they may be yet.
+        """
+        chosen = set[Schedule]() if self.undecided else {*self.recipes}
+        out, kept = set[str](), set[str]()
+        for schedule in self.schedules:
+            recipe = _of_seed(schedule, 0)
+            is_out = self.settings.compete(schedule) and recipe not in chosen and not _is_control(recipe)
+            (out if is_out else kept).update(self._steps(schedule))
+        return out - kept
+
+    def told(self) -> Iterator[str]:
+        """The final in words: who is in it, and who could not compete."""
+        names = [_name(recipe) for recipe in self.recipes]
+        yield f"Again on seeds {', '.join(map(str, self.settings.seeds))}: {'; '.join(names) or 'none'}."
+        if self.unscored:
+            yield f"Not among those that compete, because a schedule failed: {'; '.join(map(_name, self.unscored))}."
+
+    @cached_property
+    def _scores(self) -> Mapping[Schedule, float]:
+        changes = dict[Schedule, list[float]]()
+        for schedule in self.schedules:
+            if self.settings.compete(schedule):
+                changes.setdefault(_of_seed(schedule, 0), []).extend(self._changes(schedule))
+        return {recipe: float(np.mean(values)) for recipe, values in changes.items()}
+
+    def _changes(self, schedule: Schedule) -> list[float]:
+        dense = self.ledger.dense.get(schedule.seed, {}).get(n.ACCURACY, np.nan)
+        return [self._accuracies.get(step_id, np.nan) - dense for step_id in self._steps(schedule)] or [np.nan]
+
+    def _steps(self, schedule: Schedule) -> list[str]:
+        """The addresses of its steps; none where its dense network isn't on record."""
+        dense, problem = self.ledger.dense.get(schedule.seed), self.tree.problem
+        if dense is None:
+            return []
+        # Of the network that was pruned: on another machine, or by other versions, it would have another address.
+        root = self.tree.node(dense[n.STEP_ID])
+        return [node.id for node in chain(root, schedule, problem.retrain, problem.regularisation)]
+
+    @cached_property
+    def _accuracies(self) -> Mapping[str, float]:
+        # Of a step that several trials report, the first point: later ones may tell of weights that were trained again.
+        return {row[n.STEP_ID]: row[n.ACCURACY] for row in reversed(self.ledger.points)}
 
 
 def _is_control(recipe: Schedule) -> bool:
     return recipe.importance == CONTROL and getattr(recipe, "pruner", "base") == "base"
 
 
-def _competes(schedule: Schedule, settings: FinalistSettings) -> bool:
-    return schedule.family == settings.family and schedule.retrain != "scratch"
-
-
 def _of_seed(schedule: Schedule, seed: int) -> Schedule:
     return schedule.model_copy(update={"seed": seed})
 
 
-def _scores(settings: FinalistSettings, schedules: Iterable[Schedule], tree: Tree) -> Mapping[Schedule, float]:
-    changes: dict[Schedule, list[float]] = defaultdict(list)
-    for schedule in schedules:
-        if _competes(schedule, settings):
-            changes[_of_seed(schedule, 0)] += _changes(schedule, tree)
-    return {recipe: float(np.mean(values)) for recipe, values in changes.items()}
-
-
-def _changes(schedule: Schedule, tree: Tree) -> Sequence[float]:
-    dense = tree.known(tree.problem.root(schedule.seed).id)
-    records = [tree.known(node.id) for node in tree.chain(schedule)]
-    return [record[n.ACCURACY] - dense[n.ACCURACY] if record and dense else np.nan for record in records]
+def _name(recipe: Schedule) -> str:
+    pruner = getattr(recipe, "pruner", None)
+    return f"{recipe.importance}{f' + {pruner}' if pruner else ''}"

@@ -21,7 +21,7 @@ from rich.markup import escape
 from search.candidates import epochs_ahead
 from search.dense import lost_seeds, missing_seeds, record_dense, train_dense
 from search.driving import only_driver, why_lost
-from search.finalists import choose
+from search.finalists import Final
 from search.finish import finish
 from search.healing import heal
 from search.interrupts import second_interrupt_ends_at_once, sigterm_is_not_ray_s, take_sigterm_back
@@ -37,7 +37,7 @@ from search.searcher import FrontSearch
 from search.session import Session, check_roots, prepare, told_as
 from search.snapshots import Snapshots
 from search.space import Sweep
-from search.study import FinalistSettings, Study, to_yaml
+from search.study import Study, to_yaml
 from search.study_trainable import LOST_IN_A_ROW, StudyTrainable, describe
 from search.trial_ends import TrialEndError
 from trainables import names as n
@@ -78,7 +78,10 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
         with ExitStack() as stack:
             ended = _stage(session, ledger, lost, console, snapshots, stack)
             if ended and study.finalists is not None:  # an interrupted sweep has no finalists yet
-                ended = _stage(_with_finalists(session, study.finalists), ledger, lost, console, snapshots, stack)
+                final = Final(study.finalists, study.schedules(), session.tree, ledger)
+                for line in final.told():
+                    console.print(f"[dim]{escape(line)}[/dim]")
+                ended = _stage(_with_finalists(session, final), ledger, lost, console, snapshots, stack)
         if reason := why_lost(study.place, held):
             raise StoppedError(reason)
         finish(session, ledger, console, time.monotonic() - started, ended=ended is not None)
@@ -150,12 +153,10 @@ def _ensure_ray(stack: ExitStack) -> None:
     take_sigterm_back()
 
 
-def _with_finalists(session: Session, settings: FinalistSettings) -> Session:
+def _with_finalists(session: Session, final: Final) -> Session:
     """The sweep with the finalists at its end."""
-    schedules = session.study.schedules()
-    chosen = choose(settings, schedules, session.tree)
-    seeds = tuple(sorted({*session.seeds, *settings.seeds}))
-    return replace(session, space=Sweep([*schedules, *chosen]), seeds=seeds)
+    seeds = tuple(sorted({*session.seeds, *final.settings.seeds}))
+    return replace(session, space=Sweep([*final.schedules, *final.fresh]), seeds=seeds)
 
 
 def begin(session: Session) -> None:

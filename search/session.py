@@ -29,7 +29,7 @@ from trainables.compatibility import refusals
 from trainables.names import InputError
 from trainables.network import Network, encode
 from trainables.problem import Problem
-from trainables.schedule import StructuredSchedule, UnstructuredSchedule
+from trainables.schedule import Node, Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage import is_url
 from trainables.store import Store
 from trainables.structured import RANKS_LIKE
@@ -174,14 +174,33 @@ def _check_disk(study: Study, tree: Tree) -> None:
     free = tree.store.storage.free()
     if free is None:
         return
-    one = len(encode(Network(tree.problem.build())))
-    steps = sum(s.steps for s in study.schedules()) or 3 * (study.search.trials or 100)
-    needed = one * max(0, steps - len(tree.store.ids()))
+    needed = len(encode(Network(tree.problem.build()))) * _networks_ahead(study, tree)
     if needed > free:
         raise InputError(
             f"storage: {study.place} needs up to {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "run fewer trials, or choose another storage"
         )
+
+
+def _networks_ahead(study: Study, tree: Tree) -> int:
+    """How many networks the study may still store: of a search a guess, of a sweep all, its finalists' included."""
+    known = tree.store.ids()
+    if study.sweep is None:
+        return max(0, 3 * (study.search.trials or 100) - len(known))
+    schedules, final = study.schedules(), study.finalists
+    again = max((len(_lineage(tree, s)) for s in schedules if final and final.compete(s)), default=0)
+    fresh = (final.top + 1) * len(final.seeds) * again if final else 0
+    return len(set().union(*(_lineage(tree, schedule) for schedule in schedules)) - {*known}) + fresh
+
+
+def _lineage(tree: Tree, schedule: Schedule) -> set[str]:
+    """The addresses of all networks that a schedule stores: the dense one, regularised ones, and its steps."""
+    node: Node | None = tree.chain(schedule)[-1]
+    found = set[str]()
+    while node is not None:
+        found.add(node.id)
+        node = node.parent
+    return found
 
 
 def check_roots(tree: Tree, ledger: Ledger, remedy: str = "choose another `name`", *, trains: bool = True) -> None:

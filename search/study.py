@@ -86,6 +86,10 @@ class FinalistSettings(Settings):
         min_length=1, description="the fresh seeds, on which the sweep has no schedule of this family"
     )
 
+    def compete(self, schedule: Schedule) -> bool:
+        """Whether a schedule of the sweep has a say in who runs again."""
+        return schedule.family == self.family and schedule.retrain != "scratch"
+
 
 def _shareable(gpu: float) -> float:
     if gpu > 1 and gpu != int(gpu):
@@ -196,10 +200,15 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def _check_fresh(study: Study) -> None:
-    """InputError if a schedule is wrong, or finalists would run on a seed that they were chosen by."""
+    """InputError if a schedule is wrong, nothing competes to be a finalist, or they would run on a seed that chose them."""
     schedules = study.schedules()
     if study.finalists is None:
         return
+    if not any(study.finalists.compete(schedule) for schedule in schedules):
+        raise InputError(
+            f"finalists.family: no schedule of the sweep is {study.finalists.family} and pruned from a trained network; "
+            "add some, or leave the finalists out"
+        )
     chosen_by = {schedule.seed for schedule in schedules if schedule.family == study.finalists.family}
     if used := [seed for seed in study.finalists.seeds if seed in chosen_by]:
         fresh = [max(chosen_by) + i for i in range(1, 4)]

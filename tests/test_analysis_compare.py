@@ -19,7 +19,7 @@ from matplotlib.container import ErrorbarContainer
 
 import trainables.names as n
 from analysis.__main__ import main
-from analysis.comparison import curves, iterative, scratch
+from analysis.comparison import curves, iterative, one_shot, scratch
 from analysis.comparison.columns import CHANGE, LEVEL, TEST, VALIDATION
 from analysis.comparison.confirmation import Confirmation, compare, factor_sentence, winner_sentence
 from analysis.comparison.figures import families_figure, structured_figure
@@ -863,6 +863,53 @@ def test_when_the_split_was_opened_is_told_only_where_it_is_known(tmp_path: Path
     assert not any("opened once" in rule for rule in RULES)
 
 
+def test_what_came_out_different_is_counted(tmp_path: Path) -> None:
+    folder = sweep_study(tmp_path)
+    confirmed(folder)
+    assert "trained again" not in split_note(load_sweep(load_study(folder)))
+    rows = [json.loads(line) for line in (folder / n.CONFIRMED_FILE).read_text().splitlines()]
+    rows[0][n.RETRAINED_ACCURACY] = rows[1][n.RETRAINED_ACCURACY] = 0.9
+    (folder / n.CONFIRMED_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert " 2 of them had to be trained again" in split_note(load_sweep(load_study(folder)))
+
+
+def test_the_retraining_that_is_told_first_is_chosen_on_validation(tmp_path: Path) -> None:
+    folder = sweep_study(tmp_path)
+    rows = [json.loads(line) for line in (folder / n.POINTS_FILE).read_text().splitlines()]
+
+    def tested(row: Row) -> Row:
+        lost = 0.05 * (row[n.RETRAIN] == "lr_rewind" and row[n.SPARSITY] > 0.45)  # it would go least far on the test split
+        return row | {n.TEST_ACCURACY: row[n.ACCURACY] - lost}
+
+    before = one_shot.answer(load_sweep(load_study(folder)))
+    (folder / n.CONFIRMED_FILE).write_text("".join(json.dumps(tested(row)) + "\n" for row in rows))
+    after = one_shot.answer(load_sweep(load_study(folder)))
+    bends = after.findings["bend"].set_index(n.RETRAIN)["within_one_point"]
+    assert bends["lr_rewind"] < bends["fine_tune"]
+    assert "of learning-rate rewinding" in before.headline and "of learning-rate rewinding" in after.headline
+    assert f"{100 * bends['lr_rewind']:.0f}% of the weights" in after.headline
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_figure_names_its_split_and_shows_no_other(fresh: bool, tmp_path: Path) -> None:
+    folder = sweep_study(tmp_path, rows=[row for row in Sweep().rows() if fresh or row[n.SEED] < 10])
+    rows = [json.loads(line) for line in (folder / n.POINTS_FILE).read_text().splitlines()]
+    tested = {row[n.STEP_ID]: row | {n.TEST_ACCURACY: row[n.ACCURACY] / 2} for row in rows}
+    (folder / n.CONFIRMED_FILE).write_text("".join(json.dumps(row) + "\n" for row in tested.values()))
+    sweep = load_sweep(load_study(folder))
+    for name, question in QUESTIONS.items():
+        figure = question.figure(sweep)
+        assert figure is not None
+        of = VALIDATION if name == "structured" and not fresh else TEST
+        labels = {axes.get_ylabel() for axes in figure.axes if axes.lines}
+        assert labels == {f"change of {of} accuracy\nagainst dense (points)"}
+    figure = structured_figure(sweep)
+    assert figure is not None
+    [scratch] = [line for axes in figure.axes for line in axes.lines if str(line.get_label()).startswith("from scratch")]
+    column = CHANGE if fresh else "validation_change"
+    assert np.allclose(scratch.get_ydata(), 100 * sweep.scratch.groupby("level")[column].mean())
+
+
 def test_the_dropped_recipes_need_no_test_accuracy(tmp_path: Path) -> None:
     folder = sweep_study(tmp_path)
     confirmed(folder)
@@ -879,6 +926,7 @@ BROKEN = {
     "no share": {n.STEP_ID: "a", n.TEST_ACCURACY: 91.0},
     "missing": {n.STEP_ID: "a"},
     "of no step": {n.TEST_ACCURACY: 0.9},
+    "no share of validation": {n.STEP_ID: "a", n.TEST_ACCURACY: 0.9, n.RETRAINED_ACCURACY: "0.9"},
 }
 
 

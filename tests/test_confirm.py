@@ -219,6 +219,28 @@ def test_where_no_weights_are_left_all_are_computed_again(
     assert len(list((folder / n.STEPS_FOLDER).glob(f"*/{n.WEIGHTS_FILE}"))) == len(first)
 
 
+def test_a_network_that_came_out_different_is_told_by_its_own_accuracy(tmp_path: Path) -> None:
+    folder = study(tmp_path, sweep=SWEEP)
+    points = rows(folder / n.POINTS_FILE)
+    known = {row[n.STEP_ID]: row[n.ACCURACY] for row in points}
+    other = points[-1][n.STEP_ID]  # of which the points tell as another machine had measured it
+    told = [row | ({n.ACCURACY: 0.125} if row[n.STEP_ID] == other else {}) for row in points]
+    (folder / n.POINTS_FILE).write_text("".join(json.dumps(row) + "\n" for row in told))
+    assert main(["confirm", str(folder)]) == 0
+    found = {row[n.STEP_ID]: row for row in confirmed(folder)}
+    assert found[other][n.ACCURACY] == 0.125 and found[other][n.RETRAINED_ACCURACY] == known[other]
+    assert [step for step, row in found.items() if n.RETRAINED_ACCURACY in row] == [other]
+
+
+def test_recipes_that_missed_the_final_stay_closed_on_another_machine(tmp_path: Path) -> None:
+    channels = {"family": "structured", "importance": ["magnitude_l1", "fpgm"], "step_ratio": 0.3}
+    folder = study(tmp_path, sweep=[channels], finalists={"family": "structured", "top": 1, "seeds": [5]})
+    whole = (folder / n.STUDY_FILE).read_text()
+    (folder / n.STUDY_FILE).write_text(whole.replace("precision: fp32", "precision: bf16"))  # as auto would be there
+    assert main(["confirm", str(folder), "--stored-only"]) == 0
+    assert len(confirmed(folder)) == len({row[n.STEP_ID] for row in rows(folder / n.POINTS_FILE)}) - 1
+
+
 def test_what_begins_at_one_lost_step_is_computed_by_one_worker() -> None:
     nodes = {"a": Node(None, {"name": "a"}), "b": Node(None, {"name": "b"})}
     for name, parent in {"a1": "a", "a11": "a1", "a12": "a1", "a2": "a", "b1": "b", "a121": "a12"}.items():

@@ -18,9 +18,13 @@ import torch
 from PIL import Image
 
 from search.__main__ import main
+from search.session import prepare
+from search.study import load_study
 from tests.search_helpers import FACTORY, NETS, SPACE, STRUCTURED_SPACE, SWEEP, one_line, raw_study, refusal, write
 from trainables import names as n
 from trainables.models import ModelSettings, build
+from trainables.names import InputError
+from trainables.network import Network, encode
 from trainables.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -381,6 +385,20 @@ def test_a_disk_that_is_full(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert "storage: " in line
     assert "GB are free" in line
     assert "choose another storage" in line
+
+
+def test_a_disk_must_hold_the_finalists_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"family": "structured", "importance": ["fpgm", "random"], "step_ratio": 0.3, "steps": 2}
+    final = {"top": 1, "seeds": [5, 6]}
+    study = load_study(write(tmp_path, raw_study(tmp_path, sweep=[entry], finalists=final)))
+    one = len(encode(Network(prepare(study).tree.problem.build())))
+    networks = 1 + 2 * 2 + 2 * 2 * (1 + 2)  # a dense one for each chain of the final counts as its own
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=networks * one))
+    prepare(study)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=networks * one - 1))
+    with pytest.raises(InputError, match="GB are free"):
+        prepare(study)
 
 
 def test_a_folder_of_another_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

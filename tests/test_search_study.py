@@ -144,6 +144,13 @@ def test_finalists_run_on_fresh_seeds_each_once(seeds: list[int], reason: str, t
     assert load_study(write(tmp_path, raw), ["finalists.seeds=[2, 3]"]).finalists is not None
 
 
+@pytest.mark.parametrize("entry", [{}, {"family": "structured", "retrain": "scratch"}])
+def test_finalists_need_schedules_that_compete(entry: dict[str, str], tmp_path: Path) -> None:
+    raw = raw_study(tmp_path, sweep=[{"step_ratio": 0.5, **entry}], finalists={"seeds": [5]})
+    with pytest.raises(InputError, match=r"finalists\.family: no schedule of the sweep is structured and pruned"):
+        load_study(write(tmp_path, raw))
+
+
 def test_families_can_be_a_choice(tmp_path: Path) -> None:
     found = sweep(tmp_path, {"family": ["structured", "unstructured"], "importance": "random", "step_ratio": 0.5})
     assert [schedule.family for schedule in found] == ["structured", "unstructured"]

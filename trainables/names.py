@@ -89,8 +89,10 @@ EMPTY_LAYERS = "empty_layers"
 LATENCY = "latency_ms"
 LATENCY_LARGE = "latency_large_batch_ms"
 
-# The column that confirmed.jsonl has beside those of points.jsonl.
+# The columns that confirmed.jsonl has beside those of points.jsonl; the second only where weights were trained again and
+# came out different from the network that the point tells of. It is the validation accuracy of the one that was opened.
 TEST_ACCURACY = "test_accuracy"
+RETRAINED_ACCURACY = "retrained_accuracy"
 
 # Columns of trials.jsonl (with TRIAL and SCHEDULE), and how a trial can end.
 STATE = "state"

@@ -25,6 +25,7 @@ from analysis.comparison.columns import (
     LABEL,
     LEVEL,
     RECIPE,
+    VALIDATION,
     VALIDATION_CHANGE,
     WHO,
     is_control,
@@ -81,7 +82,7 @@ def one_shot_figure(sweep: Sweep) -> Figure | None:
             _level_axis(axes, rows, "weights removed")
         before = own[own[CHANGE_BEFORE].notna()].drop_duplicates([WHO, n.SEED, LEVEL])
         _line(whole, before, Look(BLACK, "v", DASHED), "before retraining (validation)", column=CHANGE_BEFORE)
-        _finish(figure, [whole, near], own)
+        _finish(figure, [whole, near], own, sweep.split)
         lowest = min(float(np.min(np.asarray(line.get_ydata(), dtype=float))) for line in whole.lines)
         whole.set_ylim(bottom=min(near.get_ylim()[0], lowest - 3))
         near.set_ylim(bottom=max(near.get_ylim()[0], -CLOSE_UP))
@@ -107,7 +108,7 @@ def iterative_figure(sweep: Sweep) -> Figure | None:
             _control_lines(axes, chains[chains[n.RETRAIN] == retrain], "random, iterative", here[0], 0)
             _control_lines(axes, usual(cuts).query(f"{n.RETRAIN} == @retrain"), "random, one-shot", here[0], 1)
             _level_axis(axes, own, "weights removed")
-        _finish(figure, panels, own)
+        _finish(figure, panels, own, sweep.split)
         _titles(panels, [say.retraining(retrain) for retrain in retrainings])
     return figure
 
@@ -117,7 +118,10 @@ def structured_figure(sweep: Sweep) -> Figure | None:
     found = selection.select(sweep)
     fresh = balanced(sweep.confirmation(sweep.structured))[0]
     fresh = fresh.iloc[:0] if is_control(fresh).all() else fresh  # a control alone compares nothing
-    lines = fresh if len(fresh) else _leaders(found)
+    # Before fresh seeds have run, all is on validation data, which is what selection saw.
+    lines, scratch, split = (
+        (fresh, sweep.scratch, sweep.split) if len(fresh) else (_leaders(found), _on_validation(sweep.scratch), VALIDATION)
+    )
     if lines.empty:
         return None
     with style():
@@ -131,16 +135,11 @@ def structured_figure(sweep: Sweep) -> Figure | None:
         where = (
             f"fresh seeds {say.seeds(lines[n.SEED])}" if len(fresh) else f"seeds that choose: {say.seeds(lines[n.SEED])}"
         )
-        if len(sweep.scratch):
-            _line(
-                right,
-                sweep.scratch,
-                Look(BLACK, "P", DASHED),
-                f"from scratch (seeds {say.seeds(sweep.scratch[n.SEED])})",
-                place=_plain,
-            )
+        if len(scratch):
+            label = f"from scratch (seeds {say.seeds(scratch[n.SEED])})"
+            _line(right, scratch, Look(BLACK, "P", DASHED), label, place=_plain)
         _level_axis(right, lines, "channels removed", _plain)
-        _finish(figure, [right], pd.concat([lines[~is_control(lines)], sweep.scratch]))
+        _finish(figure, [right], pd.concat([lines[~is_control(lines)], scratch]), split)
         _titles([right], [where])
     return figure
 
@@ -169,6 +168,7 @@ def families_figure(sweep: Sweep) -> Figure | None:
             figure,
             panels[: len(measured)],
             pd.concat([both.unstructured, both.structured]),
+            sweep.split,
             legend=panels[-1] if free else None,
         )
     return figure
@@ -306,6 +306,10 @@ def _leaders(found: selection.Selection | None) -> pd.DataFrame:
     if found is None:
         return pd.DataFrame()
     rows = found.rows[found.rows[RECIPE].isin(found.order[:3]) | (is_control(found.rows) & found.rows[n.PRUNER].eq(BASE))]
+    return _on_validation(rows)
+
+
+def _on_validation(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**{CHANGE: rows[VALIDATION_CHANGE]})
 
 
@@ -373,7 +377,7 @@ def _factors(high: float) -> Sequence[float]:
     return (0.5, 1, 1.5, 2, 3, 4) if high > 1 else (0.5, 0.8, 1, 1.25, 1.5, 2)
 
 
-def _finish(figure: Figure, panels: Sequence[Axes], own: pd.DataFrame, legend: Axes | None = None) -> None:
+def _finish(figure: Figure, panels: Sequence[Axes], own: pd.DataFrame, split: str, legend: Axes | None = None) -> None:
     means = PERCENT * own.groupby([RECIPE, LEVEL])[CHANGE].mean()
     floor = max(float(means.min()), -VISIBLE_DROP)
     top = max(float(means.max()), 0.0)
@@ -384,7 +388,7 @@ def _finish(figure: Figure, panels: Sequence[Axes], own: pd.DataFrame, legend: A
         axes.yaxis.set_major_formatter(
             FuncFormatter(lambda value, _: f"{value:+g}".replace("-", say.MINUS) if value else "0")
         )
-        axes.set_ylabel("change against dense (points)")
+        axes.set_ylabel(f"change of {split} accuracy\nagainst dense (points)")
         axes.tick_params(axis="y", labelsize="small")
         despine(axes)
     entries = _legend(panels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -47,7 +47,7 @@ def answer(sweep: Sweep) -> Answer:
     retrained = worth_of_retraining(rows)
     details += [*_retrained_sentences(retrained), *_control_sentences(control, bends)]
     return Answer(
-        headline=_headline(costs, bends, cuts),
+        headline=_headline(costs, sorted(bends, key=_by_validation(rows), reverse=True), cuts),
         paragraph=paragraph,
         details=details,
         missing=_missing(rows),
@@ -246,7 +246,20 @@ def _control_sentences(control: pd.DataFrame, bends: list[dict[str, Any]]) -> It
             )
 
 
-def _headline(costs: pd.DataFrame, bends: list[dict[str, Any]], cuts: pd.DataFrame) -> str:
+def _by_validation(rows: pd.DataFrame) -> Callable[[Mapping[str, Any]], tuple[float, float]]:
+    """How far the line of a bend goes, to sort by: on validation data, for what is put first is a choice."""
+    lines = dict(_lines(cost_of_levels(rows.assign(**{CHANGE: rows[VALIDATION_CHANGE]}))))
+
+    def worth(bend: Mapping[str, Any]) -> tuple[float, float]:
+        line = lines[tuple(bend[column] for column in LINE)]
+        level = within_tolerance(line) or 0.0
+        return level, float(line.loc[line[LEVEL] == level, MEAN].sum())
+
+    return worth
+
+
+def _headline(costs: pd.DataFrame, bends: Sequence[Mapping[str, Any]], cuts: pd.DataFrame) -> str:
+    """What the summary says; ``bends`` are sorted, the one to be told first."""
     reached = [bend for bend in bends if bend["within_one_point"] is not None]
     own = costs[~is_control(costs)]
     if tested(own).empty:
@@ -258,7 +271,7 @@ def _headline(costs: pd.DataFrame, bends: list[dict[str, Any]], cuts: pd.DataFra
         though = f", though by the mean alone {say.level(max(means))} of the weights can go" if means else ""
         cut = f"; the cut alone, not retrained, is up to {say.level(alone)} (validation)" if alone else ""
         return f"Pruned in one shot and retrained, no level is shown to stay within a point of dense{though}{cut}."
-    best = max(reached, key=lambda bend: (bend["within_one_point"], _row_at(costs, bend)[MEAN]))
+    best = reached[0]
     at = _row_at(costs, best)
     farther = alone > best["within_one_point"]
     cut = f"; not retrained, {say.level(alone)} can (validation)" if farther else ""

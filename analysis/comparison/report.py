@@ -129,6 +129,7 @@ def _json(sweep: Sweep, answers: Mapping[str, Answer], told: list[str]) -> str:
         "split": sweep.split,
         "confirmed_networks": sweep.confirmed,
         "compared_networks": sweep.compared,
+        "confirmed_but_different": sweep.others,
         "summary": told,
         "questions": {
             name: {

@@ -71,9 +71,15 @@ def split_note(sweep: Sweep) -> str:
             if sweep.fresh and unfinished(sweep, select(sweep))
             else "Everything was chosen on validation data; it had no part in that."
         )
+        again = (
+            f" {sweep.others} of them had to be trained again for it, and came out different from the networks that "
+            "validation data had judged."
+            if sweep.others
+            else ""
+        )
         return (
-            f"Accuracies are on the test split (of all {sweep.compared} networks that are compared). {when} Tables and "
-            "sentences of the selection stage, and accuracies before retraining, are on validation data."
+            f"Accuracies are on the test split (of all {sweep.compared} networks that are compared).{again} {when} Tables "
+            "and sentences of the selection stage, and accuracies before retraining, are on validation data."
         )
     known = f"{sweep.confirmed} of the {sweep.compared}" if sweep.confirmed else "none of the"
     return (

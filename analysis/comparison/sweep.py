@@ -30,7 +30,7 @@ from analysis.comparison.columns import (
 )
 from analysis.comparison.ranking import equal_budget, ranked
 from analysis.comparison.statistics import STEP_SIZE, step_of
-from analysis.confirmed import load_confirmed
+from analysis.confirmed import Confirmed, load_confirmed
 from analysis.load import Study
 from analysis.words import RETRAINING
 
@@ -65,6 +65,8 @@ class Sweep:
     confirmed: int
     """how many of the ``compared`` networks have a test accuracy"""
     compared: int
+    others: int
+    """how many of the confirmed were trained again and came out different from what their points tell"""
 
     @property
     def top(self) -> int | None:
@@ -115,15 +117,16 @@ def load_sweep(study: Study) -> Sweep:
     """The study's rows; on the test split where it is known of every network that a conclusion rests on."""
     rows, fresh, confirmed = _rows(study), _fresh(study.settings), load_confirmed(study.folder)
     compared = {*_compared(rows, fresh)[n.STEP_ID], *study.dense[n.STEP_ID]}
-    covered = sum(step_id in confirmed for step_id in compared)
-    split = TEST if covered == len(compared) else VALIDATION
+    opened = [confirmed[step_id] for step_id in compared if step_id in confirmed]
+    split = TEST if len(opened) == len(compared) else VALIDATION
     dense = study.dense.assign(**{REPORTED: _reported(study.dense, confirmed, split)})
     rows = rows.assign(**{REPORTED: _reported(rows, confirmed, split)})
     rows[CHANGE] = rows[REPORTED] - rows[n.SEED].map(dense.set_index(n.SEED)[REPORTED])
     # Where both splits are spoken of, the coarser step: that errs on the side of doubt.
     accuracies = [(frame[n.ACCURACY], frame[REPORTED]) for frame in (dense, rows)]
     rows[STEP_SIZE] = max(step_of(*of_split) for of_split in zip(*accuracies, strict=True))
-    return Sweep(study, rows, dense, fresh, split, covered, len(compared))
+    others = sum(network.other for network in opened)
+    return Sweep(study, rows, dense, fresh, split, len(opened), len(compared), others)
 
 
 def _compared(rows: pd.DataFrame, fresh: frozenset[int]) -> pd.DataFrame:
@@ -196,10 +199,10 @@ def _timed(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
     return rows
 
 
-def _reported(rows: pd.DataFrame, confirmed: Mapping[str, float], split: str) -> pd.Series:
+def _reported(rows: pd.DataFrame, confirmed: Mapping[str, Confirmed], split: str) -> pd.Series:
     if split == VALIDATION:
         return rows[n.ACCURACY]
-    return rows[n.STEP_ID].map(confirmed).astype(np.float64)
+    return rows[n.STEP_ID].map({step_id: network.accuracy for step_id, network in confirmed.items()}).astype(np.float64)
 
 
 def _fresh(settings: Mapping[str, Any]) -> frozenset[int]:
