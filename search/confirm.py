@@ -104,7 +104,10 @@ def _at_once(problem: Problem) -> int:
 def _waiting(study: Study, ledger: Ledger, tree: Tree, confirmed: Iterable[Row], console: Console) -> list[Row]:
     """The points to be opened, one row a step, the dense networks among them."""
     done = {str(row.get(n.STEP_ID)) for row in confirmed}
-    waiting = {row[n.STEP_ID]: row for row in ledger.looked_at(search=study.sweep is None) if row[n.STEP_ID] not in done}
+    waiting = dict[str, Row]()
+    for row in ledger.looked_at(search=study.sweep is None):
+        if row[n.STEP_ID] not in done:  # of a step's points the first, as everywhere
+            waiting.setdefault(row[n.STEP_ID], row)
     if study.finalists is None:
         return list(waiting.values())
     final = Final(study.finalists, study.schedules(), tree, ledger)

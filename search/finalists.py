@@ -9,12 +9,14 @@ from functools import cached_property
 import numpy as np
 
 from search.ledger import Ledger
+from search.rebuild import schedule_of
 from search.study import FinalistSettings
 from trainables import names as n
 from trainables.schedule import Schedule, chain
 from trainables.walk import Tree
 
 CONTROL = "random"
+WHO = (n.IMPORTANCE, n.PRUNER)
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,21 @@ class Final:
 
     @property
     def undecided(self) -> bool:
-        """Whether a schedule that competes has still to run: its points aren't all there, and it hasn't failed."""
-        failed = self.ledger.failed_trials
+        """Whether a schedule that competes has still to run: its points aren't all there, and none of its steps failed."""
         return any(
-            number not in failed and not np.isfinite(self._changes(schedule)).all()
-            for number, schedule in enumerate(self.schedules)
+            not np.isfinite(self._changes(schedule)).all() and self._failed.isdisjoint(self._steps(schedule))
+            for schedule in self.schedules
             if self.settings.compete(schedule)
         )
 
     def dropped(self) -> set[str]:
         """The addresses of the steps that only such recipes have as competed and aren't to run again.
 
-        The plain control is never dropped. As long as it is undecided who runs again, all others are: they may be yet.
+        The plain control is never dropped, nor is anything unstructured, of which a comparison asks more than who is best.
+        As long as it is undecided who runs again, all others are: they may be yet.
         """
+        if self.settings.family == n.UNSTRUCTURED:
+            return set()
         chosen = set[Schedule]() if self.undecided else {*self.recipes}
         out, kept = set[str](), set[str]()
         for schedule in self.schedules:
@@ -76,10 +80,18 @@ class Final:
 
     def told(self) -> Iterator[str]:
         """The final in words: who is in it, and who could not compete."""
-        names = [_name(recipe) for recipe in self.recipes]
-        yield f"Again on seeds {', '.join(map(str, self.settings.seeds))}: {'; '.join(names) or 'none'}."
+        names = "; ".join(map(self._name, self.recipes))
+        yield f"Again on seeds {', '.join(map(str, self.settings.seeds))}: {names or 'none'}."
         if self.unscored:
-            yield f"Not among those that compete, because a schedule failed: {'; '.join(map(_name, self.unscored))}."
+            yield f"Not among those that compete, because a schedule failed: {'; '.join(map(self._name, self.unscored))}."
+
+    def _name(self, recipe: Schedule) -> str:
+        """Importance and pruner, and whatever else differs among those that compete."""
+        rows = [one.columns() for one in self._scores]
+        varied = [name for name in rows[0] if name not in WHO and len({str(row[name]) for row in rows}) > 1]
+        columns = recipe.columns()
+        told = ", ".join(f"{name} {columns[name]}" for name in varied)
+        return " + ".join(str(columns[name]) for name in WHO if columns[name]) + (f" ({told})" if told else "")
 
     @cached_property
     def _scores(self) -> Mapping[Schedule, float]:
@@ -103,6 +115,13 @@ class Final:
         return [node.id for node in chain(root, schedule, problem.retrain, problem.regularisation)]
 
     @cached_property
+    def _failed(self) -> set[str]:
+        """The step at which each failed trial ended: another schedule that has it is not tried."""
+        trials = [schedule_of(row) for row in self.ledger.trials if row[n.STATE] == n.FAILED]
+        steps = [self._steps(trial[1]) for trial in trials if trial]
+        return {next((step_id for step_id in own if step_id not in self._accuracies), "") for own in steps}
+
+    @cached_property
     def _accuracies(self) -> Mapping[str, float]:
         # Of a step that several trials report, the first point: later ones may tell of weights that were trained again.
         return {row[n.STEP_ID]: row[n.ACCURACY] for row in reversed(self.ledger.points)}
@@ -114,8 +133,3 @@ def _is_control(recipe: Schedule) -> bool:
 
 def _of_seed(schedule: Schedule, seed: int) -> Schedule:
     return schedule.model_copy(update={"seed": seed})
-
-
-def _name(recipe: Schedule) -> str:
-    pruner = getattr(recipe, "pruner", None)
-    return f"{recipe.importance}{f' + {pruner}' if pruner else ''}"

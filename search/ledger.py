@@ -167,11 +167,6 @@ class Ledger:
         """Trials that were ended before their last step."""
         return sum(row[n.STATE] == n.STOPPED for row in self.trials)
 
-    @property
-    def failed_trials(self) -> set[int]:
-        """The numbers of the trials that failed."""
-        return {row[n.TRIAL] for row in self.trials if row[n.STATE] == n.FAILED}
-
     def looked_at(self, *, search: bool) -> list[Row]:
         """The points that conclusions rest on: of a search the dense networks and the front, of a sweep all."""
         return [*self.dense.values(), *self.front_rows()] if search else self.points

@@ -38,13 +38,13 @@ def lost_trials(tree: Tree, ledger: Ledger) -> dict[int, Schedule]:
     # A store far away answers in tens of milliseconds, and a study may have ten thousand steps.
     with ThreadPoolExecutor(AT_ONCE) as pool:
         records = list(pool.map(tree.known, tree.store.ids()))
-    found = [_schedule_of(record.get(ASKED)) for record in records if record]
-    told = filter(None, [*found, *map(_schedule_of, ledger.trials)])
+    found = [schedule_of(record.get(ASKED)) for record in records if record]
+    told = filter(None, [*found, *map(schedule_of, ledger.trials)])
     # A number that was lost and given again stands for two schedules: trials.jsonl decides, or the last address.
     return dict(sorted(told, key=lambda trial: trial[0]))
 
 
-def _schedule_of(told: Any) -> tuple[int, Schedule] | None:
+def schedule_of(told: Any) -> tuple[int, Schedule] | None:
     """A trial and its schedule, as they were put on record; None if there can be none such."""
     if not isinstance(told, dict) or type(told.get(n.TRIAL)) is not int or not isinstance(told.get(n.SCHEDULE), dict):
         return None

@@ -79,6 +79,11 @@ def run(study: Study, console: Console, *, trusted: bool = False, address: str |
             ended = _stage(session, ledger, lost, console, snapshots, stack)
             if ended and study.finalists is not None:  # an interrupted sweep has no finalists yet
                 final = Final(study.finalists, study.schedules(), session.tree, ledger)
+                if final.undecided:  # where points are lost, and their steps with them
+                    raise InputError(
+                        f"{study.folder / n.POINTS_FILE}: lacks points of schedules that compete to run again; move "
+                        f"{n.OPTUNA_FILE} away and run again: finished steps are found, and the others computed"
+                    )
                 for line in final.told():
                     console.print(f"[dim]{escape(line)}[/dim]")
                 ended = _stage(_with_finalists(session, final), ledger, lost, console, snapshots, stack)

@@ -184,13 +184,18 @@ def _check_disk(study: Study, tree: Tree) -> None:
 
 def _networks_ahead(study: Study, tree: Tree) -> int:
     """How many networks the study may still store: of a search a guess, of a sweep all, its finalists' included."""
-    known = tree.store.ids()
+    known = {*tree.store.ids()}
     if study.sweep is None:
         return max(0, 3 * (study.search.trials or 100) - len(known))
-    schedules, final = study.schedules(), study.finalists
-    again = max((len(_lineage(tree, s)) for s in schedules if final and final.compete(s)), default=0)
-    fresh = (final.top + 1) * len(final.seeds) * again if final else 0
-    return len(set().union(*(_lineage(tree, schedule) for schedule in schedules)) - {*known}) + fresh
+    schedules = study.schedules()
+    swept = set().union(*(_lineage(tree, schedule) for schedule in schedules))
+    final = study.finalists
+    recipes = {schedule.model_copy(update={"seed": 0}) for schedule in schedules if final and final.compete(schedule)}
+    if final is None or not recipes:
+        return len(swept - known)
+    steps = max(len(_lineage(tree, recipe)) for recipe in recipes) - 1
+    again = len(final.seeds) * (1 + min(final.top + 1, len(recipes)) * steps)  # a dense network, and below it the recipes
+    return len(swept - known) + max(0, again - len(known - swept))
 
 
 def _lineage(tree: Tree, schedule: Schedule) -> set[str]:

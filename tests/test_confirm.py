@@ -12,6 +12,8 @@ import torch
 
 from search.__main__ import main
 from search.again import rounds
+from search.finalists import Final
+from search.ledger import Ledger
 from search.session import problem_of
 from search.study import load_study
 from tests.search_helpers import Raw, one_line, raw_study, refusal, rows, write
@@ -86,9 +88,12 @@ def test_what_may_be_dropped_yet_stays_closed(tmp_path: Path, capsys: pytest.Cap
     assert main(["confirm", str(folder)]) == 0
     assert {row[n.STEP_ID] for row in confirmed(folder)} == {row[n.STEP_ID] for row in left} - competing.keys()
     assert "Left closed: 1 network that may not reach the final" in " ".join(capsys.readouterr().out.split())
-    # One that failed has run: of what is left the best two are known.
+    # One that failed has run: of what is left the best two are known. A trial's number is no place in the sweep.
     trial = competing[gone][n.TRIAL]
-    ended = [r | ({n.STATE: n.FAILED} if r[n.TRIAL] == trial else {}) for r in rows(folder / n.TRIALS_FILE)]
+    ended = [
+        r | {n.TRIAL: r[n.TRIAL] + 7} | ({n.STATE: n.FAILED} if r[n.TRIAL] == trial else {})
+        for r in rows(folder / n.TRIALS_FILE)
+    ]
     (folder / n.TRIALS_FILE).write_text("".join(json.dumps(row) + "\n" for row in ended))
     assert main(["confirm", str(folder)]) == 0
     assert {row[n.STEP_ID] for row in confirmed(folder)} == {row[n.STEP_ID] for row in left}
@@ -239,6 +244,35 @@ def test_recipes_that_missed_the_final_stay_closed_on_another_machine(tmp_path: 
     (folder / n.STUDY_FILE).write_text(whole.replace("precision: fp32", "precision: bf16"))  # as auto would be there
     assert main(["confirm", str(folder), "--stored-only"]) == 0
     assert len(confirmed(folder)) == len({row[n.STEP_ID] for row in rows(folder / n.POINTS_FILE)}) - 1
+
+
+def test_who_runs_again_is_chosen_by_the_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    channels = {"family": "structured", "importance": ["magnitude_l1", "fpgm"], "step_ratio": [0.3, 0.4]}
+    folder = study(tmp_path, sweep=[channels], finalists={"family": "structured", "top": 1, "seeds": [5]})
+    told = " ".join(capsys.readouterr().out.split())
+    settings = load_study(folder / n.STUDY_FILE)
+    store = Store(folder / n.STEPS_FOLDER)
+    tree = Tree(problem_of(settings, trusted=False), store)
+
+    def final() -> Final:
+        assert settings.finalists is not None
+        return Final(settings.finalists, settings.schedules(), tree, Ledger(folder, settings.objectives, 0.1))
+
+    before = final()
+    [first], [line] = before.recipes, before.told()
+    assert line in told and line == f"Again on seeds 5: {first.importance} + base (step_ratio {first.step_ratio})."
+    for schedule in settings.schedules():  # as if weights had been trained again, and the last had become the first
+        record = store.record(tree.chain(schedule)[-1].id)
+        assert record is not None
+        store.write({**record, n.ACCURACY: 1 - record[n.ACCURACY]}, {n.WEIGHTS_FILE: b"other"})
+    assert final().recipes == [first] and not final().unscored and not final().undecided
+
+
+def test_of_unstructured_finalists_nothing_stays_closed(tmp_path: Path) -> None:
+    weights = {"importance": ["magnitude", "random", "taylor"], "step_ratio": 0.5}
+    folder = study(tmp_path, sweep=[weights], finalists={"family": "unstructured", "top": 1, "seeds": [5]})
+    assert main(["confirm", str(folder)]) == 0
+    assert len(confirmed(folder)) == len({row[n.STEP_ID] for row in rows(folder / n.POINTS_FILE)})
 
 
 def test_what_begins_at_one_lost_step_is_computed_by_one_worker() -> None:

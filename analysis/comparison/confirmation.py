@@ -32,6 +32,7 @@ from analysis.comparison.statistics import (
 from analysis.comparison.sweep import Sweep, structured
 
 ONE, OTHER, CONTROLLED = "one", "other", "against_control"
+RANDOM = "random importance"
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,10 +176,14 @@ def control_words(found: Confirmation) -> str:
     rest = [_labels(found)[row[ONE]] for row in against.to_dict("records") if row[VERDICT] != HIGHER]
     if not rest:
         return "random importance keeps less"
-    who = (
-        "none of them is" if 1 < len(rest) == len(against) else f"{say.joined(rest)} {'are' if len(rest) > 1 else 'is'} not"
+    if len(rest) == len(against):
+        who = "none of them is" if len(rest) > 1 else f"{rest[0]} is not"
+        return f"{who} shown to keep more than {RANDOM}"
+    above = [_labels(found)[row[ONE]] for row in against.to_dict("records") if row[VERDICT] == HIGHER]
+    return (
+        f"{say.joined(above)} {'keep' if len(above) > 1 else 'keeps'} more than {RANDOM}, which {say.joined(rest)} "
+        f"{'are' if len(rest) > 1 else 'is'} not shown to"
     )
-    return f"{who} shown to keep more than random importance"
 
 
 def factor_sentence(found: Confirmation, factor: str, what: str) -> str:

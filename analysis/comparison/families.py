@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,7 @@ def answer(sweep: Sweep) -> Answer:
         paragraph=" ".join([_who(both), *_axis_sentences(found)]),
         details=[
             *_crossing_sentences(found, crossed, both.seeds),
+            *_alike_sentences(both, sweep.dense),
             *_reach_sentences(both, sweep.dense),
             *_slower_sentences(both.structured, sweep.dense),
         ],
@@ -163,6 +164,18 @@ def compare(both: Sides, dense: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
         for seed in sorted(one.keys() & other.keys()):
             crossed += [(name, *crossing) for crossing in curves.crossings(seed, one[seed], other[seed])]
     return judged(pd.DataFrame(rows)), judged(pd.DataFrame(marks, columns=[AXIS, AT, *Estimate._fields, *VALUES])), crossed
+
+
+def _alike_sentences(both: Sides, dense: pd.DataFrame) -> Iterator[str]:
+    """By stored bytes, the unstructured recipe that is retrained as the structured one is, if the best isn't."""
+    if set(both.unstructured[n.RETRAIN]) == (retrain := set(both.structured[n.RETRAIN])):
+        return
+    for _, own in both.rivals[both.rivals[n.RETRAIN].isin(retrain)].groupby(RECIPE, sort=False):
+        found = compare(replace(both, unstructured=own), dense)[0]
+        row = found[found[AXIS] == n.COMPRESSION].iloc[0].to_dict()
+        if row[OUTCOME] == COMPARED:
+            names = f"{own[LABEL].iloc[0]} in place of {both.unstructured[LABEL].iloc[0]}"
+            yield f"Retrained alike, {names}: {_lower(_axis_sentence(row))}"
 
 
 VALUES = (n.STRUCTURED, n.UNSTRUCTURED)
@@ -224,7 +237,21 @@ def _who(both: Sides) -> str:
         "Compared is of each family what selection puts first, of the weights over the sparsity that both reach: "
         f"{in_words(both.unstructured)}, and {in_words(both.structured)}; on {say.seed_numbers(both.seeds)}, which {part}. "
         f"They are compared as they are, each with its own retraining ({_epochs(both)})."
+        + (f" Beside the family they differ in {say.joined(unlike.values())}." if (unlike := _unlike(both)) else "")
     )
+
+
+def _unlike(both: Sides) -> dict[str, str]:
+    """What the two differ in beside the family, and in which way, in words."""
+    pairs = {
+        "retraining": [say.joined(map(say.retraining, sorted(set(rows[n.RETRAIN])))) for rows in _pair(both)],
+        "scope": [say.joined(sorted({str(scope) for scope in rows[n.SCOPE].dropna()})) for rows in _pair(both)],
+    }
+    return {what: f"{what} ({one} against {other})" for what, (one, other) in pairs.items() if one != other}
+
+
+def _pair(both: Sides) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return both.unstructured, both.structured
 
 
 def _epochs(both: Sides) -> str:
@@ -332,20 +359,25 @@ def _slower_sentences(structured: pd.DataFrame, dense: pd.DataFrame) -> Iterator
         factors = curves.by_level(structured, dense, AXES[name])
         slower = [f"{say.level(level)} ({AXES[name].tell(factor)})" for level, factor in factors.items() if factor < SLOWER]
         if slower:
-            told.append(f"by {AXES[name].noun}, without {say.joined(slower)} of the channels")
+            told.append(f"by {AXES[name].noun}, those without {say.joined(slower)} of the channels")
     if told:
         advice = ""
         if structured[n.ROUND_TO].fillna(1).max() <= 1:
             advice = (
                 ": widths that are no multiple of what a kernel works on at once may be why (round_to keeps to multiples)"
             )
-        yield f"Smaller is not always faster: it is slower than the dense network {say.joined(told)}{advice}."
+        yield f"Smaller is not always faster; slower than the dense network are, {say.joined(told)}{advice}."
 
 
 def _headline(both: Sides, found: pd.DataFrame) -> str:
     row = found[found[AXIS] == n.COMPRESSION].iloc[0].to_dict()
     names = f"{both.unstructured[LABEL].iloc[0]} against {both.structured[LABEL].iloc[0]}"
-    return f"Family against family, {names}: {_axis_sentence(row)[0].lower()}{_axis_sentence(row)[1:]}"
+    names += f", which differ in {say.joined(unlike)}, too" if (unlike := _unlike(both)) else ""
+    return f"Family against family, {names}: {_lower(_axis_sentence(row))}"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _table(found: pd.DataFrame, crossed: list[tuple[Any, ...]]) -> Table:

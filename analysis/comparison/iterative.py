@@ -14,6 +14,7 @@ from analysis.comparison import sentences as say
 from analysis.comparison.columns import CHANGE, LEVEL, WHO, is_control
 from analysis.comparison.one_shot import usual
 from analysis.comparison.ranking import behind_in_seeds, complete, lost
+from analysis.comparison.retraining import Retrainings
 from analysis.comparison.sentences import Answer, Table
 from analysis.comparison.statistics import (
     COUNT,
@@ -45,14 +46,14 @@ def answer(sweep: Sweep) -> Answer:
     pairs, shared = matched(chains, cuts)
     pairs = pairs[~is_control(pairs)]
     loose = estimates(_unmatched(chains, usual(cuts)), [*LINE, LEVEL], DIFFERENCE, n.SEED)
-    retrainings, left_out = retraining.compare(chains, cuts)
-    missing = [*_missing(chains, pairs), *left_out]
+    retrainings = retraining.compare(chains, cuts)
+    missing = [*_missing(chains, pairs), *retrainings.left_out]
     at_level = by_level(pairs)
     if pairs.empty:
         open_yet = "Iterative against one-shot is open: none of the networks to compare with has run yet."
         return Answer(
             open_yet if len(chains) else "", "", missing=missing, details=retraining.sentences(retrainings),
-            tables=_tables(chains, at_level, loose, retrainings), findings={"retraining": retrainings, "unmatched": loose},
+            tables=_tables(chains, at_level, loose, retrainings), findings=retrainings.findings | {"unmatched": loose},
         )  # fmt: skip
     pooled = over_levels(pairs)
     details = [*_level_sentences(at_level), *retraining.sentences(retrainings), *_context(loose, at_level)]
@@ -62,12 +63,12 @@ def answer(sweep: Sweep) -> Answer:
             "compare."
         )
     return Answer(
-        headline=_verdict(pooled),
-        paragraph=" ".join([_verdict(pooled), *_pooled_sentences(pooled)]),
+        headline=_verdict(pooled, at_level),
+        paragraph=" ".join([_verdict(pooled, at_level), *_pooled_sentences(pooled)]),
         details=details,
         missing=missing,
         tables=_tables(chains, at_level, loose, retrainings),
-        findings={"by_level": at_level, "pooled": pooled, "unmatched": loose, "retraining": retrainings},
+        findings={"by_level": at_level, "pooled": pooled, "unmatched": loose} | retrainings.findings,
     )
 
 
@@ -116,20 +117,28 @@ def line_words(row: Mapping[Any, Any], rows: pd.DataFrame) -> str:
     return ", ".join(parts)
 
 
-def _verdict(pooled: pd.DataFrame) -> str:
-    by_winner: dict[str, list[str]] = {}
-    for row in pooled.to_dict("records"):
-        by_winner.setdefault(WINNERS[row[VERDICT]], []).append(line_words(row, pooled))
+def _verdict(pooled: pd.DataFrame, at_level: pd.DataFrame) -> str:
+    clauses: dict[str, list[str]] = {}
+    for row in sorted(pooled.to_dict("records"), key=lambda row: list(WINNER_WORDS).index(WINNERS[row[VERDICT]])):
+        line = at_level.merge(pd.DataFrame([row])[LINE], on=LINE)
+        clauses.setdefault(_clause(row, line), []).append(line_words(row, pooled))
     levels = {level for line in pooled[LEVELS] for level in line}
     same = f"At the same sparsity ({say.levels(levels)}) and the same number of retraining epochs,"
-    if set(by_winner) == {UNDECIDED}:
+    if set(pooled[VERDICT]) == {UNDECIDED}:
         return f"{same} nothing is concluded yet about iterative against one-shot: too few seeds."
-    clauses = [
-        f"{WINNER_WORDS[winner]} with {say.joined(by_winner[winner])}" for winner in WINNER_WORDS if winner in by_winner
-    ]
-    if len(clauses) == 1 and len(pooled) > 1:
-        clauses = [f"{clauses[0]} alike"]
-    return f"{same} {'; '.join(clauses)}."
+    alike = " alike" if len(clauses) == 1 and len(pooled) > 1 else ""
+    return f"{same} {'; '.join(clause.format(say.joined(lines) + alike) for clause, lines in clauses.items())}."
+
+
+def _clause(row: Mapping[Any, Any], line: pd.DataFrame) -> str:
+    """What one line's pairs come to, with room for what tells the line from others."""
+    ahead = say.ahead(line, "iterative", "one-shot")
+    if say.turns(line):  # then a mean over the levels says only which levels were asked for
+        return f"which of the two keeps more depends on the sparsity with {{}} ({ahead})"
+    partly = row[VERDICT] == TIE and ahead
+    return f"{WINNER_WORDS[WINNERS[row[VERDICT]]]}{' on average' if partly else ''} with {{}}" + (
+        f" ({ahead})" if partly else ""
+    )
 
 
 WINNER_WORDS = {
@@ -152,35 +161,38 @@ def _level_sentences(at_level: pd.DataFrame) -> Iterator[str]:
     for _, line in at_level.groupby(LINE, dropna=False, sort=False):
         how = line_words(line.iloc[0].to_dict(), at_level)
         if (line[COUNT] < MIN_SEEDS).all():
-            yield f"By level, with {how}: {say.too_few(line[COUNT].max())}."
+            yield f"Level by level, iterative less one-shot with {how}: {say.too_few(line[COUNT].max())}."
             continue
         told = [
-            f"{WINNERS[v]} wins at {_at(line[line[VERDICT] == v])}" for v in (HIGHER, LOWER) if (line[VERDICT] == v).any()
+            f"{WINNERS[v]} keeps more at {_at(line[line[VERDICT] == v])}"
+            for v in (HIGHER, LOWER)
+            if (line[VERDICT] == v).any()
         ]
         if (line[VERDICT] == TIE).any():
             told.append(f"a tie at {say.levels(line.loc[line[VERDICT] == TIE, LEVEL])}")
         few = line[line[VERDICT] == UNDECIDED]
         if len(few):
             told.append(f"open at {say.levels(few[LEVEL])}, as {say.too_few(few[COUNT].max())}")
-        yield f"By level, with {how}: {'; '.join(told)}."
+        yield f"Level by level, iterative less one-shot with {how}: {'; '.join(told)}."
 
 
 def _at(rows: pd.DataFrame) -> str:
-    return say.joined(f"{say.level(row[LEVEL])} by {say.evidence(row)}" for row in rows.to_dict("records"))
+    return say.joined(f"{say.level(row[LEVEL])}, {say.evidence(row)}" for row in rows.to_dict("records"))
 
 
 def _context(loose: pd.DataFrame, at_level: pd.DataFrame) -> Iterator[str]:
-    """At the highest level with seeds enough: how much of the gain over one-shot is only the longer training."""
+    """At the highest level with seeds enough: how much of the gain over one-shot is the longer training."""
     if loose.empty:
         return
     both = at_level.merge(loose, on=[*LINE, LEVEL], suffixes=("", "_loose"))
     both = both[(both[COUNT] >= MIN_SEEDS) & (both[f"{COUNT}_loose"] >= MIN_SEEDS)]
     for _, line in both.groupby(LINE, dropna=False, sort=False):
         row = line.sort_values(LEVEL).iloc[-1].to_dict()
+        higher = " (which in one shot begins at higher learning rates, too)" if row[n.RETRAIN] == "lr_rewind" else ""
         yield (
-            f"How much of it is only the longer training: with {line_words(row, at_level)} at {say.level(row[LEVEL])} the "
-            f"chain less one-shot with only the epochs of one step is {say.evidence(_loose(row))}; less one-shot with as "
-            f"many epochs it is {say.points(row[MEAN])}."
+            f"What longer training alone{higher} is worth: with {line_words(row, at_level)} at {say.level(row[LEVEL])} the "
+            f"chain less one-shot with the epochs of one step is {say.evidence(_loose(row))}; less one-shot with as many "
+            f"epochs as the chain it is {say.points(row[MEAN])}."
         )
 
 
@@ -207,9 +219,9 @@ def _alike(found: Iterable[tuple[pd.DataFrame, str]], rows: pd.DataFrame) -> lis
     return say.alike((line_words(line.iloc[0].to_dict(), rows), said) for line, said in found)
 
 
-def _tables(chains: pd.DataFrame, at_level: pd.DataFrame, loose: pd.DataFrame, retrainings: pd.DataFrame) -> list[Table]:
+def _tables(chains: pd.DataFrame, at_level: pd.DataFrame, loose: pd.DataFrame, retrainings: Retrainings) -> list[Table]:
     own = [] if chains[~is_control(chains)].empty else [_table(chains, at_level, loose)]
-    return [*own, retraining.table(retrainings)]
+    return [*own, *retraining.tables(retrainings)]
 
 
 def _table(chains: pd.DataFrame, at_level: pd.DataFrame, loose: pd.DataFrame) -> Table:

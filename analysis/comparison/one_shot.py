@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,20 @@ from analysis.comparison.columns import (
 )
 from analysis.comparison.ranking import behind_in_seeds
 from analysis.comparison.sentences import Answer, Table
-from analysis.comparison.statistics import COUNT, HIGH, HIGHER, LOW, LOWER, MEAN, MIN_SEEDS, TIE, VERDICT, estimates, judged
+from analysis.comparison.statistics import (
+    COUNT,
+    HIGH,
+    HIGHER,
+    LOW,
+    LOWER,
+    MEAN,
+    MIN_SEEDS,
+    TIE,
+    UNDECIDED,
+    VERDICT,
+    estimates,
+    judged,
+)
 from analysis.comparison.sweep import Sweep
 
 LINE = [WHO, n.IMPORTANCE, n.SCOPE, n.RETRAIN]
@@ -45,9 +59,10 @@ def answer(sweep: Sweep) -> Answer:
     paragraph = " ".join([*told, *_cut_sentences(cuts)])
     details = [_same_sentence(line, bend) for (_, line), bend in zip(_lines(costs), bends, strict=True)]
     retrained = worth_of_retraining(rows)
-    details += [*_retrained_sentences(retrained), *_control_sentences(control, bends)]
+    long_cuts = long_reach(sweep.one_shot)
+    details += [*map(_long_sentence, long_cuts), *_retrained_sentences(retrained), *_control_sentences(control, bends)]
     return Answer(
-        headline=_headline(costs, sorted(bends, key=_by_validation(rows), reverse=True), cuts),
+        headline=_headline(costs, sorted(bends, key=_by_validation(rows), reverse=True), cuts, long_cuts),
         paragraph=paragraph,
         details=details,
         missing=_missing(rows),
@@ -72,6 +87,30 @@ def usual(rows: pd.DataFrame) -> pd.DataFrame:
 def longer(rows: pd.DataFrame) -> pd.DataFrame:
     """The other one-shot networks, which had the epochs of a chain."""
     return rows[~rows[n.STEP_ID].isin(usual(rows)[n.STEP_ID])]
+
+
+def long_reach(rows: pd.DataFrame) -> list[dict[Any, Any]]:
+    """How far each line goes within a point with the epochs of a chain; those that reach no level aren't there."""
+    found = []
+    for key, line in longer(rows[~is_control(rows)]).groupby(LINE, dropna=False):
+        costs = estimates(line.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
+        level = within_tolerance(costs)
+        if level is not None:
+            at = costs[costs[LEVEL] == level].iloc[0].to_dict()
+            epochs = line.loc[line[LEVEL] == level, n.TOTAL_EPOCHS].max()
+            found.append(
+                dict(zip(LINE, key, strict=True))
+                | at
+                | {"within_one_point": level, n.TOTAL_EPOCHS: epochs, "tried": sorted(set(costs[LEVEL]))}
+            )
+    return found
+
+
+def _long_sentence(line: Mapping[str, Any]) -> str:
+    return (
+        f"With as many epochs as a chain ({say.levels(line['tried'])} were tried), one-shot {line[WHO]} stays within a "
+        f"point at {say.level(line['within_one_point'])}, after {line_words(line)}: {say.interval(line)}."
+    )
 
 
 def cost_of_levels(rows: pd.DataFrame) -> pd.DataFrame:
@@ -153,10 +192,10 @@ def _cost_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
     if reached is None:
         return f"{how} {_not_even(at.loc[beyond.min()], say.level(beyond.min()))}{in_the_mean(line, 'weights')}."
     kept = f"{how} stays within a point of the dense network up to {say.level(reached)} of the weights"
-    kept += f", where the mean change is {say.evidence(at.loc[reached])}"
+    kept += f", where the mean change is {say.interval(at.loc[reached])}"
     if beyond.empty:
         return f"{kept}; that is the highest level tried, so the curve has not bent yet."
-    told = f"{kept}; at {say.level(beyond.min())} it is {say.evidence(at.loc[beyond.min()])}"
+    told = f"{kept}; at {say.level(beyond.min())} it is {say.interval(at.loc[beyond.min()])}"
     end = beyond.max()
     told += "" if end == beyond.min() else f", and at {say.level(end)} {say.points(at.loc[end][MEAN])}"
     return f"{told}{in_the_mean(line, 'weights')}."
@@ -174,7 +213,7 @@ def in_the_mean(line: pd.DataFrame, unit: str) -> str:
 def _not_even(lowest: Mapping[Any, Any], at: str) -> str:
     loses = lowest[HIGH] < -TOLERANCE
     said = "loses more than a point already" if loses else "is not shown to stay within a point of the dense network even"
-    return f"{said} at the lowest level tried, {at}: {say.evidence(lowest)}"
+    return f"{said} at the lowest level tried, {at}: {say.interval(lowest)}"
 
 
 def _same_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
@@ -189,7 +228,7 @@ def _same_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
         return f"{how}, every level is below dense after Holm's correction, the lowest one already."
     told = f"{how}, no level up to {say.level(same)} is shown to be below dense after Holm's correction"
     least = line[line[LEVEL] <= same][MEAN].min()
-    limit = f" (n = {count:.0f} seeds; it may be all the same: the lowest of their means is {say.points(least)})"
+    limit = f" (n = {count:.0f} seeds; the lowest of their means is {say.points(least)}, which more seeds may show)"
     return f"{told}{limit}.{gain if len(better) else ''}"
 
 
@@ -228,22 +267,31 @@ def _retrained_sentences(found: pd.DataFrame) -> Iterator[str]:
             if (line[VERDICT] == verdict).any()
         ]
         yield (
-            f"{say.sentence(how)} {say.joined(parts)} (validation); at {say.level(first[LEVEL])}, retrained less not is "
+            f"{say.sentence(how)} {say.joined(parts)} (validation); at {say.level(first[LEVEL])}, with it less without is "
             f"{say.evidence(first)}."
         )
 
 
 def _control_sentences(control: pd.DataFrame, bends: list[dict[str, Any]]) -> Iterator[str]:
-    for bend in bends:
-        line = control[(control[WHO] == bend[WHO]) & (control[n.RETRAIN] == bend[n.RETRAIN])]
-        at = line[line[LEVEL] == (bend["within_one_point"] or line[LEVEL].min())]
-        for row in at.to_dict("records"):
-            verb = {HIGHER: "keeps more than", LOWER: "keeps less than"}.get(row[VERDICT], "is a tie with")
-            verb = "is not yet told from" if row[COUNT] < MIN_SEEDS else verb
-            yield (
-                f"Control: at {say.level(row[LEVEL])}, {row[WHO]} with {say.retraining(row[n.RETRAIN])} {verb} "
-                f"random importance: {say.evidence(row)}."
-            )
+    """At which levels an importance keeps more than random importance, with the numbers of the first and the last."""
+    for bend in bends if len(control) else ():
+        line = control[(control[WHO] == bend[WHO]) & (control[n.RETRAIN] == bend[n.RETRAIN])].sort_values(LEVEL)
+        who = f"{bend[WHO]} with {say.retraining(bend[n.RETRAIN])}"
+        if line.empty:
+            yield f"Control: {who} has no random importance to be put beside."
+            continue
+        verbs = {
+            HIGHER: "keeps more than",
+            LOWER: "keeps less than",
+            TIE: "is a tie with",
+            UNDECIDED: "is not yet told from",
+        }
+        found = {verb: line.loc[line[VERDICT] == verdict, LEVEL] for verdict, verb in verbs.items()}
+        names = itertools.chain(["random importance"], itertools.repeat("it"))
+        parts = [f"{verb} {next(names)} at {say.levels(at)}" for verb, at in found.items() if len(at)]
+        rows = line.to_dict("records")
+        told = say.joined(f"{say.evidence(row)} at {say.level(row[LEVEL])}" for row in [rows[0], *rows[1:][-1:]])
+        yield f"Control: {who} {say.joined(parts)}; the difference is {told}."
 
 
 def _by_validation(rows: pd.DataFrame) -> Callable[[Mapping[str, Any]], tuple[float, float]]:
@@ -258,26 +306,38 @@ def _by_validation(rows: pd.DataFrame) -> Callable[[Mapping[str, Any]], tuple[fl
     return worth
 
 
-def _headline(costs: pd.DataFrame, bends: Sequence[Mapping[str, Any]], cuts: pd.DataFrame) -> str:
+def _headline(
+    costs: pd.DataFrame, bends: Sequence[Mapping[str, Any]], cuts: pd.DataFrame, long_cuts: Sequence[Mapping[str, Any]]
+) -> str:
     """What the summary says; ``bends`` are sorted, the one to be told first."""
-    reached = [bend for bend in bends if bend["within_one_point"] is not None]
     own = costs[~is_control(costs)]
     if tested(own).empty:
         return f"Pruned in one shot: {say.too_few(own[COUNT].max())}."
     lines = [line for _, line in cuts[~is_control(cuts)].groupby(CUT, dropna=False)]
     alone = max((level for line in lines if (level := within_tolerance(line)) is not None), default=0.0)
+    first, reached = bends[0], [bend for bend in bends if bend["within_one_point"] is not None]
+    farther = "".join(
+        f"; with {line_words(line)}, {say.level(line['within_one_point'])} can"
+        for line in long_cuts
+        if all(line[column] == first[column] for column in LINE)
+        and line["within_one_point"] > (first["within_one_point"] or 0)
+    )
     if not reached:
-        means = [bend["mean_within_one_point"] for bend in bends if bend["mean_within_one_point"] is not None]
-        though = f", though by the mean alone {say.level(max(means))} of the weights can go" if means else ""
+        mean = first["mean_within_one_point"]
+        though = f", though by the mean alone {say.level(mean)} of the weights can go" if mean is not None else ""
         cut = f"; the cut alone, not retrained, is up to {say.level(alone)} (validation)" if alone else ""
-        return f"Pruned in one shot and retrained, no level is shown to stay within a point of dense{though}{cut}."
-    best = reached[0]
-    at = _row_at(costs, best)
-    farther = alone > best["within_one_point"]
-    cut = f"; not retrained, {say.level(alone)} can (validation)" if farther else ""
+        return f"Pruned in one shot and retrained, no level is shown to stay within a point of dense{though}{farther}{cut}."
+    cut = f"; not retrained, {say.level(alone)} can (validation)" if alone > (first["within_one_point"] or 0) else ""
+    if first["within_one_point"] is None:
+        others = say.joined(f"{say.level(bend['within_one_point'])} can with {line_words(bend)}" for bend in reached)
+        return (
+            f"Pruned in one shot with {line_words(first)}, which goes farthest on validation data, no level is shown to "
+            f"stay within a point of dense; {others}{farther}{cut}."
+        )
+    change = say.interval(_row_at(costs, first))
     return (
-        f"Pruned in one shot, {say.level(best['within_one_point'])} of the weights can go within a point of dense, its "
-        f"interval included, with {line_words(best)}: the mean change is {say.evidence(at)}{cut}."
+        f"Pruned in one shot, {say.level(first['within_one_point'])} of the weights can go within a point of dense, its "
+        f"interval included, with {line_words(first)}: the mean change is {change}{farther}{cut}."
     )
 
 

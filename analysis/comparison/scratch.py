@@ -55,8 +55,8 @@ def sentences(found: pd.DataFrame, fresh: frozenset[int]) -> list[str]:
         UNDECIDED: "pruning and training from scratch are not told apart yet",
     }
     return [
-        f"For equal epochs in all, {said[row[VERDICT]]} with {row[LABEL]}: over {say.levels(row['levels'])} of the "
-        f"channels pruned less scratch is {say.evidence(row)}{_caveat(row, fresh)}."
+        f"For equal epochs in all, {said[row[VERDICT]]} with {row[LABEL]}: {say.over(row['levels'])} of the "
+        f"channels, pruned less scratch is {say.evidence(row)}{_caveat(row, fresh)}."
         + (f" {_few(row)}" if row[COUNT] < MIN_SEEDS else "")
         for row in found.to_dict("records")
     ]

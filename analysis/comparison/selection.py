@@ -120,7 +120,7 @@ def marginal_sentence(found: pd.DataFrame, what: str, others: str) -> str:
     if found.empty:
         return ""
     best, tied = found.iloc[0][ONE], found[found[VERDICT] == TIE]
-    head = f"Averaged over the {others} that all of them share, on those seeds,"
+    head = f"By validation accuracy on those seeds, averaged over the {others} that all of them share,"
     if found[COUNT].max() < MIN_SEEDS:
         return f"{head} {best} is the first {what}, but {say.too_few(found[COUNT].max())}."
     nearest = found.sort_values(MEAN).iloc[0].to_dict()
@@ -151,10 +151,27 @@ def first_cut_sentence(found: pd.DataFrame) -> str:
         return ""
     first, last = found.iloc[0].to_dict(), found.iloc[-1].to_dict()
     spread = found[f"{MEAN}{AFTER}"].max() - found[f"{MEAN}{AFTER}"].min()
+    # Each interval is of its line alone, so those that lie apart show no order either.
+    doubt = "" if first[LOW] > last[HIGH] else ", though on these seeds their intervals overlap"
+    before = say.joined(f"{row[n.IMPORTANCE]} changes accuracy by {say.points(row[MEAN])}" for row in (first, last))
     return (
-        f"Before any retraining the importances lie farther apart: at {say.level(first[LEVEL])} of the channels "
-        f"{first[n.IMPORTANCE]} changes validation accuracy by {say.points(first[MEAN])} and {last[n.IMPORTANCE]} by "
-        f"{say.points(last[MEAN])}; retrained, all {len(found)} lie within {say.size(spread)} of each other."
+        f"Before any retraining the means of the importances lie farther apart (validation){doubt}: at "
+        f"{say.level(first[LEVEL])} of the channels {before}; retrained, all {len(found)} lie within {say.size(spread)} of "
+        "each other. No order among them is tested there."
+    )
+
+
+def control_sentence(selection: Selection) -> str:
+    """How many recipes the plain control is ahead of, in the mean: what is behind it has shown nothing for its scores."""
+    plain = selection.scores[is_control(selection.scores) & selection.scores[n.PRUNER].eq(BASE)]
+    others = selection.scores[~is_control(selection.scores)]
+    if plain.empty or not len(behind := others[others[MEAN] < plain[MEAN].iloc[0]]):
+        return ""
+    of = behind[n.PRUNER].value_counts()
+    each = say.joined(f"{count} with {pruner}" for pruner, count in of.items())
+    return (
+        f"In the mean, {plain[LABEL].iloc[0]} is ahead of {len(behind)} of the other {len(others)} recipes at selection "
+        f"({each})."
     )
 
 
@@ -195,7 +212,11 @@ def tables(selection: Selection) -> list[Table]:
     cuts = first_cut(selection)
     return [
         Table("Selection: mean change of validation accuracy over all levels, in points (importance by pruner)", shown),
-        Table("Selection: every recipe at every level (share of the channels), best first", _level_table(selection)),
+        Table(
+            "Selection: change of validation accuracy of every recipe at every level (share of the channels), in points, "
+            "best first",
+            _level_table(selection),
+        ),
         *([first_cut_table(cuts)] if len(cuts) else []),
     ]
 

@@ -10,12 +10,15 @@ from typing import Any
 import pandas as pd
 
 from analysis import words
+from analysis.comparison.columns import LEVEL
 from analysis.comparison.statistics import (
     ADJUSTED,
     CONFIDENCE,
     COUNT,
     HIGH,
+    HIGHER,
     LOW,
+    LOWER,
     MEAN,
     MIN_SEEDS,
     SIGNIFICANCE,
@@ -93,6 +96,23 @@ def probability(adjusted: float) -> str:
     texts = (f"{adjusted:.{digits}g}" for digits in itertools.count(2))
     told = next(text for text in texts if (float(text) < SIGNIFICANCE) == (adjusted < SIGNIFICANCE))
     return f"adjusted p = {told}"
+
+
+def interval(row: Mapping[Any, Any]) -> str:
+    """The same without the p, which is that of no difference at all and says nothing of another bound."""
+    return evidence({key: value for key, value in row.items() if key != ADJUSTED})
+
+
+def turns(rows: pd.DataFrame) -> bool:
+    """Whether one side is ahead at some of these levels and the other one at others, each beyond the noise."""
+    return {HIGHER, LOWER} <= set(rows[VERDICT])
+
+
+def ahead(rows: pd.DataFrame, higher: str, lower: str) -> str:
+    """Which side is ahead at which levels beyond the noise: "one-shot at 50 and 80%, iterative at 95%"."""
+    sides = {name: rows.loc[rows[VERDICT] == verdict, LEVEL] for verdict, name in ((HIGHER, higher), (LOWER, lower))}
+    told = sorted((min(at), name, levels(at)) for name, at in sides.items() if len(at))
+    return ", ".join(f"{name} at {which}" for _, name, which in told)
 
 
 def cell(row: Mapping[Any, Any], *, verdict: bool = True, seeds: float | None = None) -> str:

@@ -64,8 +64,9 @@ def _details(selection: Selection | None, confirmation: Confirmation | None) -> 
     for factor, what, other in ((n.IMPORTANCE, "importance", n.PRUNER), (n.PRUNER, "pruner", n.IMPORTANCE)):
         if told := stage.marginal_sentence(stage.marginal(selection, factor, other), what, f"{other}s"):
             yield told
-    if told := stage.first_cut_sentence(stage.first_cut(selection)):
-        yield told
+    for told in (stage.control_sentence(selection), stage.first_cut_sentence(stage.first_cut(selection))):
+        if told:
+            yield told
     provisional = fresh.compare(_leaders(selection), "recipe")
     if provisional and provisional.concludes and not (confirmation and confirmation.concludes):
         for told in (*fresh.ratio_sentences(provisional), fresh.control_sentence(provisional)):
@@ -96,8 +97,8 @@ def _headline(selection: Selection | None, confirmation: Confirmation | None) ->
             alone = confirmation.finalists.iloc[0].to_dict()
             return f"The one structured recipe on fresh seeds, {alone[LABEL]}, changes accuracy by {say.evidence(alone)}."
         tied, control = confirmation.tied(), fresh.control_words(confirmation)
-        chosen = f", the first of {len(selection.order)} structured recipes at selection" if selection else ""
-        among = f"Of {len(confirmation.finalists)} finalists{chosen}, on fresh seeds"
+        chosen = f" (the first of {len(selection.order)} structured recipes at selection)" if selection else ""
+        among = f"Of {len(confirmation.finalists)} finalists{chosen}, run again on fresh seeds,"
         beside = f"; {control}" if control else ""
         if len(tied) == 1:
             gap = confirmation.pairs.iloc[0].to_dict()

@@ -25,16 +25,18 @@ RULES = (
     "The data were split once. Whatever is chosen (retraining, recipes, finalists) is chosen on validation data; the test "
     "split is opened by one command alone, for schedules that the study file names in advance, once for each network.",
     "Every seed has its own dense network. Differences are taken within a seed, and n is always a number of seeds. Both "
-    "sides of a comparison have the same starting weights, and in questions 2 and 3 the same number of epochs; question 4 "
+    "sides of a comparison start from the same trained weights, and in questions 2 and 3 have the same number of epochs "
+    "(the control trained from scratch starts from none, and the dense network's epochs are added to its own); question 4 "
     "compares recipes as they are, and tells their epochs.",
     f"Intervals are {words.percent(CONFIDENCE, 0)} Student t intervals of the mean over seeds. From fewer than {MIN_SEEDS} "
     "seeds nothing is concluded, and with three the interval is wide: 4.3 standard errors to each side; with five, 2.8. "
     "They describe seeds, not other data sets or networks.",
     "Holm's method (Holm 1979) corrects differences of one kind together, and different kinds apart. The kinds are: "
     "one-shot levels against dense, and against the cut alone; one-shot importances against random; iterative against "
-    "one-shot at each level, and averaged over levels; retrainings; importances, and pruners, at selection; finalists and "
-    "their control, finalists at each level, and how their differences change with the ratio; pruning against training "
-    "from scratch at each level, and averaged; the families over their axes, and at the reductions of the table. So the "
+    "one-shot at each level, and averaged over levels; retrainings at each level, and averaged; importances, and pruners, "
+    "at selection; finalists and their control, finalists at each level, and how their differences change with the ratio; "
+    "pruning against training from scratch at each level, and averaged; the families over their axes (and again where they "
+    "are retrained alike), and at the reductions of the table. So the "
     f"chance of a false finding is held to {words.percent(SIGNIFICANCE, 0)} within a kind, not over the whole report.",
     f"A difference whose adjusted p is {SIGNIFICANCE:g} or more is called a tie: not shown to differ, which is not the "
     "same as shown to be equal. Printed intervals are of each difference alone; where one leaves 0 out and the difference "
@@ -42,9 +44,22 @@ RULES = (
     "taken for smaller than that of rounding to one image.",
     f"A network stays within a point of dense where the lower end of its interval does, on at least {MIN_SEEDS} seeds.",
     "Sparsity is the achieved share of the prunable weights; bytes are those of files really written; time is measured in "
-    "fp32, for one image and for batches of 64, never inferred.",
+    "fp32, for one image and for batches of 64, once for each shape on a host: masks leave the shape as it is, so a masked "
+    "network has its dense one's time. A difference of a few per cent can be the measurement's.",
     "Retraining ends with its last epoch's weights; no epoch is picked.",
 )
+DENSE = {
+    "epochs": "epochs of dense training",
+    "learning_rate": "peak of its learning rate, which rises to it linearly and then falls linearly to 0",
+    "warmup": "share of its epochs in which that rises",
+    "batch_size": "images a batch, in all training",
+    "momentum": "momentum (Nesterov), in all training",
+    "weight_decay": "weight decay, in all training",
+}
+RETRAINING = {
+    "learning_rate": "learning rate at which fine-tuning begins, after each cut",
+    "decay": "how that changes within a step",
+}
 BANDS = (
     f"Bands: {words.percent(CONFIDENCE, 0)} t interval over seeds, smallest to largest value of fewer than {MIN_SEEDS}. "
     "Each is of its line alone: whether two lines differ is judged within seeds, in the tables. Bars in place of bands: a "
@@ -129,8 +144,13 @@ def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
         "dense parameters",
         f"{sweep.dense[n.PARAMS].max():,.0f}" if sweep.dense[n.PARAMS].notna().any() else words.MISSING,
     )
-    yield from _known(_section(study.settings, "dense"), {"epochs": "epochs of dense training"})
-    yield from _known(_section(study.settings, "retraining"), {"learning_rate": "learning rate of fine-tuning"})
+    dense = _section(study.settings, "dense")
+    yield from _known(dense, DENSE)
+    yield from _known(_section(study.settings, "retraining"), RETRAINING)
+    known = all(isinstance(dense.get(key), int | float) for key in ("learning_rate", "epochs", "warmup"))
+    if known and (rows[n.RETRAIN] == "lr_rewind").any():
+        falling = dense["epochs"] * (1 - dense["warmup"])
+        yield "learning rate at which one epoch of rewinding begins", words.number(dense["learning_rate"] / max(falling, 1))
     penalties = _section(study.settings, "regularisation")
     if penalties and (rows[n.SPARSE_EPOCHS] > 0).any():
         yield "regularised training before a cut", ", ".join(f"{name} {_text(value)}" for name, value in penalties.items())

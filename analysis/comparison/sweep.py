@@ -87,8 +87,12 @@ class Sweep:
 
     @property
     def structured(self) -> pd.DataFrame:
-        """Structured, pruned from the trained network, at the budget that most recipes have at their level."""
-        return equal_budget(structured(self.rows))[0]
+        """Structured, pruned from the trained network, at the budget that most recipes have at their level.
+
+        Only recipes whose accuracies are known on the split that is reported.
+        """
+        rows = equal_budget(structured(self.rows))[0]
+        return rows[~rows[RECIPE].isin(rows.loc[rows[REPORTED].isna(), RECIPE])]
 
     @property
     def scratch(self) -> pd.DataFrame:
@@ -134,6 +138,7 @@ def _compared(rows: pd.DataFrame, fresh: frozenset[int]) -> pd.DataFrame:
     kept = structured(rows)
     choosing, confirming = kept[~kept[n.SEED].isin(fresh)], kept[kept[n.SEED].isin(fresh)]
     chosen = ranked(equal_budget(choosing)[0])[:1]
+    chosen = [] if len(confirming) else chosen  # the final has it, unless another budget or a failure kept it out
     named = {*confirming[RECIPE], *chosen, *choosing.loc[is_control(choosing) & choosing[n.PRUNER].eq(BASE), RECIPE]}
     dropped = choosing[~choosing[RECIPE].isin(named)]
     return rows.drop(index=dropped.index)
