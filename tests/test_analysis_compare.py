@@ -47,6 +47,7 @@ from analysis.confirmed import load_confirmed
 from analysis.load import load_study
 from analysis.words import MISSING
 from tests.made_up import CHANNELS, LEVELS, MATCHED, Sweep, confirmed, dense, first_hour, point, sweep_study
+from trainables.training import DenseSettings, dense_schedule
 
 HOSTILE = "<script>alert(1)</script>|$\\frac{$ [x](javascript:y) *b*"
 Row = dict[str, Any]
@@ -1103,8 +1104,23 @@ def test_the_strengths_of_penalties_are_told_where_there_were_any(tmp_path: Path
     study |= {"dense": {"epochs": 30}, "retraining": {"learning_rate": 0.02}, "regularisation": {"group_norm": 1e-4}}
     (folder / n.STUDY_FILE).write_text(yaml.safe_dump(study))
     told = dict(facts(load_sweep(load_study(folder))).to_numpy())
-    assert told["epochs of dense training"] == "30" and told["learning rate of fine-tuning"] == "0.02"
+    assert told["epochs of dense training"] == "30"
+    assert told["learning rate at which fine-tuning begins, after each cut"] == "0.02"
     assert told.get("regularised training before a cut") == ("group_norm 0.0001" if regularised else None)
+
+
+@pytest.mark.parametrize("dense", [{}, {"epochs": 100, "learning_rate": 0.2}, {"epochs": 7, "warmup": 0.0}])
+def test_the_rate_that_rewinding_begins_at_is_that_of_the_schedule(tmp_path: Path, dense: dict[str, Any]) -> None:
+    folder = sweep_study(tmp_path)
+    settings = DenseSettings(**dense)
+    study = yaml.safe_load((folder / n.STUDY_FILE).read_text()) | {"dense": settings.model_dump()}
+    (folder / n.STUDY_FILE).write_text(yaml.safe_dump(study))
+    told = dict(facts(load_sweep(load_study(folder))).to_numpy())["learning rate at which one epoch of rewinding begins"]
+    assert float(told) == pytest.approx(dense_schedule(settings).at(settings.epochs - 1), rel=5e-3)
+    for wrong in ({"learning_rate": float("inf")}, {"learning_rate": "fast"}, {"warmup": float("nan")}, {}):
+        (folder / n.STUDY_FILE).write_text(yaml.safe_dump(study | {"dense": {**study["dense"], **wrong} if wrong else 3}))
+        found = dict(facts(load_sweep(load_study(folder))).to_numpy())
+        assert "learning rate at which one epoch of rewinding begins" not in found
 
 
 def test_a_part_has_a_page_with_the_figures_that_it_can_have(tmp_path: Path) -> None:

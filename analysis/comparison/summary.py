@@ -147,10 +147,8 @@ def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
     dense = _section(study.settings, "dense")
     yield from _known(dense, DENSE)
     yield from _known(_section(study.settings, "retraining"), RETRAINING)
-    known = all(isinstance(dense.get(key), int | float) for key in ("learning_rate", "epochs", "warmup"))
-    if known and (rows[n.RETRAIN] == "lr_rewind").any():
-        falling = dense["epochs"] * (1 - dense["warmup"])
-        yield "learning rate at which one epoch of rewinding begins", words.number(dense["learning_rate"] / max(falling, 1))
+    if (rows[n.RETRAIN] == "lr_rewind").any() and (rate := _first_rewound(dense)):
+        yield "learning rate at which one epoch of rewinding begins", words.number(rate)
     penalties = _section(study.settings, "regularisation")
     if penalties and (rows[n.SPARSE_EPOCHS] > 0).any():
         yield "regularised training before a cut", ", ".join(f"{name} {_text(value)}" for name, value in penalties.items())
@@ -179,6 +177,14 @@ def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
     versions = _section(study.provenance, "versions")
     if versions:
         yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _first_rewound(dense: Mapping[str, Any]) -> float | None:
+    """The learning rate one epoch before the end of the dense schedule; None where the settings don't tell it."""
+    peak, epochs, warmup = (dense.get(key) for key in ("learning_rate", "epochs", "warmup"))
+    if not (isinstance(peak, float) and type(epochs) is int and isinstance(warmup, int | float)):
+        return None
+    return peak / max(1.0, epochs * (1 - warmup)) if 0 < peak < 1e6 and 0 < epochs < 1e6 and 0 <= warmup < 1 else None
 
 
 def _known(section: Mapping[str, Any], wanted: Mapping[str, str]) -> Iterator[tuple[str, str]]:
