@@ -12,7 +12,7 @@ from search.ledger import Ledger
 from search.rebuild import schedule_of
 from search.study import FinalistSettings
 from trainables import names as n
-from trainables.schedule import Schedule, chain
+from trainables.schedule import Node, Schedule, chain
 from trainables.walk import Tree
 
 CONTROL = "random"
@@ -107,16 +107,18 @@ class Final:
 
     def _steps(self, schedule: Schedule) -> list[str]:
         """The addresses of its steps; none where its dense network isn't on record."""
-        dense, problem = self.ledger.dense.get(schedule.seed), self.tree.problem
-        if dense is None:
-            return []
-        # Of the network that was pruned: on another machine, or by other versions, it would have another address.
-        root = self.tree.node(dense[n.STEP_ID])
-        return [node.id for node in chain(root, schedule, problem.retrain, problem.regularisation)]
+        root, problem = self._roots.get(schedule.seed), self.tree.problem
+        return [node.id for node in chain(root, schedule, problem.retrain, problem.regularisation)] if root else []
+
+    @cached_property
+    def _roots(self) -> Mapping[int, Node]:
+        """The dense networks that were pruned: another machine, or other versions, would give them other addresses."""
+        found = {seed: self.tree.known(row[n.STEP_ID]) for seed, row in self.ledger.dense.items()}
+        return {seed: Node(None, record["settings"]) for seed, record in found.items() if record}
 
     @cached_property
     def _failed(self) -> set[str]:
-        """The step at which each failed trial ended: another schedule that has it is not tried."""
+        """The step at which each failed trial ended: another schedule that needs it is not tried."""
         trials = [schedule_of(row) for row in self.ledger.trials if row[n.STATE] == n.FAILED]
         steps = [self._steps(trial[1]) for trial in trials if trial]
         return {next((step_id for step_id in own if step_id not in self._accuracies), "") for own in steps}

@@ -268,6 +268,23 @@ def test_who_runs_again_is_chosen_by_the_points(tmp_path: Path, capsys: pytest.C
     assert final().recipes == [first] and not final().unscored and not final().undecided
 
 
+def test_nobody_is_chosen_while_points_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    channels = {"family": "structured", "importance": ["magnitude_l1", "fpgm"], "step_ratio": 0.3}
+    changes = {"sweep": [channels], "finalists": {"family": "structured", "top": 1, "seeds": [5]}}
+    folder = study(tmp_path, **changes)
+    points = rows(folder / n.POINTS_FILE)
+    gone = next(row[n.STEP_ID] for row in points if row[n.STEP])
+    shutil.rmtree(folder / n.STEPS_FOLDER / gone)
+    left = [row for row in points if row[n.STEP_ID] != gone]
+    (folder / n.POINTS_FILE).write_text("".join(json.dumps(row) + "\n" for row in left))
+    run = ["run", str(write(tmp_path, raw_study(tmp_path, **changes)))]
+    line = refusal(run, capsys)
+    assert "lacks points of schedules that compete" in line and f"move {n.OPTUNA_FILE} away" in line
+    (folder / n.OPTUNA_FILE).rename(tmp_path / n.OPTUNA_FILE)
+    assert main(run) == 0
+    assert {row[n.STEP_ID] for row in rows(folder / n.POINTS_FILE)} == {row[n.STEP_ID] for row in points}
+
+
 def test_of_unstructured_finalists_nothing_stays_closed(tmp_path: Path) -> None:
     weights = {"importance": ["magnitude", "random", "taylor"], "step_ratio": 0.5}
     folder = study(tmp_path, sweep=[weights], finalists={"family": "unstructured", "top": 1, "seeds": [5]})
