@@ -167,15 +167,18 @@ def compare(both: Sides, dense: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def _alike_sentences(both: Sides, dense: pd.DataFrame) -> Iterator[str]:
-    """By stored bytes, the unstructured recipe that is retrained as the structured one is, if the best isn't."""
-    if set(both.unstructured[n.RETRAIN]) == (retrain := set(both.structured[n.RETRAIN])):
+    """By stored bytes, the same weights' importance retrained as the channels are, where the best is not."""
+    retrain = set(both.structured[n.RETRAIN])
+    if set(both.unstructured[n.RETRAIN]) == retrain:
         return
-    for _, own in both.rivals[both.rivals[n.RETRAIN].isin(retrain)].groupby(RECIPE, sort=False):
-        found = compare(replace(both, unstructured=own), dense)[0]
-        row = found[found[AXIS] == n.COMPRESSION].iloc[0].to_dict()
+    rivals = both.rivals[both.rivals[n.RETRAIN].isin(retrain) & both.rivals[WHO].isin(both.unstructured[WHO])]
+    for _, own in rivals.groupby(RECIPE, sort=False):
+        alike = replace(both, unstructured=own[own[n.SEED].isin(_whole_seeds(own))])
+        row = next(row for row in compare(alike, dense)[0].to_dict("records") if row[AXIS] == n.COMPRESSION)
         if row[OUTCOME] == COMPARED:
-            names = f"{own[LABEL].iloc[0]} in place of {both.unstructured[LABEL].iloc[0]}"
-            yield f"Retrained alike, {names}: {_lower(_axis_sentence(row))}"
+            still = say.joined([*_unlike(alike), "epochs"])
+            how = say.joined(map(say.retraining, sorted(retrain)))
+            yield f"With {how} on both sides (they differ in {still} still): {say.clause(_axis_sentence(row))}"
 
 
 VALUES = (n.STRUCTURED, n.UNSTRUCTURED)
@@ -373,11 +376,7 @@ def _headline(both: Sides, found: pd.DataFrame) -> str:
     row = found[found[AXIS] == n.COMPRESSION].iloc[0].to_dict()
     names = f"{both.unstructured[LABEL].iloc[0]} against {both.structured[LABEL].iloc[0]}"
     names += f", which differ in {say.joined(unlike)}, too" if (unlike := _unlike(both)) else ""
-    return f"Family against family, {names}: {_lower(_axis_sentence(row))}"
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    return f"Family against family, {names}: {say.clause(_axis_sentence(row))}"
 
 
 def _table(found: pd.DataFrame, crossed: list[tuple[Any, ...]]) -> Table:
@@ -438,8 +437,8 @@ def _budgets_table(both: Sides, dense: pd.DataFrame) -> Table:
         told["by the mean up to"] = say.level(level) if level else "none"
         rows.append(told | (_taken(own, dense)[level] if level else {}))
     title = (
-        "What a budget of accuracy buys: the level up to which the interval of every level (shown), or its mean, stays "
-        "within it, and what that takes away"
+        f"What a budget of accuracy buys, on {say.seed_numbers(both.seeds)}: the level up to which the interval of every "
+        "level (shown), or its mean, stays within it, and what that takes away"
     )
     return Table(title, pd.DataFrame(rows).fillna(words.MISSING))
 

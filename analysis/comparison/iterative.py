@@ -18,9 +18,7 @@ from analysis.comparison.retraining import Retrainings
 from analysis.comparison.sentences import Answer, Table
 from analysis.comparison.statistics import (
     COUNT,
-    HIGH,
     HIGHER,
-    LOW,
     LOWER,
     MEAN,
     MIN_SEEDS,
@@ -55,8 +53,8 @@ def answer(sweep: Sweep) -> Answer:
             open_yet if len(chains) else "", "", missing=missing, details=retraining.sentences(retrainings),
             tables=_tables(chains, at_level, loose, retrainings), findings=retrainings.findings | {"unmatched": loose},
         )  # fmt: skip
-    pooled = over_levels(pairs)
-    details = [*_level_sentences(at_level), *retraining.sentences(retrainings), *_context(loose, at_level)]
+    pooled, longer = over_levels(pairs), _longer(pairs, usual(cuts))
+    details = [*_level_sentences(at_level), *retraining.sentences(retrainings), *_longer_sentences(longer, at_level)]
     if shared:
         details.append(
             f"At {say.levels(shared)} the first cut of the chain is the one-shot network itself, so there is nothing to "
@@ -68,7 +66,7 @@ def answer(sweep: Sweep) -> Answer:
         details=details,
         missing=missing,
         tables=_tables(chains, at_level, loose, retrainings),
-        findings={"by_level": at_level, "pooled": pooled, "unmatched": loose} | retrainings.findings,
+        findings={"by_level": at_level, "pooled": pooled, "unmatched": loose, "longer": longer} | retrainings.findings,
     )
 
 
@@ -118,27 +116,29 @@ def line_words(row: Mapping[Any, Any], rows: pd.DataFrame) -> str:
 
 
 def _verdict(pooled: pd.DataFrame, at_level: pd.DataFrame) -> str:
+    alike = len({tuple(levels) for levels in pooled[LEVELS]}) == 1
     clauses: dict[str, list[str]] = {}
     for row in sorted(pooled.to_dict("records"), key=lambda row: list(WINNER_WORDS).index(WINNERS[row[VERDICT]])):
         line = at_level.merge(pd.DataFrame([row])[LINE], on=LINE)
-        clauses.setdefault(_clause(row, line), []).append(line_words(row, pooled))
+        where = "" if alike else f" at {say.levels(row[LEVELS])}"
+        own = clauses.setdefault(_clause(row, line[line[LEVEL].isin(row[LEVELS])]), [])
+        own.append(f"{line_words(row, pooled)}{where}")
     levels = {level for line in pooled[LEVELS] for level in line}
     same = f"At the same sparsity ({say.levels(levels)}) and the same number of retraining epochs,"
     if set(pooled[VERDICT]) == {UNDECIDED}:
         return f"{same} nothing is concluded yet about iterative against one-shot: too few seeds."
-    alike = " alike" if len(clauses) == 1 and len(pooled) > 1 else ""
-    return f"{same} {'; '.join(clause.format(say.joined(lines) + alike) for clause, lines in clauses.items())}."
+    both = " alike" if len(clauses) == 1 and len(pooled) > 1 else ""
+    return f"{same} {'; '.join(clause.format(say.joined(lines) + both) for clause, lines in clauses.items())}."
 
 
 def _clause(row: Mapping[Any, Any], line: pd.DataFrame) -> str:
     """What one line's pairs come to, with room for what tells the line from others."""
-    ahead = say.ahead(line, "iterative", "one-shot")
-    if say.turns(line):  # then a mean over the levels says only which levels were asked for
-        return f"which of the two keeps more depends on the sparsity with {{}} ({ahead})"
-    partly = row[VERDICT] == TIE and ahead
-    return f"{WINNER_WORDS[WINNERS[row[VERDICT]]]}{' on average' if partly else ''} with {{}}" + (
-        f" ({ahead})" if partly else ""
-    )
+    ahead = f" ({say.ahead(line, 'iterative', 'one-shot')})"
+    if say.turns(row, line):  # then a mean over the levels says only which levels were asked for
+        return f"which of the two keeps more depends on the sparsity with {{}}{ahead}"
+    told = WINNER_WORDS[WINNERS[row[VERDICT]]]
+    whole = (line[VERDICT] == row[VERDICT]).all() or row[VERDICT] == UNDECIDED
+    return f"{told} with {{}}" if whole else f"{told} on average with {{}}{ahead}"
 
 
 WINNER_WORDS = {
@@ -180,24 +180,28 @@ def _at(rows: pd.DataFrame) -> str:
     return say.joined(f"{say.level(row[LEVEL])}, {say.evidence(row)}" for row in rows.to_dict("records"))
 
 
-def _context(loose: pd.DataFrame, at_level: pd.DataFrame) -> Iterator[str]:
-    """At the highest level with seeds enough: how much of the gain over one-shot is the longer training."""
-    if loose.empty:
+def _longer(pairs: pd.DataFrame, cuts: pd.DataFrame) -> pd.DataFrame:
+    """The one-shot networks of a chain's epochs less those of fewer, ``cuts``: what the longer training is worth alone."""
+    short = cuts.drop_duplicates(SAME)[[*SAME, CHANGE]].rename(columns={CHANGE: DIFFERENCE})
+    both = pairs.drop(columns=DIFFERENCE).merge(short, on=SAME)
+    both[DIFFERENCE] = both[CHANGE + OTHER] - both[DIFFERENCE]
+    return estimates(both, [*LINE, LEVEL], DIFFERENCE, n.SEED)
+
+
+def _longer_sentences(found: pd.DataFrame, at_level: pd.DataFrame) -> Iterator[str]:
+    """At the highest level with seeds enough, beside what cutting in steps adds."""
+    if found.empty:
         return
-    both = at_level.merge(loose, on=[*LINE, LEVEL], suffixes=("", "_loose"))
-    both = both[(both[COUNT] >= MIN_SEEDS) & (both[f"{COUNT}_loose"] >= MIN_SEEDS)]
+    both = found.merge(at_level, on=[*LINE, LEVEL], suffixes=("", "_steps"))
+    both = both[both[COUNT] >= MIN_SEEDS]
     for _, line in both.groupby(LINE, dropna=False, sort=False):
         row = line.sort_values(LEVEL).iloc[-1].to_dict()
-        higher = " (which in one shot begins at higher learning rates, too)" if row[n.RETRAIN] == "lr_rewind" else ""
+        rates = ", and the higher learning rates that it begins at," if row[n.RETRAIN] == "lr_rewind" else ""
         yield (
-            f"What longer training alone{higher} is worth: with {line_words(row, at_level)} at {say.level(row[LEVEL])} the "
-            f"chain less one-shot with the epochs of one step is {say.evidence(_loose(row))}; less one-shot with as many "
-            f"epochs as the chain it is {say.points(row[MEAN])}."
+            f"What longer training{rates} is worth without any steps: with {line_words(row, at_level)} at "
+            f"{say.level(row[LEVEL])}, one-shot with the chain's epochs less one-shot with those of one step is "
+            f"{say.interval(row)}; cutting in steps changes that by {say.points(row[f'{MEAN}_steps'])}."
         )
-
-
-def _loose(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {column: row[f"{column}_loose"] for column in (MEAN, LOW, HIGH, COUNT)}
 
 
 def _missing(chains: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:

@@ -45,6 +45,8 @@ CUT = [WHO, n.IMPORTANCE, n.SCOPE]
 TOLERANCE = 0.01
 ROUNDING = 1e-9
 DIFFERENCE = "difference"
+REACHED = "within_one_point"
+"""the level up to which a line is shown to stay within TOLERANCE"""
 
 
 def answer(sweep: Sweep) -> Answer:
@@ -59,7 +61,7 @@ def answer(sweep: Sweep) -> Answer:
     paragraph = " ".join([*told, *_cut_sentences(cuts)])
     details = [_same_sentence(line, bend) for (_, line), bend in zip(_lines(costs), bends, strict=True)]
     retrained = worth_of_retraining(rows)
-    long_cuts = long_reach(sweep.one_shot)
+    long_cuts = long_reach(sweep.one_shot, sweep.iterative)
     details += [*map(_long_sentence, long_cuts), *_retrained_sentences(retrained), *_control_sentences(control, bends)]
     return Answer(
         headline=_headline(costs, sorted(bends, key=_by_validation(rows), reverse=True), cuts, long_cuts),
@@ -89,27 +91,29 @@ def longer(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows[n.STEP_ID].isin(usual(rows)[n.STEP_ID])]
 
 
-def long_reach(rows: pd.DataFrame) -> list[dict[Any, Any]]:
-    """How far each line goes within a point with the epochs of a chain; those that reach no level aren't there."""
+def long_reach(cuts: pd.DataFrame, chains: pd.DataFrame) -> list[dict[Any, Any]]:
+    """How far each line goes within a point with the epochs of a chain; those that reach no level aren't there.
+
+    Of several chains the shortest.
+    """
+    same = [n.IMPORTANCE, n.SCOPE, n.RETRAIN, LEVEL, n.TOTAL_EPOCHS]
+    matches = longer(cuts[~is_control(cuts)]).merge(chains[same].drop_duplicates(), on=same)
+    budget = matches.groupby([*LINE, LEVEL], dropna=False)[n.TOTAL_EPOCHS].transform("min")
     found = []
-    for key, line in longer(rows[~is_control(rows)]).groupby(LINE, dropna=False):
+    for key, line in matches[matches[n.TOTAL_EPOCHS] == budget].groupby(LINE, dropna=False):
         costs = estimates(line.sort_values(LEVEL, kind="stable"), [LEVEL], CHANGE, n.SEED)
         level = within_tolerance(costs)
         if level is not None:
-            at = costs[costs[LEVEL] == level].iloc[0].to_dict()
-            epochs = line.loc[line[LEVEL] == level, n.TOTAL_EPOCHS].max()
-            found.append(
-                dict(zip(LINE, key, strict=True))
-                | at
-                | {"within_one_point": level, n.TOTAL_EPOCHS: epochs, "tried": sorted(set(costs[LEVEL]))}
-            )
+            told = costs[costs[LEVEL] == level].iloc[0].to_dict() | dict(zip(LINE, key, strict=True))
+            epochs = line.loc[line[LEVEL] == level, n.TOTAL_EPOCHS].iloc[0]
+            found.append(told | {REACHED: level, n.TOTAL_EPOCHS: epochs, "tried": sorted(set(costs[LEVEL]))})
     return found
 
 
 def _long_sentence(line: Mapping[str, Any]) -> str:
     return (
         f"With as many epochs as a chain ({say.levels(line['tried'])} were tried), one-shot {line[WHO]} stays within a "
-        f"point at {say.level(line['within_one_point'])}, after {line_words(line)}: {say.interval(line)}."
+        f"point at {say.level(line[REACHED])}, after {line_words(line)}: {say.interval(line)}."
     )
 
 
@@ -176,7 +180,7 @@ def _lines(costs: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
 def _bend(line: pd.DataFrame) -> dict[str, Any]:
     judged_levels = tested(line)
     return {column: line[column].iloc[0] for column in (*LINE, n.TOTAL_EPOCHS)} | {
-        "within_one_point": within_tolerance(line),
+        REACHED: within_tolerance(line),
         "mean_within_one_point": within_tolerance(line, MEAN),
         "not_distinguishable": _reached(judged_levels, judged_levels[VERDICT] != LOWER),
     }
@@ -187,7 +191,7 @@ def _cost_sentence(line: pd.DataFrame, bend: dict[str, Any]) -> str:
     if tested(line).empty:
         return f"{how}: {say.too_few(line[COUNT].max())}."
     line = tested(line)
-    at, reached = line.set_index(LEVEL), bend["within_one_point"]
+    at, reached = line.set_index(LEVEL), bend[REACHED]
     beyond = line[line[LEVEL] > (reached or 0)][LEVEL]
     if reached is None:
         return f"{how} {_not_even(at.loc[beyond.min()], say.level(beyond.min()))}{in_the_mean(line, 'weights')}."
@@ -313,37 +317,36 @@ def _headline(
     own = costs[~is_control(costs)]
     if tested(own).empty:
         return f"Pruned in one shot: {say.too_few(own[COUNT].max())}."
+    first = bends[0]
+    reached = first[REACHED] or 0.0
+    beside = [bend for bend in bends[1:] if (bend[REACHED] or 0.0) > reached]
+    farther = [line for line in long_cuts if line[REACHED] > reached]
     lines = [line for _, line in cuts[~is_control(cuts)].groupby(CUT, dropna=False)]
     alone = max((level for line in lines if (level := within_tolerance(line)) is not None), default=0.0)
-    first, reached = bends[0], [bend for bend in bends if bend["within_one_point"] is not None]
-    farther = "".join(
-        f"; with {line_words(line)}, {say.level(line['within_one_point'])} can"
-        for line in long_cuts
-        if all(line[column] == first[column] for column in LINE)
-        and line["within_one_point"] > (first["within_one_point"] or 0)
-    )
+    told = [f"; with {who}, {can}" for some in (beside, farther) for who, can in _can(some)]
+    told += [f"; not retrained, {say.level(alone)} can (validation)"] if alone > reached else []
+    who = f"with {line_words(first)}" + (", which goes farthest on validation data" if beside else "")
     if not reached:
         mean = first["mean_within_one_point"]
         though = f", though by the mean alone {say.level(mean)} of the weights can go" if mean is not None else ""
-        cut = f"; the cut alone, not retrained, is up to {say.level(alone)} (validation)" if alone else ""
-        return f"Pruned in one shot and retrained, no level is shown to stay within a point of dense{though}{farther}{cut}."
-    cut = f"; not retrained, {say.level(alone)} can (validation)" if alone > (first["within_one_point"] or 0) else ""
-    if first["within_one_point"] is None:
-        others = say.joined(f"{say.level(bend['within_one_point'])} can with {line_words(bend)}" for bend in reached)
-        return (
-            f"Pruned in one shot with {line_words(first)}, which goes farthest on validation data, no level is shown to "
-            f"stay within a point of dense; {others}{farther}{cut}."
-        )
-    change = say.interval(_row_at(costs, first))
+        return f"Pruned in one shot, no level is shown to stay within a point of dense {who}{though}{''.join(told)}."
     return (
-        f"Pruned in one shot, {say.level(first['within_one_point'])} of the weights can go within a point of dense, its "
-        f"interval included, with {line_words(first)}: the mean change is {change}{farther}{cut}."
+        f"Pruned in one shot, {say.level(reached)} of the weights can go within a point of dense, its interval included, "
+        f"{who}: the mean change is {say.interval(_row_at(costs, first))}{''.join(told)}."
     )
+
+
+def _can(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(how these lines retrain, how far they go), those together that go as far."""
+    found: dict[float, list[str]] = {}
+    for line in lines:
+        found.setdefault(line[REACHED], []).append(line_words(line))
+    return [(say.joined(names, "or"), f"{say.level(level)} can") for level, names in found.items()]
 
 
 def _row_at(costs: pd.DataFrame, bend: Mapping[str, Any]) -> dict[Any, Any]:
     line = costs[(costs[WHO] == bend[WHO]) & (costs[n.RETRAIN] == bend[n.RETRAIN])]
-    return dict(line[line[LEVEL] == bend["within_one_point"]].iloc[0].to_dict())
+    return dict(line[line[LEVEL] == bend[REACHED]].iloc[0].to_dict())
 
 
 def _missing(rows: pd.DataFrame) -> list[str]:

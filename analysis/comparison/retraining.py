@@ -68,6 +68,8 @@ def compare(chains: pd.DataFrame, cuts: pd.DataFrame) -> Retrainings:
 
 
 def _by_method(chains: pd.DataFrame, cuts: pd.DataFrame) -> pd.DataFrame:
+    # A chain's first network may be a one-shot one as well, and counts as that.
+    chains = chains[~chains[n.STEP_ID].isin(cuts[n.STEP_ID])]
     parts = {CHAIN: chains, CUT: usual(cuts), LONG_CUT: longer(cuts)}
     rows = pd.concat([part.assign(**{METHOD: method}) for method, part in parts.items()])
     return rows[~is_control(rows)]
@@ -107,19 +109,19 @@ def _sentence(row: Mapping[Any, Any], line: pd.DataFrame) -> str:
     }[row[VERDICT]]
     evidence = f"{other} less {first} is {say.evidence(row)}"
     ahead = say.ahead(line, other, first)
-    if say.turns(line):  # then a mean over the levels says only which levels were asked for
+    if say.turns(row, line):  # then a mean over the levels says only which levels were asked for
         return (
             f"{say.sentence(_where(row))}: which retraining keeps more depends on the sparsity ({ahead}); "
             f"{say.over(row[LEVELS])}, {evidence}."
         )
-    partly = row[VERDICT] == TIE and ahead
-    told = f"{verdict} on average ({ahead})" if partly else verdict
+    whole = (line[VERDICT] == row[VERDICT]).all() or row[VERDICT] == UNDECIDED
+    told = verdict if whole else f"{verdict} on average ({ahead})"
     return f"{say.sentence(_where(row))}, {say.over(row[LEVELS])}: {told}; {evidence}."
 
 
 def _on_budget(found: Retrainings) -> Iterator[str]:
     """The one-shot lines alone: they differ in their epochs (and levels) and in nothing else."""
-    lines = [row for row in found.pooled.to_dict("records") if not say.turns(found.at(row))]
+    lines = [row for row in found.pooled.to_dict("records") if not say.turns(row, found.at(row))]
     cuts = pd.DataFrame([row for row in lines if row[METHOD] in (CUT, LONG_CUT) and row[VERDICT] != UNDECIDED])
     for _, rows in cuts.groupby([WHO, FIRST, OTHER], sort=False) if len(cuts) else ():
         if {HIGHER, LOWER} <= set(rows[VERDICT]):

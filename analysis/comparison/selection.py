@@ -150,28 +150,28 @@ def first_cut_sentence(found: pd.DataFrame) -> str:
     if found.empty:
         return ""
     first, last = found.iloc[0].to_dict(), found.iloc[-1].to_dict()
-    spread = found[f"{MEAN}{AFTER}"].max() - found[f"{MEAN}{AFTER}"].min()
+    before, after = first[MEAN] - last[MEAN], found[f"{MEAN}{AFTER}"].max() - found[f"{MEAN}{AFTER}"].min()
     # Each interval is of its line alone, so those that lie apart show no order either.
-    doubt = "" if first[LOW] > last[HIGH] else ", though on these seeds their intervals overlap"
-    before = say.joined(f"{row[n.IMPORTANCE]} changes accuracy by {say.points(row[MEAN])}" for row in (first, last))
+    doubt = ", and their intervals overlap" if first[LOW] <= last[HIGH] else ""
+    told = say.joined(f"{row[n.IMPORTANCE]} changes accuracy by {say.points(row[MEAN])}" for row in (first, last))
     return (
-        f"Before any retraining the means of the importances lie farther apart (validation){doubt}: at "
-        f"{say.level(first[LEVEL])} of the channels {before}; retrained, all {len(found)} lie within {say.size(spread)} of "
-        "each other. No order among them is tested there."
+        f"The means of the importances at {say.level(first[LEVEL])} of the channels (validation): before any retraining "
+        f"{told}, {say.size(before)} apart{doubt}; retrained, all {len(found)} lie within {say.size(after)} of each other. "
+        "No order among them is tested there."
     )
 
 
 def control_sentence(selection: Selection) -> str:
-    """How many recipes the plain control is ahead of, in the mean: what is behind it has shown nothing for its scores."""
+    """How many recipes the plain control is ahead of, in the mean."""
     plain = selection.scores[is_control(selection.scores) & selection.scores[n.PRUNER].eq(BASE)]
     others = selection.scores[~is_control(selection.scores)]
     if plain.empty or not len(behind := others[others[MEAN] < plain[MEAN].iloc[0]]):
         return ""
-    of = behind[n.PRUNER].value_counts()
-    each = say.joined(f"{count} with {pruner}" for pruner, count in of.items())
+    each = say.joined(f"{count} with {pruner}" for pruner, count in behind[n.PRUNER].value_counts(dropna=False).items())
+    penalised = behind[n.PRUNER].ne(BASE).any()
     return (
-        f"In the mean, {plain[LABEL].iloc[0]} is ahead of {len(behind)} of the other {len(others)} recipes at selection "
-        f"({each})."
+        f"In the mean, which is not tested, {plain[LABEL].iloc[0]} is ahead of {len(behind)} of the other {len(others)} "
+        f"recipes at selection ({each}{'; a penalty takes part of the epochs' if penalised else ''})."
     )
 
 

@@ -103,16 +103,17 @@ def interval(row: Mapping[Any, Any]) -> str:
     return evidence({key: value for key, value in row.items() if key != ADJUSTED})
 
 
-def turns(rows: pd.DataFrame) -> bool:
-    """Whether one side is ahead at some of these levels and the other one at others, each beyond the noise."""
-    return {HIGHER, LOWER} <= set(rows[VERDICT])
+def turns(row: Mapping[Any, Any], at: pd.DataFrame) -> bool:
+    """Whether one side is ahead at some of its levels and the other one at others, or in the mean, beyond the noise."""
+    return {HIGHER, LOWER} <= {row[VERDICT], *at[VERDICT]}
 
 
 def ahead(rows: pd.DataFrame, higher: str, lower: str) -> str:
-    """Which side is ahead at which levels beyond the noise: "one-shot at 50 and 80%, iterative at 95%"."""
-    sides = {name: rows.loc[rows[VERDICT] == verdict, LEVEL] for verdict, name in ((HIGHER, higher), (LOWER, lower))}
-    told = sorted((min(at), name, levels(at)) for name, at in sides.items() if len(at))
-    return ", ".join(f"{name} at {which}" for _, name, which in told)
+    """Who is ahead at which levels beyond the noise: "one-shot at 50 and 80%, iterative at 95%, a tie at 90%"."""
+    sides = {HIGHER: higher, LOWER: lower, TIE: "a tie", UNDECIDED: "open"}
+    found = {name: rows.loc[rows[VERDICT] == verdict, LEVEL] for verdict, name in sides.items()}
+    told = sorted((name in ("a tie", "open"), min(at), f"{name} at {levels(at)}") for name, at in found.items() if len(at))
+    return ", ".join(text for *_, text in told)
 
 
 def cell(row: Mapping[Any, Any], *, verdict: bool = True, seeds: float | None = None) -> str:
@@ -204,3 +205,8 @@ def epochs(number: float, fewest: float | None = None) -> str:
 def sentence(text: str) -> str:
     """With a capital at its beginning."""
     return text[:1].upper() + text[1:]
+
+
+def clause(text: str) -> str:
+    """Without one, to stand after a colon."""
+    return text[:1].lower() + text[1:]

@@ -51,7 +51,7 @@ def _paragraph(sweep: Sweep, selection: Selection | None, confirmation: Confirma
         return
     yield f"Nothing is concluded yet: {condition(sweep) if sweep.fresh else 'the study names no fresh seeds'}."
     if selection:
-        yield f"What selection says, which flatters its first: {_lower(stage.selection_sentence(selection))}"
+        yield f"What selection says, which flatters its first: {say.clause(stage.selection_sentence(selection))}"
 
 
 def _details(selection: Selection | None, confirmation: Confirmation | None) -> Iterator[str]:
@@ -72,10 +72,6 @@ def _details(selection: Selection | None, confirmation: Confirmation | None) -> 
         for told in (*fresh.ratio_sentences(provisional), fresh.control_sentence(provisional)):
             if told:
                 yield f"Selection alone, its first two recipes. {told}"
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _leaders(selection: Selection) -> pd.DataFrame:

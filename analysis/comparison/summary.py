@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import trainables.names as n
@@ -147,8 +148,9 @@ def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
     dense = _section(study.settings, "dense")
     yield from _known(dense, DENSE)
     yield from _known(_section(study.settings, "retraining"), RETRAINING)
-    if (rows[n.RETRAIN] == "lr_rewind").any() and (rate := _first_rewound(dense)):
-        yield "learning rate at which one epoch of rewinding begins", words.number(rate)
+    rewound = rows.loc[rows[n.RETRAIN] == "lr_rewind", n.FINE_TUNE_EPOCHS]
+    if len(rates := _rewound(dense, sorted(set(rewound)))):
+        yield "learning rate at which rewinding begins, by its epochs", ", ".join(f"{t:g}: {rate:.3g}" for t, rate in rates)
     penalties = _section(study.settings, "regularisation")
     if penalties and (rows[n.SPARSE_EPOCHS] > 0).any():
         yield "regularised training before a cut", ", ".join(f"{name} {_text(value)}" for name, value in penalties.items())
@@ -179,12 +181,15 @@ def _facts(sweep: Sweep) -> Iterator[tuple[str, str]]:
         yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _first_rewound(dense: Mapping[str, Any]) -> float | None:
-    """The learning rate one epoch before the end of the dense schedule; None where the settings don't tell it."""
-    peak, epochs, warmup = (dense.get(key) for key in ("learning_rate", "epochs", "warmup"))
-    if not (isinstance(peak, float) and type(epochs) is int and isinstance(warmup, int | float)):
-        return None
-    return peak / max(1.0, epochs * (1 - warmup)) if 0 < peak < 1e6 and 0 < epochs < 1e6 and 0 <= warmup < 1 else None
+def _rewound(dense: Mapping[str, Any], epochs: Sequence[float]) -> list[tuple[float, float]]:
+    """(epochs before the end of the dense schedule, its learning rate there); none where the settings don't tell."""
+    peak, total, warmup = (dense.get(key) for key in ("learning_rate", "epochs", "warmup"))
+    if not (isinstance(peak, float) and type(total) is int and isinstance(warmup, int | float)):
+        return []
+    if not (0 < peak < 1e6 and 0 < total < 1e6 and 0 <= warmup < 1):
+        return []
+    begin = 0.1 * peak if warmup else peak
+    return [(t, float(np.interp(total - t, [0.0, warmup * total, total], [begin, peak, 0.0]))) for t in epochs]
 
 
 def _known(section: Mapping[str, Any], wanted: Mapping[str, str]) -> Iterator[tuple[str, str]]:
