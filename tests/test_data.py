@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -18,6 +19,7 @@ from trainables import data, image_folder
 from trainables.data import DATASETS, Data, DataSettings, digits_development, load
 from trainables.names import InputError
 from trainables.settings import parse
+from trainables.training import normalise
 
 CLASSES = ("cat", "dog")
 
@@ -168,6 +170,18 @@ def test_a_constant_channel_has_a_standard_deviation_to_divide_by(tmp_path: Path
     std = load(folder(tmp_path)).std
     assert std[1] == std[2] == data.SMALLEST_STD
     assert std[0] > 0.1
+
+
+def test_a_given_network_keeps_the_normalisation_that_it_was_trained_with() -> None:
+    own = load(DataSettings())
+    given = load(DataSettings(mean=(0.5,), std=(0.25,)))
+    assert (given.mean, given.std) == ((0.5,), (0.25,)) and given.fingerprint != own.fingerprint
+    half = load(DataSettings(std=(0.25,)))
+    assert (half.mean, half.std) == (own.mean, (0.25,)) and half.fingerprint not in (own.fingerprint, given.fingerprint)
+    white = torch.full((2, 8, 8, 1), 255, dtype=torch.uint8)
+    assert torch.equal(normalise(white, given), torch.full((2, 1, 8, 8), (1 - 0.5) / 0.25))
+    assert "data.std: 3 values for images of 1 channels" in refusal(DataSettings(mean=(0.5,), std=(0.2, 0.2, 0.2)))
+    assert "data.mean: 0 values" in refusal(DataSettings(mean=()))
 
 
 def test_a_folder_keeps_pixels_and_sorted_class_names(tmp_path: Path) -> None:
@@ -362,6 +376,9 @@ def test_the_fingerprint_tells_labels_and_class_names_apart(tmp_path: Path) -> N
         ({"validation_fraction": 0}, "validation_fraction"),
         ({"limit": 0}, "limit"),
         ({"cutout": -1}, "cutout"),
+        ({"mean": [123.7, 116.3, 103.5]}, "mean"),
+        ({"std": [0.0]}, "std"),
+        ({"mean": float("nan")}, "mean"),
         ({"split_seed": -1}, "split_seed"),
         ({"rot": "x"}, "'root'"),
     ],

@@ -45,6 +45,12 @@ class DataSettings(Settings):
         0, ge=0, description="pixels: side of the square that is blanked in every training image; 0 blanks none"
     )
     split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the split and of the images that limit keeps")
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = Field(
+        None, description="of each channel, of images scaled to 0..1, as model.checkpoint was trained with; null: their own"
+    )
+    std: tuple[Annotated[float, Field(ge=SMALLEST_STD, le=1)], ...] | None = Field(
+        None, description="standard deviation of each channel, in the same way"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +65,14 @@ class Data:
     validation_labels: Integers
     classes: tuple[str, ...]
     mean: tuple[float, ...]
-    """Per channel, of the training images scaled to 0..1."""
+    """What each channel of an image, scaled to 0..1, is normalised by: the training images' own, unless it was given."""
     std: tuple[float, ...]
     crop: int
     """Pixels of zero padding around a random crop."""
     flip: bool
     """Whether a mirrored image still shows its class."""
     fingerprint: str
-    """SHA-256 of everything that training and validation see: pixels, labels, class names, split, augmentation."""
+    """SHA-256 of everything that training and validation see: pixels, labels, class names, split, what is done to them."""
     cutout: int = 0
     """Side in pixels of the square blanked at random in a training image."""
 
@@ -96,10 +102,11 @@ def load(settings: DataSettings, *, writable: bool = True) -> Data:
     train, validation = _split(found, settings)
     train = _limit(train, found, settings)
     arrays = (found.images[train], found.labels[train], found.images[validation], found.labels[validation])
-    mean, std = _moments(arrays[0])
+    mean, std = _normalisation(arrays[0], settings)
     crop = max(1, min(found.images.shape[2:]) // 8)
-    augmentation = {"crop": crop, "flip": found.flip, **({"cutout": settings.cutout} if settings.cutout else {})}
-    fingerprint = _fingerprint(arrays, {"classes": found.classes, **augmentation})
+    asked = {"cutout": settings.cutout or None, "mean": settings.mean, "std": settings.std}
+    seen = {"crop": crop, "flip": found.flip, **{name: value for name, value in asked.items() if value is not None}}
+    fingerprint = _fingerprint(arrays, {"classes": found.classes, **seen})
     return Data(*arrays, found.classes, mean, std, crop, found.flip, fingerprint, settings.cutout)
 
 
@@ -226,6 +233,18 @@ def _limit(train: Integers, found: Labelled, settings: DataSettings) -> Integers
         members = np.flatnonzero(found.labels[shuffled] == label)
         turn[members] = np.arange(len(members)) / len(members)
     return np.sort(shuffled[np.argsort(turn, kind="stable")[: settings.limit]])
+
+
+def _normalisation(images: Pixels, settings: DataSettings) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel: those asked for, and else those of the images."""
+    channels = images.shape[1]
+    for name, given in (("mean", settings.mean), ("std", settings.std)):
+        if given is not None and len(given) != channels:
+            raise InputError(f"data.{name}: {len(given)} values for images of {channels} channels; give one for each")
+    if settings.mean is not None and settings.std is not None:
+        return settings.mean, settings.std
+    mean, std = _moments(images)
+    return settings.mean or mean, settings.std or std
 
 
 def _moments(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
