@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -41,7 +42,7 @@ def compute_again(tree: Tree, step_ids: Iterable[str], resources: ResourceSettin
             )
         shared, counter = ray.put(tree.problem), working.counter()
         cores = dense_cores(alive(), resources, tree.problem.dense.threads)
-        for chains, cpus in zip(rounds(lost), (cores, resources.cpu), strict=True):
+        for chains, cpus in zip(rounds(lost, tree.epochs_of), (cores, resources.cpu), strict=True):
             task = ray.remote(again_task).options(num_cpus=cpus, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
             tasks = [task.remote(shared, tree.store.place, chain, counter) for chain in chains]
             working.wait_for(tasks, counter, show, "a network whose weights are gone can't be trained again")
@@ -69,23 +70,25 @@ def lost_nodes(tree: Tree, step_ids: Iterable[str]) -> dict[str, Node]:
     return lost
 
 
-def rounds(lost: Mapping[str, Node]) -> tuple[list[Chain], list[Chain]]:
-    """The dense networks, and then the rest, with all that begins at one lost step in one chain.
+def rounds(lost: Mapping[str, Node], epochs_of: Callable[[Node], int]) -> tuple[list[Chain], list[Chain]]:
+    """The dense networks, and then the rest, with all that begins at one lost step in one chain, the longest first.
 
-    So no worker waits for what another computes.
+    So no worker waits for what another computes, nor for one that began last.
     """
     first, chains = dict[str, str](), defaultdict[str, list[str]](list)
     for step_id, node in lost.items():
         if node.parent is not None:
             first[step_id] = first.get(node.parent.id, step_id)
             chains[first[step_id]].append(step_id)
-    return [[step_id] for step_id, node in lost.items() if node.parent is None], list(chains.values())
+    longest = sorted(chains.values(), key=lambda chain: -sum(epochs_of(lost[step_id]) for step_id in chain))
+    return [[step_id] for step_id, node in lost.items() if node.parent is None], longest
 
 
 def again_task(problem: Problem, place: Place, chain: Chain, counter: Any) -> None:
     """Compute some steps in a worker, which tells ``counter``, an actor, of the epochs; that one may be gone."""
-    tree = Tree(problem, Store(place), lambda epoch: counter.note.remote(chain[0], epoch))
+    store = Store(place)
     for step_id in chain:
+        tree = Tree(problem, store, partial(counter.note.remote, step_id))
         node = tree.node(step_id)
         tree.content(node)
         counter.note.remote(step_id, tree.epochs_of(node))

@@ -299,11 +299,12 @@ def test_what_begins_at_one_lost_step_is_computed_by_one_worker() -> None:
     names = {node.id: name for name, node in nodes.items()}
 
     def named(*lost: str) -> list[list[list[str]]]:
-        found = rounds({nodes[name].id: nodes[name] for name in lost})
+        found = rounds({nodes[name].id: nodes[name] for name in lost}, lambda node: 9 if names[node.id] == "a2" else 1)
         return [[[names[step_id] for step_id in chain] for chain in chains] for chains in found]
 
-    assert named(*nodes) == [[["a"], ["b"]], [["a1", "a11", "a12", "a121"], ["a2"], ["b1"]]]
-    assert named("b", "a11", "a12", "a2", "b1", "a121") == [[["b"]], [["a11"], ["a12", "a121"], ["a2"], ["b1"]]]
+    # "a2" takes longest, and would be waited for if it began last.
+    assert named(*nodes) == [[["a"], ["b"]], [["a2"], ["a1", "a11", "a12", "a121"], ["b1"]]]
+    assert named("b", "a11", "a12", "a2", "b1", "a121") == [[["b"]], [["a2"], ["a12", "a121"], ["a11"], ["b1"]]]
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,24 @@ def test_steps_are_computed_only_when_asked_for(tree: Tree) -> None:
     assert tree.epochs == 3
 
 
+def test_every_epoch_of_every_training_is_told(tree: Tree) -> None:
+    told: list[int] = []
+    tree.after_epoch = told.append
+    tree.dense_point(0)
+    for schedule, expected in (
+        (fine(steps=1, retrain="lr_rewind", fine_tune_epochs=2), [1, 2]),
+        (fine(steps=2), [1, 1]),
+        (fine(steps=1, retrain="weight_rewind"), [1]),  # from the first of two dense epochs on
+        (fine(steps=1, retrain="scratch", fine_tune_epochs=3), [1, 2, 3]),
+        (coarse(steps=1, pruner="group_norm", sparse_epochs=2), [1, 2, 1]),
+    ):
+        assert told == [1, 2] or not told
+        told.clear()
+        list(walk(schedule, tree))
+        assert told == expected
+        told.clear()
+
+
 def test_what_points_cost_adds_up_to_what_was_trained(tree: Tree) -> None:
     points = list(walk(coarse(pruner="bn_scale", sparse_epochs=2), tree))
     assert [point[n.EPOCHS] for point in [tree.dense_point(0), *points]] == [2, 3, 3]

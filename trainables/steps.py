@@ -15,7 +15,10 @@ from trainables.network import Network
 from trainables.problem import Problem
 from trainables.resuming import Resumable
 from trainables.schedule import Node
-from trainables.training import fit, threads
+from trainables.training import Recipe, fit, threads
+
+AfterEpoch = Callable[[int], object]
+"""Is called after each epoch of a node's training, with the number that it has trained so far."""
 
 
 class NothingRemovedError(RuntimeError):
@@ -23,15 +26,9 @@ class NothingRemovedError(RuntimeError):
 
 
 def train_dense(
-    problem: Problem,
-    node: Node,
-    after_epoch: Callable[[int], object] | None = None,
-    resumable: Resumable | None = None,
+    problem: Problem, node: Node, after_epoch: AfterEpoch | None = None, resumable: Resumable | None = None
 ) -> tuple[Network, Network | None]:
-    """The dense network, and its early weights for rewinding (None for a checkpoint, which brings none).
-
-    ``after_epoch`` is called with the number of each epoch that was trained.
-    """
+    """The dense network, and its early weights for rewinding (None for a checkpoint, which brings none)."""
     with threads(problem.dense.threads):
         torch.manual_seed(node.seed)
         model = problem.build()
@@ -57,11 +54,12 @@ def train_dense(
     return Network(model), Network(early)
 
 
-def train_sparse(network: Network, node: Node, problem: Problem) -> Network:
+def train_sparse(network: Network, node: Node, problem: Problem, after_epoch: AfterEpoch | None = None) -> Network:
     """Train with a structured pruner's regulariser, so that the channels to be cut grow small first."""
     settings: dict[str, Any] = dict(node.settings)
     penalty = structured.regulariser(network.model, problem.anatomy, settings[n.PRUNER], settings)
-    fit(network.model, problem.data, problem.recipe(settings), node.seed, before_update=penalty)
+    recipe = problem.recipe(settings)
+    fit(network.model, problem.data, recipe, node.seed, before_update=penalty, after_epoch=_counted(recipe, after_epoch))
     return network
 
 
@@ -101,7 +99,12 @@ def _score_data(node: Node, problem: Problem) -> tuple[torch.Tensor, torch.Tenso
 
 
 def retrain(
-    network: Network, node: Node, problem: Problem, early: Network | None, resumable: Resumable | None = None
+    network: Network,
+    node: Node,
+    problem: Problem,
+    early: Network | None,
+    after_epoch: AfterEpoch | None = None,
+    resumable: Resumable | None = None,
 ) -> Network:
     """Train what is left: fine-tune it, rewind its learning rate, rewind its weights to ``early``, or start afresh."""
     if early is not None:
@@ -111,8 +114,20 @@ def retrain(
     hold = unstructured.masking(network.model, network.masks)
     hold(network.model)
     recipe = problem.recipe(dict(node.settings))
-    fit(network.model, problem.data, recipe, node.seed, after_update=hold, resumable=resumable)
+    counted = _counted(recipe, after_epoch)
+    fit(network.model, problem.data, recipe, node.seed, after_update=hold, after_epoch=counted, resumable=resumable)
     return network
+
+
+def _counted(recipe: Recipe, after_epoch: AfterEpoch | None) -> Callable[[int, nn.Module], None] | None:
+    """``after_epoch`` for a training that may be the end of a longer schedule."""
+    if (told := after_epoch) is None:
+        return None
+
+    def counted(epoch: int, _model: nn.Module) -> None:
+        told(epoch - recipe.start)
+
+    return counted
 
 
 def _afresh(network: Network, node: Node, problem: Problem) -> Network:

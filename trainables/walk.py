@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,13 +41,13 @@ def walk(schedule: Schedule, tree: Tree) -> Iterator[Point]:
 class Tree:
     """The steps of one problem, in one store.
 
-    ``after_epoch`` is called with the number of every epoch that a dense network has trained. ``epochs`` tells what this
-    process has trained, and ``computed`` what it put on record for the present point.
+    ``after_epoch`` is called after each epoch with how many the node at hand has trained so far. ``epochs`` tells what
+    this process has trained, and ``computed`` what it put on record for the present point.
     """
 
     problem: Problem
     store: Store
-    after_epoch: Callable[[int], object] | None = None
+    after_epoch: steps.AfterEpoch | None = None
     epochs: int = field(default=0, init=False)
     computed: set[str] = field(default_factory=set, init=False)
     _asked: Record | None = field(default=None, init=False)
@@ -187,11 +187,11 @@ class Tree:
             network, early = steps.train_dense(problem, node, self.after_epoch, resumable)
             return network, early, None
         if node.settings["kind"] == "sparse":  # whose pruner has a state of its own
-            return steps.train_sparse(parent, node, problem), None, None
+            return steps.train_sparse(parent, node, problem, self.after_epoch), None, None
         network = steps.cut(parent, node, problem)
         before = evaluate(network.model, problem.data, problem.device)
         early = self._early(node) if node.settings.get(n.RETRAIN) == "weight_rewind" else None
-        return steps.retrain(network, node, problem, early, resumable), None, before
+        return steps.retrain(network, node, problem, early, self.after_epoch, resumable), None, before
 
     def _early(self, node: Node) -> Network:
         return decode(self._weights(node.root, n.REWIND_FILE), self.problem.build, self.problem.anatomy)
