@@ -80,7 +80,7 @@ def rounds(lost: Mapping[str, Node], epochs_of: Callable[[Node], int]) -> tuple[
         if node.parent is not None:
             first[step_id] = first.get(node.parent.id, step_id)
             chains[first[step_id]].append(step_id)
-    longest = sorted(chains.values(), key=lambda chain: -sum(epochs_of(lost[step_id]) for step_id in chain))
+    longest: list[Chain] = sorted(chains.values(), key=lambda chain: -sum(epochs_of(lost[step_id]) for step_id in chain))
     return [[step_id] for step_id, node in lost.items() if node.parent is None], longest
 
 
