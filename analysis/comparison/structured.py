@@ -99,7 +99,9 @@ def _headline(selection: Selection | None, confirmation: Confirmation | None) ->
         if len(tied) == 1:
             gap = confirmation.pairs.iloc[0].to_dict()
             return f"{among} {tied.iloc[0][LABEL]} suits this network best, {_by(gap)}{beside}."
-        return f"{among} {fresh.tie_words(confirmation)}{beside}."
+        beaten = list(confirmation.finalists.loc[~confirmation.finalists[RECIPE].isin(tied[RECIPE]), LABEL])
+        less = f"; {say.joined(beaten)} {'keep' if len(beaten) > 1 else 'keeps'} less" if beaten else ""
+        return f"{among} {fresh.tie_words(confirmation)}{less}{beside}."
     if selection:
         first = selection.scores[selection.scores[RECIPE] == selection.order[0]].iloc[0]
         if len(selection.order) == 1:
