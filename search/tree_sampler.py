@@ -58,6 +58,8 @@ class State:
     """Nodes that are done or under way: nothing is paid for them any more."""
     open: Flags
     """Nodes that may be picked."""
+    left: Flags
+    """These, and nodes that come after one that another trial is at: picked where nothing is open."""
 
 
 class TreeSampler(BaseSampler):
@@ -109,7 +111,7 @@ class TreeSampler(BaseSampler):
     def after_trial(self, study: Study, trial: FrozenTrial, _state: TrialState, _values: Sequence[float] | None) -> None:
         """End ``study.optimize`` when every candidate is known."""
         self._picks.pop(trial.number, None)
-        left = state_of(study, self._tree, but=trial.number).open
+        left = state_of(study, self._tree, but=trial.number).left
         number = self._tree.number(trial.params)
         if number is not None:
             left[self._tree.node[number]] = False  # it is told only after this
@@ -123,15 +125,17 @@ class TreeSampler(BaseSampler):
     def pick(self, study: Study, trial: FrozenTrial) -> int | None:
         """The candidate for a trial; None if none is left."""
         state = state_of(study, self._tree, but=trial.number)
-        if not state.open.any():
+        if not state.left.any():
             return None
         ask = trial.number if self._ask is None else self._ask
         digest = hashlib.sha256(f"{self._seed}/{ask}".encode()).digest()
         random = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-        return self._best(state, study.directions, random) if len(state.told) >= FIRST else self._any(state, random)
+        few = len(state.told) < FIRST or not state.open.any()
+        return self._any(state, random) if few else self._best(state, study.directions, random)
 
     def _any(self, state: State, random: np.random.Generator) -> int:
-        return int(self._tree.point[random.choice(np.flatnonzero(state.open))])
+        among = state.open if state.open.any() else state.left
+        return int(self._tree.point[random.choice(np.flatnonzero(among))])
 
     def _best(self, state: State, ways: Sequence[StudyDirection], random: np.random.Generator) -> int:
         tree = self._tree
@@ -234,16 +238,18 @@ def _picked(trial: FrozenTrial, tree: StepTree) -> int | None:
 
 def _state(tree: StepTree, told: dict[int, list[float]], pending: list[int], failed: list[int]) -> State:
     size = len(tree.parent)
-    is_told, known, shut = np.zeros(size, bool), np.zeros(size, bool), np.zeros(size, bool)
+    is_told, known, at, shut = (np.zeros(size, bool) for _ in range(4))
     numbers = np.array(list(told), np.int64)
     is_told[tree.node[numbers]] = True
     waited_for: list[int] = []
     for number in [*pending, *failed]:
         # The first point of the chain that isn't told shuts what comes after it: another trial is at it, or it failed.
         missing = [node for node in tree.path(number) if tree.point[node] >= 0 and not is_told[node]]
-        shut[missing[:1]] = True
+        (at if number in pending else shut)[missing[:1]] = True
         waited_for += [int(tree.point[node]) for node in missing] if number in pending else []
     known[tree.node[np.array([*told, *pending], np.int64)]] = True
-    still_open = (tree.point >= 0) & ~is_told & ~tree.down(shut)
+    left = (tree.point >= 0) & ~is_told & ~tree.down(shut)
+    still_open = left & ~tree.down(at)
+    left[tree.node[np.array(pending, np.int64)]] = False
     values = np.array(list(told.values()), np.float64)
-    return State(numbers, values, np.unique(np.array(waited_for, np.int64)), tree.up(known), still_open)
+    return State(numbers, values, np.unique(np.array(waited_for, np.int64)), tree.up(known), still_open, left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -201,6 +202,21 @@ def test_threads_never_pick_the_same() -> None:
 
     study.optimize(measure, n_trials=len(tree.candidates), n_jobs=4)
     assert len({str(trial.params) for trial in study.trials}) == len(study.trials) == len(tree.candidates)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_left_behind_others_is_picked_before_anything_twice(seed: int) -> None:
+    # Four in flight, told in any order: in the end all that is left comes after what others are at.
+    tree, turn = chains("abcdef"), random.Random(seed)
+    study = optuna.create_study(directions=["maximize"] * 2, sampler=TreeSampler(tree, 0, (0, 0)))
+    flying: list[optuna.Trial] = []
+    while len(study.trials) < len(tree.candidates) or flying:
+        if len(study.trials) < len(tree.candidates) and len(flying) < 4 and (turn.random() < 0.7 or not flying):
+            flying.append(study.ask(kinds(tree)))
+        else:
+            trial = flying.pop(turn.randrange(len(flying)))
+            study.tell(trial, (ord(trial.params["name"]) / 100, float(trial.params["steps"])))
+    assert len({str(trial.params) for trial in study.trials}) == len(tree.candidates)
 
 
 def conditional(trial: optuna.Trial) -> tuple[float, float]:
