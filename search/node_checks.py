@@ -69,24 +69,34 @@ def look(study: Study) -> Cluster:
 def on_each(
     nodes: Sequence[Node], resources: ResourceSettings, function: Callable[..., Any], *args: Any
 ) -> dict[Node, Any]:
-    """What ``function`` returns on each node; InputError that names a node on which it can't run."""
+    """What ``function`` returns on each node, less those that die meanwhile.
+
+    InputError that names a node on which it can't run, or if no node is left.
+    """
     task = ray.remote(function)
     some = 0.001 if resources.gpu else 0  # without a share, Ray hides the GPUs
     results = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        options = task.options(num_cpus=0, num_gpus=some, max_retries=0, scheduling_strategy=there)
+        # A worker that dies may be the first that is heard of its node's death: it is asked once more, and if the node is
+        # gone, Ray then says so.
+        options = task.options(num_cpus=0, num_gpus=some, max_retries=1, scheduling_strategy=there)
         results[node] = options.remote(*args)
     found = {}
     for node, result in results.items():
         try:
             found[node] = ray.get(result, timeout=ANSWER)
         except ray.exceptions.RayError as error:
+            if node.id not in {other.id for other in alive()}:
+                continue
             reason = one_line(getattr(error, "cause", None) or error) or f"no answer in {ANSWER:g} seconds"
             raise InputError(
                 f"--address: node {node.host} can't run this program ({reason}); put the same clone there, in the same "
                 "folder, and install requirements.txt"
             ) from None
+    if not found:
+        gone = " and ".join(node.host for node in nodes)
+        raise InputError(f"--address: every node that a trial fits on died meanwhile ({gone}); start them again")
     return found
 
 

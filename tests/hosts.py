@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 ROOT = Path(__file__).parent.parent
 IP = shutil.which("ip") or "/usr/sbin/ip"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+T = TypeVar("T")
 DEADLINE = 180.0
 RAY_SETTINGS = {
     "RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000",
@@ -39,25 +41,37 @@ def ip(*words: str) -> str:
     return subprocess.run([IP, *words], check=True, capture_output=True, text=True).stdout  # noqa: S603 - our own command
 
 
+def unused_name() -> str:
+    """A name for a link, a namespace or a folder; process ids aren't unique where several containers share a network."""
+    return f"pf{secrets.token_hex(3)}"
+
+
+def unused_network() -> str:
+    """The first three numbers of addresses that nothing here has: other tests may run, or have been killed."""
+    taken = ip("-4", "-oneline", "address")
+    return secrets.choice([network for i in range(256) if f" {(network := f'10.213.{i}')}." not in taken])
+
+
 def can_isolate() -> bool:
     """Whether network namespaces can be made here."""
-    probe = f"pf{os.getpid()}-probe"
+    probe = unused_name()
     try:
         ip("netns", "add", probe)
         ip("netns", "del", probe)
-        ip("link", "add", f"pf{os.getpid()}p", "type", "bridge")
-        ip("link", "del", f"pf{os.getpid()}p")
+        ip("link", "add", probe, "type", "bridge")
+        ip("link", "del", probe)
     except (OSError, subprocess.CalledProcessError):
         return False
     return True
 
 
-def until(what: str, happened: Callable[[], object], seconds: float = DEADLINE) -> None:
-    """Wait until something has happened."""
+def until(what: str, happened: Callable[[], T | None], seconds: float = DEADLINE) -> T:
+    """Wait until something has happened, and return what is true of it."""
     deadline = time.monotonic() + seconds
-    while not happened():
+    while not (found := happened()):
         assert time.monotonic() < deadline, f"waited {seconds:g} seconds for {what}"
         time.sleep(0.2)
+    return found
 
 
 class Host:
@@ -65,7 +79,7 @@ class Host:
 
     def __init__(self, hosts: Hosts, number: int) -> None:
         self.hosts, self.name, self.link = hosts, f"{hosts.name}-{number}", f"{hosts.name}v{number}"
-        self.address = f"10.213.0.{number}" if hosts.isolated else hosts.own_address
+        self.address = f"{hosts.network}.{number}" if hosts.isolated else hosts.own_address
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *words: str, before: str = "", cwd: Path = ROOT, **environment: str) -> subprocess.Popen[str]:
@@ -144,8 +158,9 @@ class Hosts:
     """Some hosts and the cluster on them; token authentication is on."""
 
     def __init__(self, folder: Path) -> None:
-        self.isolated, self.folder, self.name = can_isolate(), folder, f"pf{os.getpid()}"
-        self.own_address = "10.213.0.254" if self.isolated else _outward_address()
+        self.isolated, self.folder, self.name = can_isolate(), folder, unused_name()
+        self.network = unused_network() if self.isolated else ""
+        self.own_address = f"{self.network}.254" if self.isolated else _outward_address()
         self._hosts: list[Host] = []
         # Sockets live in it, and their paths may have about a hundred characters.
         self.temporary = Path(f"/tmp/{self.name}")  # noqa: S108

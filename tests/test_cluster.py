@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -116,10 +117,49 @@ def test_a_node_that_sees_other_files_or_runs_other_code_is_named(
     host.kill()
 
 
+LOOK = """
+import sys, time, ray
+from search.node_checks import on_each
+from search.nodes import alive
+from search.study import ResourceSettings
+from trainables.names import InputError
+
+def look_slowly():
+    time.sleep(10)
+    return ray.util.get_node_ip_address()
+
+ray.init(sys.argv[1], log_to_driver=False)
+before = [node for node in alive() if node.cpu]
+found = on_each(before, ResourceSettings(), look_slowly)
+assert all(node.host == host for node, host in found.items())
+print("found", *sorted(found.values()))
+gone = [node for node in before if node not in found]
+try:
+    on_each(gone, ResourceSettings(), look_slowly)
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_node_that_dies_while_it_is_looked_at_is_left_out(cluster: Hosts, nodes: list[Host]) -> None:
+    if not cluster.isolated:
+        pytest.skip("needs hosts with addresses of their own")
+    victim = cluster.add()
+    victim.start_node()
+    looking = cluster.head.start(sys.executable, "-c", LOOK, cluster.ray_address)
+    until("all to be looked at", lambda: looking.poll() is not None or all(h.runs("look_slowly") for h in [*nodes, victim]))
+    victim.kill()
+    until("the end", lambda: looking.poll() is not None)
+    told = [line for line in cluster.head.output(looking).splitlines() if line.startswith(("found", "--address"))]
+    assert told == [
+        f"found {nodes[0].address} {nodes[1].address}",
+        f"--address: every node that a trial fits on died meanwhile ({victim.address}); start them again",
+    ], cluster.head.output(looking)
+
+
 def test_a_study_outlives_its_nodes(cluster: Hosts, nodes: list[Host], tmp_path: Path) -> None:
     file, head = write(tmp_path, study_of(tmp_path)), cluster.head
     study = load_study(file)
-    driver = head.search("run", str(file), "--address", cluster.ray_address)
 
     def told() -> str:
         """What the driver has written, which still runs."""
@@ -129,9 +169,12 @@ def test_a_study_outlives_its_nodes(cluster: Hosts, nodes: list[Host], tmp_path:
     def work_on(host: Host) -> None:
         until("a trial on a host", lambda: told() is not None and host.runs("Trainable"))
 
-    until("the dense training", lambda: told() is not None and any(host.runs("dense_task") for host in nodes))
+    def trains(host: Host) -> bool:
+        return told() is not None and host.runs("dense_task")
+
     with held_back(study) as let_go:
-        victim = next(host for host in nodes if host.runs("dense_task"))
+        driver = head.search("run", str(file), "--address", cluster.ray_address)
+        victim = until("the dense training", lambda: next(filter(trains, nodes), None))
         survivor = next(host for host in nodes if host is not victim)
         victim.kill()
         late = cluster.add()
