@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,18 @@ class Ledger:
     def looked_at(self, *, search: bool) -> list[Row]:
         """The points that conclusions rest on: of a search the dense networks and the front, of a sweep all."""
         return [*self.dense.values(), *self.front_rows()] if search else self.points
+
+    def family_fronts(self) -> list[Row]:
+        """Of each family one row for each network that no other of that family beats on every objective."""
+        families: defaultdict[str, dict[str, Row]] = defaultdict(dict)
+        for row in self.points:
+            if row[n.STEP]:
+                families[row[n.FAMILY]][row[n.STEP_ID]] = row
+        found = []
+        for rows in families.values():
+            keep = moocore.is_nondominated(np.array([self.above_reference(row) for row in rows.values()]), maximise=True)
+            found += [row for row, kept in zip(rows.values(), keep, strict=True) if kept]
+        return found
 
     def front_rows(self) -> list[Row]:
         """One row for each member of the front, smallest reduction first."""

@@ -44,6 +44,17 @@ def test_front_and_hypervolume_of_a_staircase(ledger: Callable[..., Ledger]) -> 
     assert [row[n.STEP_ID] for row in study.front_rows()] == ["better than both", "below the reference"]
 
 
+def test_each_family_has_a_front_of_its_own(ledger: Callable[..., Ledger]) -> None:
+    study = ledger()
+    study.add(point("beats all", 0.89, 8))
+    for name, accuracy, compression in (("accurate", 0.88, 2), ("small", 0.85, 4), ("neither", 0.84, 2)):
+        study.add(point(name, accuracy, compression, family=n.STRUCTURED))
+        study.add(point(name, accuracy, compression, family=n.STRUCTURED, trial=1))
+    assert study.front == ["beats all"]
+    assert [row[n.STEP_ID] for row in study.family_fronts()] == ["beats all", "accurate", "small"]
+    assert study.front_rows() == study.family_fronts()[:1]
+
+
 def test_three_objectives_make_a_box(ledger: Callable[..., Ledger]) -> None:
     study = ledger("accuracy", "compression", "macs")
     study.add(point("a", 0.85, 4, macs=200))
