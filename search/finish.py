@@ -29,9 +29,8 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *
     """
     study, tree = session.study, session.tree
     table = LatencyTable(study.place, tree.problem.threads)
-    rows = ledger.looked_at(search=study.sweep is None)
     # Whether a family is faster is asked even where none of it is on the front.
-    rows = [*rows, *ledger.family_fronts()]
+    rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.family_fronts()]
     possible = tree.problem.device == "cpu" or torch.cuda.is_available()  # a driver may have no GPU
     missing = list(_to_measure(rows, table, tree)) if possible else []
     if missing:

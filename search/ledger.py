@@ -173,7 +173,10 @@ class Ledger:
         return [*self.dense.values(), *self.front_rows()] if search else self.points
 
     def family_fronts(self) -> list[Row]:
-        """Of each family one row for each network that no other of that family beats on every objective."""
+        """Of each family one row for each network that no other of that family beats on every objective.
+
+        Every member of the front is among them.
+        """
         families: defaultdict[str, dict[str, Row]] = defaultdict(dict)
         for row in self.points:
             if row[n.STEP]:

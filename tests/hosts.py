@@ -49,7 +49,8 @@ def unused_name() -> str:
 def unused_network() -> str:
     """The first three numbers of addresses that nothing here has: other tests may run, or have been killed."""
     taken = ip("-4", "-oneline", "address")
-    return secrets.choice([network for i in range(256) if f" {(network := f'10.213.{i}')}." not in taken])
+    networks = (f"10.213.{number}" for number in range(256))
+    return secrets.choice([network for network in networks if f" {network}." not in taken])
 
 
 def can_isolate() -> bool:

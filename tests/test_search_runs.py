@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import platform
 import shutil
@@ -123,6 +124,27 @@ def test_the_files_are_there_and_points_have_every_column(study: Path, folder: P
     assert sorted(row[n.TRIAL] for row in trials) == list(range(8))
     assert {row[n.STATE] for row in trials} == {n.COMPLETE}
     assert {row[n.TRIAL] for row in others} == set(range(8))
+
+
+def test_latencies_are_measured_of_a_family_that_has_nothing_on_the_front(study: Path, copy: Path, no_ray: None) -> None:
+    folder = copy / "tiny"
+    shutil.rmtree(folder / n.LATENCY_FOLDER)
+    made_up = {n.ACCURACY: 1.0, n.COMPRESSION: 1000.0}
+    unmeasured = [
+        {**row, n.LATENCY: None, n.LATENCY_LARGE: None, **(made_up if row[n.FAMILY] == n.UNSTRUCTURED else {})}
+        for row in rows(folder / n.POINTS_FILE)
+    ]
+    (folder / n.POINTS_FILE).write_text("".join(f"{json.dumps(row)}\n" for row in unmeasured))
+    run(study, f"storage={copy}")
+    dense, *points = rows(folder / n.POINTS_FILE)
+    structured = [(row[n.ACCURACY], row[n.COMPRESSION], row[n.SHAPE_ID]) for row in points if row[n.FAMILY] == n.STRUCTURED]
+    own_front = {
+        shape for accuracy, compression, shape in structured
+        if not any(a >= accuracy and c >= compression and (a, c) != (accuracy, compression) for a, c, _ in structured)
+    }  # fmt: skip
+    measured = {row[n.SHAPE_ID] for row in [dense, *points] if row[n.LATENCY] is not None}
+    assert own_front
+    assert measured == {dense[n.SHAPE_ID], *own_front}
 
 
 def test_optuna_holds_every_point_once(folder: Path) -> None:
