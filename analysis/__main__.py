@@ -19,7 +19,7 @@ from analysis.load import load_study
 from analysis.pareto import front
 from analysis.report import write_report
 from analysis.tables import front_table
-from trainables.names import InputError, printable
+from trainables.records.names import InputError, printable
 
 # What fits a terminal of 80 columns; the page has the rest.
 NUMBERS = ("compression", "accuracy")

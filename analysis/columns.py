@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-import trainables.names as n
-from trainables.points import NUMBERS, WHOLE, fault_of
+import trainables.records.names as n
+from trainables.records.points import NUMBERS, WHOLE, fault_of
 
 
 def checked(record: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis.jsonl import read_records
-from trainables.points import share_problem
+from trainables.records.points import share_problem
 
 
 class Confirmed(NamedTuple):

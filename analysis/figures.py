@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis.pareto import HYPERVOLUME, excess, front, measured
 from analysis.words import TIMES
 

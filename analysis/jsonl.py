@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainables.names import InputError
-from trainables.untrusted import parse_json, read
+from trainables.records.names import InputError
+from trainables.records.untrusted import parse_json, read
 
 
 def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

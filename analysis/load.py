@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis.columns import checked, frame
 from analysis.jsonl import read_records
-from trainables.untrusted import check_links, parse_json, parse_yaml, read
+from trainables.records.untrusted import check_links, parse_json, parse_yaml, read
 
 # Columns of trials.jsonl.
 

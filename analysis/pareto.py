@@ -1,7 +1,7 @@
 """The front and its hypervolume; the mathematics is moocore's.
 
 A point's position is its excess: its gains over the reference of the dense network of its own seed (see
-``trainables.names``). So every objective is maximised, the reference is the origin, and seeds can be compared.
+``trainables.records.names``). So every objective is maximised, the reference is the origin, and seeds can be compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-import trainables.names as n
+import trainables.records.names as n
 
 Floats = npt.NDArray[np.float64]
 

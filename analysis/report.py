@@ -10,12 +10,12 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis import files, tables, words
+from analysis.effects.section import Mattered, what_mattered
+from analysis.effects.sentences import RANGES
 from analysis.figures import AXES, accuracy_figure, hypervolume_figure, render
 from analysis.load import Study
-from analysis.mattered.section import Mattered, what_mattered
-from analysis.mattered.sentences import RANGES
 from analysis.pareto import front, hypervolume_history
 from analysis.summary import summarise
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis.load import Study
 from analysis.pareto import HYPERVOLUME, hypervolume
 

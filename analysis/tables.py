@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis import words
 from analysis.load import Study
 from analysis.pareto import ACCURACY_DROP, HYPERVOLUME, best_at_drops

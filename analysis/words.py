@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-import trainables.names as n
+import trainables.records.names as n
 
 MISSING = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"

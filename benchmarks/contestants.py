@@ -17,13 +17,13 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.replay import METRICS, OBJECTIVES, Contestant, ReplayLedger, ReplayTree
 from benchmarks.step_table import StepTable
-from search.outlook import Outlook
-from search.samplers import TREE
-from search.scheduler import is_hopeless
-from search.searcher import FrontSearch
-from search.space import SearchSpace
+from search.sampling.outlook import Outlook
+from search.sampling.samplers import TREE
+from search.sampling.space import SearchSpace
+from search.sampling.tree_sampler import State, TreeSampler
 from search.study import SearchSettings
-from search.tree_sampler import State, TreeSampler
+from search.tune.scheduler import is_hopeless
+from search.tune.searcher import FrontSearch
 from trainables.schedule import FAMILIES, Schedule
 
 Make = Callable[[ReplayTree, ReplayLedger], Contestant]

@@ -27,10 +27,10 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import create_trial
 
-from search.step_tree import Candidate, StepTree
-from search.tree_sampler import TreeSampler
+from search.sampling.step_tree import Candidate, StepTree
+from search.sampling.tree_sampler import TreeSampler
 from tests.made_up import dense, point, write_study
-from trainables import names as n
+from trainables.records import names as n
 
 SIZES = (100, 1_000, 10_000)
 RECIPES, STEPS = 1_500, 10

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from ray.tune.search import Searcher
 
 from benchmarks.step_table import StepTable
-from search.candidates import with_training_before
-from trainables import names as n
+from search.sampling.candidates import with_training_before
 from trainables.problem import Problem
+from trainables.records import names as n
 from trainables.schedule import Node, Schedule
 from trainables.trainable import gain_metric
 
@@ -53,7 +53,7 @@ class Contestant(Protocol):
 
 
 class ReplayTree:
-    """What a searcher asks of ``trainables.walk.Tree``, with the addresses of a table."""
+    """What a searcher asks of ``trainables.tree.Tree``, with the addresses of a table."""
 
     def __init__(self, table: StepTable, seen: int = 0) -> None:
         study, self.table, self._seen = table.study, table, seen
@@ -78,7 +78,7 @@ class ReplayTree:
 
 @dataclass
 class ReplayLedger:
-    """What a searcher asks of ``search.ledger.Ledger``."""
+    """What a searcher asks of ``search.records.ledger.Ledger``."""
 
     reference: list[float]
     epochs_computed: int = 0

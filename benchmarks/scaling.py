@@ -32,7 +32,7 @@ import psutil
 import yaml
 
 from benchmarks.scaling_run import CPU_FOLDER
-from trainables import names as n
+from trainables.records import names as n
 
 GOAL = 0.05
 NUMBERS = Path(__file__).parent / "figures" / "scaling.json"

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling_run STUDY.yaml {measured|sleeping} WORKERS NODES
 
-The study runs through ``search.runner.run`` on a Ray that is already there: WORKERS cores, spread over so many nodes of
+The study runs through ``search.run.run`` on a Ray that is already there: WORKERS cores, spread over so many nodes of
 this machine. Only the trainable differs from what ``python -m search run`` starts: it also notes the core time of its
 steps, or sleeps instead of computing them.
 """
@@ -22,14 +22,14 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from search import runner
-from search.ray_cluster import ENVIRONMENT, environment
+from search import run as runner
+from search.cluster.connection import ENVIRONMENT, environment
 from search.session import prepare
 from search.study import load_study
-from search.study_trainable import StudyTrainable
-from trainables import names as n
+from search.tune.trial import StudyTrainable
+from trainables.records import names as n
 from trainables.schedule import Node
-from trainables.store import Record
+from trainables.storage.store import Record
 
 MEMORY = 256 * 2**20
 """Bytes of a node's object store."""

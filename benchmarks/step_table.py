@@ -19,17 +19,17 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import FixedTrial
 
+from search.sampling.space import Params, SearchSpace
 from search.session import problem_of
-from search.space import Params, SearchSpace
 from search.study import Study, load_study
-from trainables import names as n
-from trainables.data import load
+from trainables.data.dataset import load
+from trainables.records import names as n
+from trainables.records.files import write_atomically
 from trainables.schedule import Node, Schedule, chain
 from trainables.steps import NothingRemovedError
-from trainables.storage import write_atomically
-from trainables.store import Store
-from trainables.training import TrainingDivergedError, threads
-from trainables.walk import Tree, walk
+from trainables.storage.store import Store
+from trainables.training.loop import TrainingDivergedError, threads
+from trainables.tree import Tree, walk
 
 FOLDER = Path(__file__).parent / "tables"
 SEEDS = (0, 1, 2)

@@ -15,7 +15,7 @@ from optuna.trial import FixedTrial
 from benchmarks.contestants import AtTheFront, Stops, TwoPointsBelow
 from benchmarks.replay import ReplayTree, Score
 from benchmarks.step_table import SEEDS, StepTable
-from search.candidates import with_training_before
+from search.sampling.candidates import with_training_before
 
 RULES: Mapping[str, Callable[[StepTable, Sequence[float]], Stops]] = {
     "at the front": AtTheFront,

@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
-from trainables.data import Data, DataSettings, load
-from trainables.models import ModelSettings, build
-from trainables.names import InputError
-from trainables.training import LearningRate, Precision, Recipe, autocast, fit, threads
+from trainables.data.dataset import Data, DataSettings, load
+from trainables.networks.factory import ModelSettings, build
+from trainables.records.names import InputError
+from trainables.training.loop import LearningRate, Precision, Recipe, autocast, fit, threads
 
 BATCH = 256
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4
@@ -97,7 +97,7 @@ def usual_epoch(images: Labelled, precision: Precision, model: nn.Module) -> Non
 
 
 def our_epoch(data: Data, precision: Precision, model: nn.Module) -> None:
-    """An epoch of :func:`trainables.training.fit`."""
+    """An epoch of :func:`trainables.training.loop.fit`."""
     rate = LearningRate((0.0, 1.0), (LEARNING_RATE, LEARNING_RATE))
     fit(model, data, Recipe(rate, 0, 1, BATCH, MOMENTUM, WEIGHT_DECAY, precision), seed=0)
 

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from search.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
-from search.ledger import Row
+from search.cluster.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
+from search.records.ledger import Row
 from search.study import describe, load_study
-from trainables import names as n
-from trainables.names import InputError, StoppedError
+from trainables.records import names as n
+from trainables.records.names import InputError, StoppedError
 from trainables.settings import one_line
-from trainables.storage import STORAGE_ERRORS
+from trainables.storage.base import STORAGE_ERRORS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,7 +110,7 @@ def _fields() -> str:
 def _run(options: argparse.Namespace) -> None:
     study = load_study(options.study, options.set)
     # Ray takes seconds to import; a mistake in the study file is told before that.
-    from search.runner import run  # noqa: PLC0415
+    from search.run import run  # noqa: PLC0415
 
     console = _console()
     ledger = run(study, console, trusted=options.allow_code, address=options.address)
@@ -159,7 +159,7 @@ def _console() -> Console:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from search.exporting import export_point  # noqa: PLC0415
+    from search.export import export_point  # noqa: PLC0415
 
     step_id, size = export_point(
         options.folder, options.point, options.to, _console(), options.set, trusted=options.allow_code

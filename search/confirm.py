@@ -14,21 +14,21 @@ from threading import Lock
 import torch
 from rich.console import Console
 
-from search import working
-from search.again import compute_again
-from search.driving import only_driver
-from search.finalists import Final
-from search.ledger import Ledger, Row, append, read_rows
-from search.opened import open_study, opened_problem
+from search.records.driver import only_driver
+from search.records.ledger import Ledger, Row, append, read_rows
+from search.records.opened import open_study, opened_problem
+from search.records.snapshots import Snapshots
 from search.session import check_roots, steps_of
-from search.snapshots import Snapshots
+from search.stages import waiting
+from search.stages.finalists import Final
+from search.stages.recompute import compute_again
 from search.study import Study
-from trainables import names as n
-from trainables import test_split
+from trainables.data import test_split
 from trainables.problem import Problem
-from trainables.store import Record
-from trainables.training import accuracy, tensors
-from trainables.walk import Tree
+from trainables.records import names as n
+from trainables.storage.store import Record
+from trainables.training.loop import accuracy, tensors
+from trainables.tree import Tree
 
 OF_WEIGHTS = (n.ACCURACY, n.SPARSITY, n.EFFECTIVE_MACS, n.STORED_BYTES, n.SHAPE_ID)
 """What tells a network from one that was trained in the same way on another machine."""
@@ -80,7 +80,7 @@ def _open(
 
     # As in the trials: threads that share one network wait for each other on a busy machine.
     with (
-        working.shown(console, "Opening the test split", len(rows), "networks") as show,
+        waiting.shown(console, "Opening the test split", len(rows), "networks") as show,
         ThreadPoolExecutor(_at_once(problem), "confirm", torch.set_num_threads, (problem.threads,)) as pool,
     ):
         try:

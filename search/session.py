@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from search.ledger import Ledger
-from search.space import (
+from search.records.ledger import Ledger
+from search.sampling.space import (
     FamilySpace,
     SearchSpace,
     Space,
@@ -23,21 +23,21 @@ from search.space import (
     without,
 )
 from search.study import Study, check_folder
-from trainables import data
-from trainables import names as n
-from trainables.compatibility import refusals
-from trainables.names import InputError
-from trainables.network import Network, encode
+from trainables.data import dataset as data
+from trainables.networks.network import Network, encode
 from trainables.problem import Problem
+from trainables.pruning.channels import RANKS_LIKE
+from trainables.pruning.compatibility import refusals
+from trainables.records import names as n
+from trainables.records.names import InputError
 from trainables.schedule import Node, Schedule, StructuredSchedule, UnstructuredSchedule
-from trainables.storage import is_url
-from trainables.store import Store
-from trainables.structured import RANKS_LIKE
-from trainables.training import Precision, fastest_precision
-from trainables.walk import Tree
+from trainables.storage.base import is_url
+from trainables.storage.store import Store
+from trainables.training.loop import Precision, fastest_precision
+from trainables.tree import Tree
 
 if TYPE_CHECKING:
-    from search.nodes import Terms
+    from search.cluster.nodes import Terms
 
 FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "resources.cpu", "device": "resources.gpu"}
 """Where the study file says what a dense network's address holds under another name."""

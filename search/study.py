@@ -11,18 +11,20 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from search.samplers import SAMPLERS
-from search.space import SpaceSettings
-from trainables import names as n
-from trainables.data import DataSettings
-from trainables.models import ModelSettings
-from trainables.names import InputError
+from search.sampling.samplers import SAMPLERS
+from search.sampling.space import SpaceSettings
+from trainables.data.dataset import DataSettings
+from trainables.networks.factory import ModelSettings
+from trainables.pruning.channels import RegularisationSettings
+from trainables.records import names as n
+from trainables.records.names import InputError
+from trainables.records.untrusted import check_links, parse_yaml, read
 from trainables.schedule import FAMILIES, RetrainSettings, Schedule
 from trainables.settings import Settings, nearest, one_of, parse
-from trainables.storage import Folder, Place, is_url, open_storage
-from trainables.structured import RegularisationSettings
-from trainables.training import DenseSettings
-from trainables.untrusted import check_links, parse_yaml, read
+from trainables.storage.base import Place, is_url
+from trainables.storage.folder import Folder
+from trainables.storage.places import open_storage
+from trainables.training.loop import DenseSettings
 
 LOCAL = "results"
 """The folder that holds the drivers' own files where the storage is a URL."""

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from tests.s3_server import S3, make_bucket, s3_server
-from trainables.data import Data, DataSettings, load
-from trainables.models import ModelSettings
+from trainables.data.dataset import Data, DataSettings, load
+from trainables.networks.factory import ModelSettings
 from trainables.problem import Problem
-from trainables.storage import Place
-from trainables.store import Store
-from trainables.training import DenseSettings
-from trainables.walk import Tree
+from trainables.storage.base import Place
+from trainables.storage.store import Store
+from trainables.training.loop import DenseSettings
+from trainables.tree import Tree
 
 # Networks this small are slower on several threads, and far slower where other programs run beside them.
 torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-import trainables.names as n
+import trainables.records.names as n
 
 DENSE_ACCURACY = 0.962
 RECIPE = (n.TRIAL, n.IMPORTANCE, n.SCOPE, n.SCHEDULE, n.STEP_RATIO, n.STEPS, n.FINE_TUNE_EPOCHS, n.RETRAIN)

@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 from search.__main__ import main
-from trainables import names as n
+from trainables.records import names as n
 
 Raw = dict[str, Any]
 

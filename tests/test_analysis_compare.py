@@ -17,15 +17,16 @@ import pytest
 import yaml
 from matplotlib.container import ErrorbarContainer
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis.__main__ import main
-from analysis.comparison import curves, iterative, one_shot, scratch
+from analysis.comparison import curves
 from analysis.comparison.columns import CHANGE, LEVEL, TEST, VALIDATION
 from analysis.comparison.confirmation import Confirmation, compare, factor_sentence, winner_sentence
 from analysis.comparison.figures import families_figure, structured_figure
-from analysis.comparison.ranking import balanced, complete, lost
+from analysis.comparison.questions import iterative, one_shot, scratch
+from analysis.comparison.questions.ranking import balanced, complete, lost
+from analysis.comparison.questions.selection import marginal, select
 from analysis.comparison.report import QUESTIONS, write_comparison
-from analysis.comparison.selection import marginal, select
 from analysis.comparison.sentences import Answer, cell, evidence, joined, levels, probability, signed
 from analysis.comparison.statistics import (
     HIGHER,
@@ -47,7 +48,7 @@ from analysis.confirmed import load_confirmed
 from analysis.load import load_study
 from analysis.words import MISSING
 from tests.made_up import CHANNELS, LEVELS, MATCHED, Sweep, confirmed, dense, first_hour, point, sweep_study
-from trainables.training import DenseSettings, dense_schedule
+from trainables.training.loop import DenseSettings, dense_schedule
 
 HOSTILE = "<script>alert(1)</script>|$\\frac{$ [x](javascript:y) *b*"
 Row = dict[str, Any]

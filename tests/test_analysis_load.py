@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis.load import load_points, load_study
 from tests.made_up import dense, example_study, point, write_study
 

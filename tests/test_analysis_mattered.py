@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import trainables.names as n
+import trainables.records.names as n
+from analysis.effects.family import FEWEST, Family, contribution, families, shortfall
+from analysis.effects.importances import CHANCE, FRONT, SETTING, SHARE, TARGET, importances
+from analysis.effects.marginals import BEHIND, LUCK, NETWORKS, VALUE, marginals, span
+from analysis.effects.permutation import LEVEL, areas, chances
+from analysis.effects.section import verdicts, what_mattered
+from analysis.effects.sentences import NO_DIFFERENCE, over, standard_error, validation_images, verdict
 from analysis.load import load_study
-from analysis.mattered.family import FEWEST, Family, contribution, families, shortfall
-from analysis.mattered.importances import CHANCE, FRONT, SETTING, SHARE, TARGET, importances
-from analysis.mattered.luck import LEVEL, areas, chances
-from analysis.mattered.marginals import BEHIND, LUCK, NETWORKS, VALUE, marginals, span
-from analysis.mattered.section import verdicts, what_mattered
-from analysis.mattered.sentences import NO_DIFFERENCE, over, standard_error, validation_images, verdict
 from analysis.pareto import HYPERVOLUME, volume
 from analysis.report import write_report
 from tests.made_up import dense, point, write_study

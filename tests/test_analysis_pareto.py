@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis.columns import frame
 from analysis.load import dense_rows
 from analysis.pareto import HYPERVOLUME, best_at_drops, front, hypervolume, hypervolume_history

@@ -13,7 +13,7 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis import words
 from analysis.__main__ import main
 from analysis.columns import frame

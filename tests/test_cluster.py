@@ -22,10 +22,10 @@ from search.study import Study, load_study
 from tests.hosts import Host, Hosts, hosts, until
 from tests.s3_server import S3, make_bucket, s3_server
 from tests.search_helpers import Raw, one_line, optuna_rows, raw_study, rows, write
-from trainables import names as n
-from trainables.storage import open_storage
-from trainables.store import Store
-from trainables.walk import Tree, walk
+from trainables.records import names as n
+from trainables.storage.places import open_storage
+from trainables.storage.store import Store
+from trainables.tree import Tree, walk
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -106,9 +106,9 @@ def test_a_node_that_sees_other_files_or_runs_other_code_is_named(
     [line] = refused(cluster, cluster.head.search(*run))
     assert line.startswith(f"error: --address: node {host.address} doesn't see the same files in {tmp_path}/results/tiny ")
     host.kill()
-    package = Path(n.__file__).parent
+    package = Path(n.__file__).parents[1]
     changed = (
-        f"cp -r {package} {tmp_path}/other && echo >> {tmp_path}/other/names.py && mount --bind {tmp_path}/other {package}"
+        f"cp -r {package} {tmp_path}/other && echo >> {tmp_path}/other/records/names.py && mount --bind {tmp_path}/other {package}"
     )
     host.start_node(before=changed)
     [line] = refused(cluster, cluster.head.search(*run))
@@ -119,10 +119,10 @@ def test_a_node_that_sees_other_files_or_runs_other_code_is_named(
 
 LOOK = """
 import sys, time, ray
-from search.node_checks import on_each
-from search.nodes import alive
+from search.cluster.node_checks import on_each
+from search.cluster.nodes import alive
 from search.study import ResourceSettings
-from trainables.names import InputError
+from trainables.records.names import InputError
 
 def look_slowly():
     time.sleep(10)

@@ -12,7 +12,7 @@ from analysis.__main__ import main as analyse
 from search.__main__ import main
 from search.study import load_study
 from tests.search_helpers import rows, write
-from trainables import names as n
+from trainables.records import names as n
 
 FILE = Path(__file__).parents[1] / "search" / "studies" / "comparison.yaml"
 QUESTIONS = ("one_shot", "iterative", "structured", "families")

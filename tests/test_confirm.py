@@ -11,18 +11,18 @@ import pytest
 import torch
 
 from search.__main__ import main
-from search.again import rounds
-from search.finalists import Final
-from search.ledger import Ledger
+from search.records.ledger import Ledger
 from search.session import problem_of
+from search.stages.finalists import Final
+from search.stages.recompute import rounds
 from search.study import load_study
 from tests.search_helpers import Raw, one_line, raw_study, refusal, rows, write
-from trainables import names as n
-from trainables import test_split
+from trainables.data import test_split
+from trainables.records import names as n
 from trainables.schedule import Node
-from trainables.store import Store
-from trainables.training import accuracy, tensors
-from trainables.walk import Tree
+from trainables.storage.store import Store
+from trainables.training.loop import accuracy, tensors
+from trainables.tree import Tree
 
 SWEEP: list[Raw] = [{"step_ratio": 0.5, "steps": 2, "seed": [0, 1]}, {"family": "structured", "step_ratio": 0.3}]
 
@@ -132,7 +132,7 @@ def test_what_is_there_is_opened_before_what_has_to_be_trained_again(
     folder = study(tmp_path, sweep=SWEEP)
     points = rows(folder / n.POINTS_FILE)
     (folder / n.STEPS_FOLDER / points[-1][n.STEP_ID] / n.WEIGHTS_FILE).unlink()
-    monkeypatch.setattr("search.again.alive", list)  # nowhere to train it
+    monkeypatch.setattr("search.stages.recompute.alive", list)  # nowhere to train it
     assert main(["confirm", str(folder)]) == 2
     line = one_line(capsys.readouterr().err)
     assert "resources: a network must be trained again, with cpu 1" in line
@@ -157,7 +157,7 @@ def test_opening_is_shown_where_there_is_no_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = study(tmp_path, sweep=SWEEP)
-    monkeypatch.setattr("search.working.PLAIN_INTERVAL", 0)
+    monkeypatch.setattr("search.stages.waiting.PLAIN_INTERVAL", 0)
     capsys.readouterr()
     assert main(["confirm", str(folder)]) == 0
     networks = len(confirmed(folder))

@@ -15,11 +15,12 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from trainables import data, image_folder
-from trainables.data import DATASETS, Data, DataSettings, digits_development, load
-from trainables.names import InputError
+from trainables.data import dataset as data
+from trainables.data import folder as image_folder
+from trainables.data.dataset import DATASETS, Data, DataSettings, digits_development, load
+from trainables.records.names import InputError
 from trainables.settings import parse
-from trainables.training import normalise
+from trainables.training.loop import normalise
 
 CLASSES = ("cat", "dog")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("search", "trainables", "analysis")
 FILES = {str(file.relative_to(ROOT)): file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))}
-# All of trainables that analysis may import: the vocabulary, and the checks of what it reads.
-SHARED = ("trainables.names", "trainables.points", "trainables.untrusted")
+RECORDS = "trainables.records."
+"""All of trainables that analysis may import: the vocabulary, and the checks of what it reads."""
+LIGHT = {"yaml", "numpy", "moocore", "pydantic", "pydantic_core"}
+"""What ``records`` may import beside the standard library: nothing that takes a second."""
+# Rooms of each package, each of which may import those before it and never one after it.
+FLOORS = {
+    "trainables": (
+        "records", "storage", "data", "networks", "training", "pruning", "measuring", "exporting",
+    ),
+    "search": ("sampling", "cluster", "records", "tune", "stages"),
+    "analysis": ("effects", "comparison"),
+}  # fmt: skip
+MOST_MODULES = 12
 
 
 def tree_of(file: Path) -> ast.Module:
@@ -52,7 +65,7 @@ def test_there_is_something_to_look_at() -> None:
 def test_analysis_reads_what_is_on_disk_and_imports_nothing_that_made_it() -> None:
     for file, names in within("analysis"):
         assert not of(names, "search", "ray", "torch", "torchvision", "torch_pruning"), file
-        assert all(name.startswith(SHARED) for name in of(names, "trainables")), file
+        assert all(name.startswith(RECORDS) for name in of(names, "trainables")), file
 
 
 def test_trainables_know_neither_who_asks_nor_who_reads() -> None:
@@ -71,8 +84,8 @@ def test_search_never_imports_analysis() -> None:
 
 
 def test_the_test_split_is_opened_by_one_module_alone() -> None:
-    """What reads test images is in ``trainables.test_split``, and nothing but ``search.confirm`` can reach it."""
-    split = "trainables.test_split"
+    """What reads test images is in ``trainables.data.test_split``, and nothing but ``search.confirm`` can reach it."""
+    split = "trainables.data.test_split"
     assert [file for file in FILES if any(name.startswith(split) for name in imported(FILES[file]))] == [
         "search/confirm.py"
     ]
@@ -80,16 +93,67 @@ def test_the_test_split_is_opened_by_one_module_alone() -> None:
         name for names in (imported(FILES[file]) for file in FILES) for name in names if name.startswith("search.confirm")
     }
     assert users == {"search.confirm.confirm"}  # the command line's one entry
-    for file in set(FILES) - {"trainables/test_split.py"}:
+    for file in set(FILES) - {"trainables/data/test_split.py"}:
         keywords = {(word.arg, ast.unparse(word.value)) for _, call in calls(FILES[file]) for word in call.keywords}
         assert ("train", "False") not in keywords, f"{file} reads torchvision's test images"
 
 
-@pytest.mark.parametrize("module", SHARED)
-def test_what_is_shared_needs_the_standard_library_and_yaml_alone(module: str) -> None:
-    names = imported(FILES[f"{module.replace('.', '/')}.py"])
-    assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) <= {"yaml", "trainables"}
-    assert all(name.startswith(("trainables.names", "trainables.untrusted")) for name in of(names, "trainables"))
+def test_records_import_nothing_heavy() -> None:
+    for file, names in within("trainables/records"):
+        heavy = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - LIGHT
+        assert heavy <= {"trainables"}, file
+        assert all(name.startswith(RECORDS) for name in of(names, "trainables")), file
+
+
+def test_rooms_import_only_the_rooms_below_them() -> None:
+    for package, floors in FLOORS.items():
+        for file, names in within(package):
+            room = file.split("/")[1]
+            above = floors[floors.index(room) + 1 :] if room in floors else ()
+            assert not [name for name in names if name.startswith(tuple(f"{package}.{other}." for other in above))], file
+
+
+def test_no_room_has_more_modules_than_a_newcomer_can_hold() -> None:
+    rooms = Counter(str(Path(file).parent) for file in FILES if not file.endswith(("__init__.py", "__main__.py")))
+    assert not {room: count for room, count in rooms.items() if count > MOST_MODULES}
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    """At run time: what is imported for types alone doesn't count."""
+    order = TopologicalSorter({module_of(file): ours(runtime_imports(FILES[file])) for file in FILES})
+    order.prepare()  # CycleError names the circle
+
+
+def module_of(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def ours(names: set[str]) -> set[str]:
+    """The modules of ours among these names: of ``a.b.c`` the longest beginning that is a module."""
+    modules = {module_of(file) for file in FILES}
+    parts = (name.split(".") for name in names)
+    beginnings = ([".".join(some[:end]) for end in range(len(some), 0, -1)] for some in parts)
+    return {found for some in beginnings if (found := next((name for name in some if name in modules), None))}
+
+
+def runtime_imports(file: Path) -> set[str]:
+    module = tree_of(file)
+    typed = {
+        id(inner)
+        for node in ast.walk(module)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    return {
+        name
+        for node in ast.walk(module)
+        if id(node) not in typed and isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [f"{node.module}.{alias.name}" for alias in node.names]
+        )
+    }
 
 
 def test_nothing_imports_the_tests_or_the_benchmarks() -> None:

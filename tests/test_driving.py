@@ -12,21 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from search.driving import why_lost
-from search.interrupts import GO_ON, STOPPED
+from search.cluster.interrupts import GO_ON, STOPPED
+from search.records.driver import why_lost
 from tests.s3_server import S3
 from tests.search_helpers import one_line
-from trainables import names as n
-from trainables.names import InputError
-from trainables.storage import open_storage, this_process
+from trainables.records import names as n
+from trainables.records.names import InputError
+from trainables.storage.base import this_process
+from trainables.storage.places import open_storage
 
 ROOT = Path(__file__).parent.parent
 DRIVE = """
 import sys
 from pathlib import Path
-from search.driving import only_driver
-from search.snapshots import Snapshots
-from trainables import lease
+from search.records.driver import only_driver
+from search.records.snapshots import Snapshots
+from trainables.storage import lease
 lease.RENEW, lease.EXPIRY = 0.2, 2.0
 with only_driver(Path("results/tiny"), sys.argv[1]) as held, Snapshots(Path("results/tiny"), sys.argv[1], held):
     print("held", flush=True)
@@ -93,5 +94,5 @@ def test_how_a_hold_was_lost(bucket: str, tmp_path: Path, monkeypatch: pytest.Mo
     def fails(*_: object) -> str:
         raise InputError("storage: can't be reached")
 
-    monkeypatch.setattr("trainables.object_store.ObjectStore.holder", fails)
+    monkeypatch.setattr("trainables.storage.object_store.ObjectStore.holder", fails)
     assert why_lost(url, lambda: False) == "storage: can't be reached"

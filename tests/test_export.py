@@ -13,15 +13,15 @@ import torch
 from torch import nn
 
 from tests.conftest import MakeProblem
-from trainables import names as n
-from trainables import scores
-from trainables.export import EXPORT, export, load
-from trainables.models import ModelSettings
-from trainables.names import InputError
-from trainables.network import metadata
+from trainables.exporting.safetensors_file import EXPORT, export, load
+from trainables.networks.factory import ModelSettings
+from trainables.networks.network import metadata
+from trainables.pruning import scores
+from trainables.records import names as n
+from trainables.records.names import InputError
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
-from trainables.store import Store
-from trainables.walk import Tree, walk
+from trainables.storage.store import Store
+from trainables.tree import Tree, walk
 
 calls: list[str] = []
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.conftest import MakeProblem
-from trainables.footprint import footprint, module_macs, shape_id
-from trainables.network import Network
+from trainables.measuring.footprint import footprint, module_macs, shape_id
+from trainables.networks.network import Network
+from trainables.pruning.masks import cut, weights
 from trainables.schedule import StructuredSchedule
-from trainables.unstructured import cut, weights
-from trainables.walk import Tree, walk
+from trainables.tree import Tree, walk
 
 DIGIT = (1, 8, 8)
 FIRST = "features.0"

@@ -23,26 +23,27 @@ from PIL import Image
 from analysis import load as analysis_load
 from analysis.__main__ import main as analysis_main
 from search.__main__ import front_table, main
-from search.finish import _before
-from search.ledger import Ledger
-from search.provenance import provenance
-from search.runner import _storage, begin
+from search.records.ledger import Ledger
+from search.records.provenance import provenance
+from search.run import _storage, begin
 from search.session import prepare
+from search.stages.wrap_up import _before
 from search.study import load_study, read_yaml
 from tests.made_up import dense, point, write_study
 from tests.search_helpers import SWEEP, one_line, raw_study, refusal, tree_of, write
-from trainables import export, image_folder
-from trainables import names as n
-from trainables.checkpoint import load_checkpoint
-from trainables.models import ModelSettings, build
-from trainables.names import InputError
-from trainables.network import metadata
+from trainables.data import folder as image_folder
+from trainables.exporting import safetensors_file as export
+from trainables.networks.checkpoint import load_checkpoint
+from trainables.networks.factory import ModelSettings, build
+from trainables.networks.network import metadata
+from trainables.networks.size import check_size
 from trainables.problem import Problem
+from trainables.records import names as n
+from trainables.records.names import InputError
+from trainables.records.untrusted import MOST_YAML, check_links, parse_json, parse_yaml, read
 from trainables.schedule import address
-from trainables.size import check_size
-from trainables.store import Store, _checksum, to_json
-from trainables.untrusted import MOST_YAML, check_links, parse_json, parse_yaml, read
-from trainables.walk import Tree, walk
+from trainables.storage.store import Store, _checksum, to_json
+from trainables.tree import Tree, walk
 
 EXPORTED = "exported.safetensors"
 STUDY_FILES = (n.STUDY_FILE, n.POINTS_FILE, n.TRIALS_FILE, n.PROVENANCE_FILE)

@@ -18,12 +18,12 @@ import pytest
 import torch
 from torch import nn
 
-from trainables import latency
-from trainables import names as n
-from trainables.latency import LatencyTable, measure
-from trainables.names import InputError
+from trainables.measuring import latency
+from trainables.measuring.latency import LatencyTable, measure
+from trainables.records import names as n
+from trainables.records.names import InputError
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
-from trainables.walk import Point, Tree, walk
+from trainables.tree import Point, Tree, walk
 
 COLUMNS = {n.LATENCY, n.LATENCY_LARGE}
 
@@ -161,7 +161,7 @@ def test_a_step_whose_weights_are_gone_can_still_be_measured(tree: Tree, table: 
 
 COMPUTING = """
 import pathlib, sys
-from trainables.latency import LatencyTable
+from trainables.measuring.latency import LatencyTable
 with LatencyTable(pathlib.Path(sys.argv[1]), 1).computing():
     print("computing", flush=True)
     sys.stdin.read()

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from trainables import lease as module
-from trainables.lease import lease, look
-from trainables.names import InputError
-from trainables.object_store import ObjectStore
-from trainables.storage import HeldError, this_process
+from trainables.records.names import InputError
+from trainables.storage import lease as module
+from trainables.storage.base import HeldError, this_process
+from trainables.storage.lease import lease, look
+from trainables.storage.object_store import ObjectStore
 
 PATIENCE = 60.0
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
-from search.live_trials import LiveFifo, forget_metrics
+from search.tune.live_trials import LiveFifo, forget_metrics
 
 
 class Controller:

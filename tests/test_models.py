@@ -16,10 +16,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from trainables.architectures import MODELS
-from trainables.checkpoint import checkpoint_hash, load_checkpoint
-from trainables.models import ModelSettings, build, classifier, prunable
-from trainables.names import InputError
+from trainables.networks.anatomy import classifier, prunable
+from trainables.networks.architectures import MODELS
+from trainables.networks.checkpoint import checkpoint_hash, load_checkpoint
+from trainables.networks.factory import ModelSettings, build
+from trainables.records.names import InputError
 from trainables.settings import parse
 
 SMALL = (1, 8, 8)

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import MakeProblem, same_state, state_of
-from trainables import names as n
-from trainables import scores, structured
-from trainables.names import InputError
-from trainables.network import BITMASK, INDICES, VALUES, Network, decode, encode, metadata
+from trainables.networks.anatomy import Anatomy
+from trainables.networks.network import BITMASK, INDICES, VALUES, Network, decode, encode, metadata
 from trainables.problem import Problem
+from trainables.pruning import scores
+from trainables.pruning.masks import cut, masking, weights
+from trainables.records import names as n
+from trainables.records.names import InputError
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
-from trainables.unstructured import cut, masking, weights
-from trainables.walk import Tree, walk
+from trainables.tree import Tree, walk
 
 Tensors = dict[str, Tensor]
 LAYER = "features.0.weight"  # 4, 1, 3, 3 of the cnn of width 4
@@ -109,7 +110,7 @@ def test_indices_are_as_narrow_as_the_layer_allows(inputs: int, index: torch.dty
     content = encode(Network(model, {"0.weight": mask}))
     stored = safetensors.torch.load(content)
     assert stored["0.weight" + INDICES].dtype == index
-    anatomy = structured.Anatomy(torch.zeros(1, inputs), ("0",), {"0": 1})
+    anatomy = Anatomy(torch.zeros(1, inputs), ("0",), {"0": 1})
     found = decode(content, lambda: nn.Sequential(nn.Linear(inputs, 1, bias=False)), anatomy)
     assert torch.equal(found.masks["0.weight"], mask)
     assert found.model[0].weight[0, -1] == model[0].weight[0, -1]  # type: ignore[index]

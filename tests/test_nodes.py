@@ -17,23 +17,24 @@ import torch
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from search import nodes, ray_cluster
-from search.dense import dense_task
-from search.interrupts import GO_ON, STOPPED
-from search.ledger import Ledger
-from search.node_checks import Cluster
-from search.nodes import AsManyAsFit, Machine, Node, Terms, dense_cores, difference, this_machine, unfit
-from search.progress import Progress
-from search.searcher import FrontSearch
+from search.cluster import connection as ray_cluster
+from search.cluster import nodes
+from search.cluster.interrupts import GO_ON, STOPPED
+from search.cluster.node_checks import Cluster
+from search.cluster.nodes import AsManyAsFit, Machine, Node, Terms, dense_cores, difference, this_machine, unfit
+from search.records.ledger import Ledger
 from search.session import prepare
+from search.stages.dense import dense_task
 from search.study import ResourceSettings, SearchSettings, load_study
-from search.study_trainable import UNFIT, StudyTrainable
+from search.tune.display import Progress
+from search.tune.searcher import FrontSearch
+from search.tune.trial import UNFIT, StudyTrainable
 from tests.conftest import digits_problem
 from tests.search_helpers import raw_study, refusal, write
-from trainables import latency
-from trainables import names as n
-from trainables.names import InputError
-from trainables.walk import Tree
+from trainables.measuring import latency
+from trainables.records import names as n
+from trainables.records.names import InputError
+from trainables.tree import Tree
 
 
 @pytest.mark.parametrize(
@@ -249,7 +250,7 @@ def test_an_address_that_leads_nowhere_is_told_in_one_line(
 
 LISTENING = """
 import psutil, ray
-from search.ray_cluster import local
+from search.cluster.connection import local
 with local():
     ray.get(ray.remote(lambda: 0).remote())
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
@@ -273,7 +274,7 @@ def test_ray_here_alone_listens_to_nobody_else(environment: Mapping[str, str]) -
 
 WATCHED = """
 import time, psutil, ray
-from search.raylet import daemon_watched
+from search.cluster.daemon import daemon_watched
 ray.init(address="local", log_to_driver=False, include_dashboard=False, num_cpus=1)
 with daemon_watched(lambda: print("tidied", flush=True)):
     time.sleep(2)

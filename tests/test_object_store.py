@@ -16,9 +16,10 @@ from obstore.store import from_url
 
 from tests.s3_server import CREDENTIALS, S3
 from tests.search_helpers import SWEEP, Raw, raw_study, refusal, write
-from trainables.names import InputError
-from trainables.object_store import ObjectStore
-from trainables.storage import Place, UnreachableError, above, open_storage, this_process
+from trainables.records.names import InputError
+from trainables.storage.base import Place, UnreachableError, above, this_process
+from trainables.storage.object_store import ObjectStore
+from trainables.storage.places import open_storage
 
 NOWHERE = "http://127.0.0.1:1"
 

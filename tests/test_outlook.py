@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from search.ledger import Ledger
-from search.live_trials import LiveFifo
-from search.outlook import Outlook, all_beaten, halvings
-from search.runner import scheduler_of
-from search.scheduler import FrontScheduler
+from search.records.ledger import Ledger
+from search.run import scheduler_of
+from search.sampling.outlook import Outlook, all_beaten, halvings
 from search.study import SearchSettings
+from search.tune.live_trials import LiveFifo
+from search.tune.scheduler import FrontScheduler
 from tests.search_helpers import DENSE_POINT, point
-from trainables import names as n
+from trainables.records import names as n
 from trainables.trainable import gain_metric
 
 IMAGES = 1000

@@ -14,15 +14,15 @@ from torch import nn
 
 from tests.conftest import MakeProblem, same_state, state_of
 from tests.test_store import flip_a_byte
-from trainables import names as n
-from trainables import resuming
-from trainables.data import Data
-from trainables.resuming import CHECKSUM, EPOCH, ORDER, Resumable
+from trainables.data.dataset import Data
+from trainables.records import names as n
 from trainables.schedule import Node, Schedule, StructuredSchedule, UnstructuredSchedule
-from trainables.storage import Folder
-from trainables.store import Store
-from trainables.training import LearningRate, Precision, Recipe, TrainingDivergedError, fit
-from trainables.walk import Tree
+from trainables.storage.folder import Folder
+from trainables.storage.store import Store
+from trainables.training import resuming
+from trainables.training.loop import LearningRate, Precision, Recipe, TrainingDivergedError, fit
+from trainables.training.resuming import CHECKSUM, EPOCH, ORDER, Resumable
+from trainables.tree import Tree
 
 EPOCHS = 4
 RECIPE = Recipe(LearningRate((0.0, 4.0), (0.1, 0.0)), 0, EPOCHS, 128, 0.9, 5e-4, "fp32")

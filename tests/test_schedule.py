@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeProblem
-from trainables import names as n
-from trainables import structured
-from trainables.models import ModelSettings, prunable
-from trainables.names import InputError
+from trainables.networks.anatomy import prunable
+from trainables.networks.factory import ModelSettings
+from trainables.networks.network import Masks
+from trainables.pruning import channels as structured
+from trainables.pruning.channels import RegularisationSettings
+from trainables.pruning.masks import IMPORTANCES, cut
+from trainables.records import names as n
+from trainables.records.names import InputError
 from trainables.schedule import (
     LEVELS,
     RETRAINING,
@@ -25,9 +29,7 @@ from trainables.schedule import (
     chain,
 )
 from trainables.settings import parse
-from trainables.structured import RegularisationSettings
-from trainables.training import DenseSettings
-from trainables.unstructured import IMPORTANCES, Masks, cut
+from trainables.training.loop import DenseSettings
 
 ROOT = Node(None, {"kind": "dense", "seed": 0})
 CLOSED_FORMS: dict[str, tuple[dict[str, Any], Callable[[int], float]]] = {

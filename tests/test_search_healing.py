@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from optuna.trial import FixedTrial, TrialState, create_trial
 
-from search.healing import heal
-from search.ledger import Ledger
-from search.searcher import FAILED, GIVEN_UP, REASON
+from search.records.ledger import Ledger
+from search.records.recovery import FAILED, GIVEN_UP, REASON, heal
 from search.session import prepare
 from search.study import load_study
 from tests.search_helpers import SWEEP, raw_study, rows, write
-from trainables import names as n
+from trainables.records import names as n
 
 
 @pytest.mark.parametrize(

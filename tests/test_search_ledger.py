@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from search.ledger import Ledger, drop_torn_line
+from search.records.ledger import Ledger, drop_torn_line
 from tests.search_helpers import DENSE_POINT, point, rows
-from trainables import names as n
-from trainables.names import InputError
+from trainables.records import names as n
+from trainables.records.names import InputError
 
 OBJECTIVES = ("accuracy", "compression")
 

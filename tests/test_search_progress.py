@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.candidates import epochs_ahead
-from search.dense import described
-from search.ledger import Ledger
-from search.progress import Progress, epochs_until_stalled
+from search.records.ledger import Ledger
+from search.sampling.candidates import epochs_ahead
+from search.stages.dense import described
+from search.stages.waiting import shown
 from search.study import SearchSettings
-from search.working import shown
+from search.tune.display import Progress, epochs_until_stalled
 from tests.search_helpers import DENSE_POINT, point, rows
-from trainables import names as n
-from trainables.names import StoppedError
+from trainables.records import names as n
+from trainables.records.names import StoppedError
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
-from trainables.walk import Tree, walk
+from trainables.tree import Tree, walk
 
 
 class Told:
@@ -110,7 +110,7 @@ def left(
 ) -> str:
     """What is said ``elapsed`` seconds after the trials began, which was ``trained`` seconds after the budget's clock."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("search.progress.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("search.tune.display.time.monotonic", lambda: clock.now)
     searcher: Any = SimpleNamespace(_began=-trained, _clock=lambda: clock.now)
     begun: Any = Measured()
     settings = SearchSettings(**{"trials": None} | budgets)
@@ -130,7 +130,7 @@ def test_a_sweep_ends_with_the_last_of_its_steps_whatever_its_trials_cost(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("search.progress.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("search.tune.display.time.monotonic", lambda: clock.now)
     ahead, searcher = {"cheap": 10, "dear": 90, "free": 0}, Told()
     shown = Progress(Seen(tmp_path, ("accuracy",), 0.1), searcher, SearchSettings(), 4, Console(quiet=True), {}, ahead)  # type: ignore[arg-type]
 
@@ -189,7 +189,7 @@ def test_the_window_ends_when_the_ledger_says_that_it_does(tmp_path: Path) -> No
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_dense_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("search.working.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("search.stages.waiting.time.monotonic", lambda: clock.now)
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
     with shown(console, described(2, 60), 60) as show:
         for clock.now, done in ((1.0, 0), (20.0, 5), (25.0, 6), (40.0, 6), (60.0, 15)):  # a pace from the first epochs on

@@ -8,14 +8,14 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from search.ledger import Ledger
-from search.rebuild import forget_untold, lost_rows, lost_trials
-from search.space import SearchSpace, Space, SpaceSettings, Sweep
+from search.records.ledger import Ledger
+from search.records.recovery import forget_untold, lost_rows, lost_trials
+from search.sampling.space import SearchSpace, Space, SpaceSettings, Sweep
 from tests.conftest import MakeProblem
-from trainables import names as n
+from trainables.records import names as n
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
-from trainables.store import Store
-from trainables.walk import Point, Tree
+from trainables.storage.store import Store
+from trainables.tree import Point, Tree
 
 FAMILIES = {"unstructured": {"retrain": ["fine_tune", "weight_rewind"]}, "structured": {}}
 SPACE = SearchSpace(SpaceSettings.model_validate(FAMILIES))

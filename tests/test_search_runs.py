@@ -21,12 +21,12 @@ import ray
 import safetensors.torch
 from optuna.trial import TrialState
 
-from search import working
 from search.__main__ import main
-from search.dense import lost_seeds
-from search.interrupts import GO_ON
-from search.ledger import Ledger
+from search.cluster.interrupts import GO_ON
+from search.records.ledger import Ledger
 from search.session import prepare
+from search.stages import waiting as working
+from search.stages.dense import lost_seeds
 from search.study import load_study
 from tests.search_helpers import (
     FACTORY,
@@ -42,12 +42,12 @@ from tests.search_helpers import (
     tree_of,
     write,
 )
-from trainables import data
-from trainables import names as n
-from trainables.export import load
-from trainables.store import Store
-from trainables.training import evaluate
-from trainables.walk import walk
+from trainables.data import dataset as data
+from trainables.exporting.safetensors_file import load
+from trainables.records import names as n
+from trainables.storage.store import Store
+from trainables.training.loop import evaluate
+from trainables.tree import walk
 
 pytestmark = pytest.mark.slow
 
@@ -289,7 +289,7 @@ def test_a_changed_start_is_refused(copy: Path, study: Path, capsys: pytest.Capt
 HOLD = """
 import sys
 from pathlib import Path
-from search.driving import only_driver
+from search.records.driver import only_driver
 with only_driver(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

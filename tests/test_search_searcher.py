@@ -19,19 +19,20 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from search import searcher as module
-from search.ledger import Ledger
-from search.samplers import SAMPLERS, sampler_for_ask
-from search.searcher import ADDED, FAILED, REASON, FrontSearch
-from search.space import SearchSpace, Space, SpaceSettings, Sweep
+from search.records.ledger import Ledger
+from search.records.recovery import ADDED, FAILED, REASON
+from search.sampling.samplers import SAMPLERS, sampler_for_ask
+from search.sampling.space import SearchSpace, Space, SpaceSettings, Sweep
 from search.study import SearchSettings
+from search.tune import searcher as module
+from search.tune.searcher import FrontSearch
 from tests.search_helpers import STRUCTURED_SPACE, UNSTRUCTURED_SPACE
-from trainables import names as n
-from trainables.names import InputError
+from trainables.records import names as n
+from trainables.records.names import InputError
 from trainables.schedule import FAMILIES, Schedule, UnstructuredSchedule
 from trainables.settings import parse
 from trainables.trainable import gain_metric
-from trainables.walk import Tree
+from trainables.tree import Tree
 
 OBJECTIVES = ("accuracy", "compression")
 DENSE = {
@@ -349,7 +350,7 @@ def test_a_restart_goes_on_as_if_there_had_been_none(
     assert comparable(study.rows()) == comparable(undisturbed.rows())
 
 
-@pytest.mark.parametrize("moment", ["search.space.SearchSpace.schedule", "trainables.walk.Tree.chain"])
+@pytest.mark.parametrize("moment", ["search.sampling.space.SearchSpace.schedule", "trainables.tree.Tree.chain"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_trial_lost_while_it_was_asked_for_is_asked_for_again(
     sampler: str, moment: str, make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch

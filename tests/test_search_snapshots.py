@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from search import snapshots as module
-from search.snapshots import FILES, Snapshots, local_folder
-from trainables import names as n
-from trainables.names import InputError
-from trainables.storage import open_storage
+from search.records import snapshots as module
+from search.records.snapshots import FILES, Snapshots, local_folder
+from trainables.records import names as n
+from trainables.records.names import InputError
+from trainables.storage.places import open_storage
 
 Host = Callable[[str], Snapshots]
 
@@ -99,7 +99,7 @@ def test_snapshots_are_some_time_apart(tmp_path: Path, host: Host, url: str, mon
     shots = host("a")
     for content in ("one", "two"):
         fill(tmp_path / "a", content)
-        shots.on_trial_complete(0, [], None)
+        shots.store_if_due()
     assert open_storage(url).read(n.POINTS_FILE) == b"one"
     monkeypatch.setattr(module, "INTERVAL", 0)
     monkeypatch.setattr(module, "SHARE", 0)

@@ -9,9 +9,9 @@ import pytest
 from optuna.trial import TrialState
 
 from search.__main__ import main
-from search.searcher import REASON
+from search.records.recovery import REASON
 from tests.search_helpers import optuna_rows, raw_study, rows, write
-from trainables import names as n
+from trainables.records import names as n
 
 pytestmark = pytest.mark.slow
 

@@ -17,9 +17,9 @@ import pytest
 from obstore.store import from_url
 from optuna.trial import TrialState
 
-from search import snapshots
 from search.__main__ import main
-from search.interrupts import GO_ON
+from search.cluster.interrupts import GO_ON
+from search.records import snapshots
 from tests.s3_server import CREDENTIALS, S3
 from tests.search_helpers import (
     UNSTRUCTURED_SPACE,
@@ -32,9 +32,9 @@ from tests.search_helpers import (
     rows,
     write,
 )
-from trainables import lease
-from trainables import names as n
-from trainables.storage import open_storage
+from trainables.records import names as n
+from trainables.storage import lease
+from trainables.storage.places import open_storage
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +101,7 @@ def wait_for_points(driver: subprocess.Popen[str], folder: Path, count: int) -> 
 HOLD = """
 import sys
 from pathlib import Path
-from search.driving import only_driver
+from search.records.driver import only_driver
 with only_driver(Path("results/tiny"), sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

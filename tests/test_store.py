@@ -18,13 +18,14 @@ import pytest
 import torch
 
 from tests.conftest import MakeProblem, digits_problem
-from trainables import lease
-from trainables import names as n
-from trainables import storage as storage_module
+from trainables.records import files
+from trainables.records import names as n
+from trainables.records.files import remove_temporaries, write_atomically
 from trainables.schedule import UnstructuredSchedule
-from trainables.storage import HeldError, Place, Storage, remove_temporaries, write_atomically
-from trainables.store import Store, to_json
-from trainables.walk import Tree, walk
+from trainables.storage import lease
+from trainables.storage.base import HeldError, Place, Storage
+from trainables.storage.store import Store, to_json
+from trainables.tree import Tree, walk
 
 SCHEDULE = UnstructuredSchedule(step_ratio=0.5, steps=2, fine_tune_epochs=1)
 SPAWN = multiprocessing.get_context("spawn")
@@ -59,7 +60,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_partial_one(
     target = tmp_path / "file"
     write_atomically(target, b"old")
     with monkeypatch.context() as patch:
-        patch.setattr(storage_module.os, call, fail)
+        patch.setattr(files.os, call, fail)
         with pytest.raises(OSError, match="disk full"):
             write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
@@ -68,8 +69,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_partial_one(
 
 def test_what_a_killed_writer_leaves_is_removed(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"old")
-    killed = "import os, sys, pathlib, trainables.storage as s; s.os.fsync = lambda _: os._exit(9)"
-    killed += "; s.write_atomically(pathlib.Path(sys.argv[1]), b'new')"
+    killed = "import os, sys, pathlib, trainables.records.files as f; f.os.fsync = lambda _: os._exit(9)"
+    killed += "; f.write_atomically(pathlib.Path(sys.argv[1]), b'new')"
     done = subprocess.run([sys.executable, "-c", killed, str(tmp_path / "file")], check=False)  # noqa: S603
     assert done.returncode == 9
     (tmp_path / ".gitignore").touch()
@@ -184,8 +185,8 @@ def test_weights_in_memory_serve_without_the_file(stored: Tree) -> None:
 
 HOLDER = """
 import signal, sys
-from trainables import lease
-from trainables.store import Store
+from trainables.storage import lease
+from trainables.storage.store import Store
 lease.RENEW = 0.2
 with Store(sys.argv[1]).claim("a"):
     print("held", flush=True)

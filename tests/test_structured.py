@@ -15,14 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.conftest import MakeProblem, digits_problem, photographs, same_state, state_of
-from trainables import compatibility, scores, steps, structured
-from trainables.models import ModelSettings, prunable
+from trainables import steps
+from trainables.networks.anatomy import Removed, groups, prunable, replay, widths
+from trainables.networks.factory import ModelSettings
 from trainables.problem import Problem
+from trainables.pruning import channels as structured
+from trainables.pruning import compatibility, scores
+from trainables.pruning.channels import IMPORTANCES, PRUNERS, SCOPES, RegularisationSettings, kept_width
 from trainables.schedule import Node, StructuredSchedule
-from trainables.store import Store
-from trainables.structured import IMPORTANCES, PRUNERS, SCOPES, RegularisationSettings, kept_width, replay, widths
-from trainables.training import fit
-from trainables.walk import Tree, walk
+from trainables.storage.store import Store
+from trainables.training.loop import fit
+from trainables.tree import Tree, walk
 
 
 def flat_net(num_classes: int) -> nn.Module:
@@ -83,7 +86,7 @@ def local_widths(problem: Problem, removed_ppm: int, round_to: int = 1) -> dict[
 def group_norms(problem: Problem, model: nn.Module) -> list[Tensor]:
     """The L2 norm of every channel of every group."""
     squares = structured.tp.importance.MagnitudeImportance(p=2, normalizer=None, group_reduction="sum")
-    return [squares(group).sqrt() for group in structured.groups(model, problem.anatomy)]
+    return [squares(group).sqrt() for group in groups(model, problem.anatomy)]
 
 
 def bn_scales(model: nn.Module) -> Tensor:
@@ -124,9 +127,9 @@ def test_every_combination_prunes_what_it_claims(importance: str, network: str, 
     if scope == "local":
         assert now == local_widths(problem, 400_000)
     else:
-        groups = structured.groups(dense, anatomy)
-        channels = sum(len(group[0].idxs) for group in groups)
-        kept = sum(len(group[0].idxs) for group in structured.groups(model, anatomy))
+        before = groups(dense, anatomy)
+        channels = sum(len(group[0].idxs) for group in before)
+        kept = sum(len(group[0].idxs) for group in groups(model, anatomy))
         # torch-pruning keeps the last channel of a layer, and prunes nothing of one that would lose everything.
         assert kept >= kept_width(channels, 400_000, 1)
         assert kept < channels
@@ -148,9 +151,7 @@ def test_a_global_cut_without_a_floor_is_exact(network: str) -> None:
     problem, dense = trained(network, "base")
     model = copy.deepcopy(dense)
     structured.cut(model, problem.anatomy, ready(problem, model, "magnitude_l2"), "global", 150_000, 1, seed=0)
-    dense_count, count = (
-        sum(len(group[0].idxs) for group in structured.groups(m, problem.anatomy)) for m in (dense, model)
-    )
+    dense_count, count = (sum(len(group[0].idxs) for group in groups(m, problem.anatomy)) for m in (dense, model))
     assert count == kept_width(dense_count, 150_000, 1)
 
 
@@ -204,7 +205,7 @@ def test_magnitude_removes_the_channels_that_are_zero(network: str) -> None:
     problem, dense = trained(network, "base")
     model = copy.deepcopy(dense)
     images, _ = scores.draw(problem.data, 16, 0, "cpu")
-    for group in structured.groups(model, problem.anatomy):
+    for group in groups(model, problem.anatomy):
         for dep, channels in group:
             layer = dep.target.module
             keeps = layer in problem.anatomy.ignored(model) or "out_channels" not in dep.handler.__name__
@@ -222,7 +223,7 @@ def test_magnitude_removes_the_channels_that_are_zero(network: str) -> None:
 def test_what_is_said_to_rank_alike_removes_the_same_channels(importance: str, scope: str, network: str) -> None:
     problem, dense = trained(network, "base")
 
-    def removed(name: str, scope: str) -> structured.Removed:
+    def removed(name: str, scope: str) -> Removed:
         model = copy.deepcopy(dense)
         return structured.cut(model, problem.anatomy, ready(problem, model, name), scope, 400_000, 1, seed=0)
 
@@ -234,7 +235,7 @@ def test_what_is_said_to_rank_alike_removes_the_same_channels(importance: str, s
 def test_random_channels_come_from_the_seed_alone() -> None:
     problem, dense = trained("cnn", "base")
 
-    def removed(seed: int) -> structured.Removed:
+    def removed(seed: int) -> Removed:
         model = copy.deepcopy(dense)
         return structured.cut(model, problem.anatomy, IMPORTANCES["random"](), "local", 500_000, 1, seed)
 
@@ -253,7 +254,7 @@ def test_scoring_changes_no_weight_and_no_statistic(importance: str) -> None:
     model = copy.deepcopy(dense)
     before = state_of(model)
     score = ready(problem, model, importance)
-    for group in structured.groups(model, problem.anatomy):
+    for group in groups(model, problem.anatomy):
         score(group)
     assert same_state(before, state_of(model))
 
@@ -270,7 +271,7 @@ def test_hessian_scores_are_the_mean_of_squared_gradients_over_all_samples() -> 
             assert parameter.grad is not None
             by_hand[name] += parameter.grad**2 / 5
     importance = scores.structured_importance("hessian", model, images, labels)
-    group = structured.groups(model, problem.anatomy)[0]
+    group = groups(model, problem.anatomy)[0]
     importance(group)  # puts the means where the gradients were
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None

@@ -8,9 +8,9 @@ import os
 import pytest
 import torch
 
-from search.study_trainable import STOPS, StudyTrainable
-from trainables import names as n
-from trainables.storage import STORAGE_ERRORS
+from search.tune.trial import STOPS, StudyTrainable
+from trainables.records import names as n
+from trainables.storage.base import STORAGE_ERRORS
 from trainables.trainable import PruningTrainable
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeProblem, digits_problem
-from trainables import latency
-from trainables import names as n
-from trainables.names import InputError
+from trainables.measuring import latency
+from trainables.records import names as n
+from trainables.records.names import InputError
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
-from trainables.store import Store
+from trainables.storage.store import Store
 from trainables.trainable import PruningTrainable, StructuredTrainable, UnstructuredTrainable, gain_metric
-from trainables.walk import Tree, walk
+from trainables.tree import Tree, walk
 
 
 @pytest.fixture(autouse=True)

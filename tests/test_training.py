@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from tests.conftest import MakeProblem, photographs, same_state, state_of
-from trainables.data import Data, DataSettings, load
+from trainables.data.dataset import Data, DataSettings, load
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
-from trainables.store import Store
-from trainables.training import (
+from trainables.storage.store import Store
+from trainables.training.loop import (
     DenseSettings,
     LearningRate,
     Precision,
@@ -32,7 +32,7 @@ from trainables.training import (
     normalise,
     threads,
 )
-from trainables.walk import Tree, walk
+from trainables.tree import Tree, walk
 
 RECIPE = Recipe(LearningRate((0.0, 1.0), (0.1, 0.1)), 0, 1, 128, 0.9, 5e-4, "fp32")
 
@@ -342,9 +342,7 @@ assert "torch" in sys.modules
 """
 
 
-@pytest.mark.parametrize(
-    "module", ["search.runner", "search.study_trainable", "trainables.trainable", "trainables.training"]
-)
+@pytest.mark.parametrize("module", ["search.run", "search.tune.trial", "trainables.trainable", "trainables.training.loop"])
 def test_threads_that_wait_leave_their_core_to_others(module: str) -> None:
     """Unless the user has said how long they spin for each other first."""
     ours = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}

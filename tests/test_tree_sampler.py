@@ -15,17 +15,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
-from search import tree_sampler
-from search.candidates import step_tree
-from search.expected_gain import directions, reach
-from search.samplers import TREE, sampler_for_ask
-from search.space import SearchSpace, SpaceSettings
-from search.step_tree import Candidate, StepTree, encode
-from search.tree_sampler import TreeSampler, state_of
+from search.sampling import tree_sampler
+from search.sampling.candidates import step_tree
+from search.sampling.expected_gain import directions, reach
+from search.sampling.samplers import TREE, sampler_for_ask
+from search.sampling.space import SearchSpace, SpaceSettings
+from search.sampling.step_tree import Candidate, StepTree, encode
+from search.sampling.tree_sampler import TreeSampler, state_of
 from tests.search_helpers import SPACE
 from trainables.settings import parse
-from trainables.store import Store
-from trainables.walk import Tree
+from trainables.storage.store import Store
+from trainables.tree import Tree
 
 LENGTH = 4
 Params = Mapping[str, Any]

@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.conftest import MakeProblem, state_of
-from trainables import scores
-from trainables.data import Data
-from trainables.models import prunable
+from trainables.data.dataset import Data
+from trainables.networks.anatomy import prunable
+from trainables.networks.network import Masks
+from trainables.pruning import scores
+from trainables.pruning.masks import IMPORTANCES, NEEDS_GRADIENTS, SCOPES, cut, masking, weights
 from trainables.schedule import UnstructuredSchedule
-from trainables.training import LearningRate, Recipe, fit
-from trainables.unstructured import IMPORTANCES, NEEDS_GRADIENTS, SCOPES, Masks, cut, masking, weights
-from trainables.walk import Tree, walk
+from trainables.training.loop import LearningRate, Recipe, fit
+from trainables.tree import Tree, walk
 
 TARGETS = (300_000, 510_000, 657_001, 980_000)
 RECIPE = Recipe(LearningRate((0.0, 3.0), (0.1, 0.1)), 0, 3, 128, 0.9, 5e-4, "fp32")

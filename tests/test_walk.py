@@ -12,16 +12,16 @@ import safetensors.torch
 import torch
 
 from tests.conftest import MakeProblem, same_state, state_of
-from trainables import names as n
 from trainables import steps
-from trainables.models import ModelSettings
-from trainables.names import InputError
-from trainables.network import decode
+from trainables.networks.factory import ModelSettings
+from trainables.networks.network import decode
+from trainables.pruning.masks import masking
+from trainables.records import names as n
+from trainables.records.names import InputError
 from trainables.schedule import RETRAINING, Schedule, StructuredSchedule, UnstructuredSchedule
-from trainables.store import Store
-from trainables.training import evaluate, fit
-from trainables.unstructured import masking
-from trainables.walk import ASKED, Tree, walk
+from trainables.storage.store import Store
+from trainables.training.loop import evaluate, fit
+from trainables.tree import ASKED, Tree, walk
 
 MEASURED_NUMBERS = (
     n.STEP, n.STEPS, n.FINE_TUNE_EPOCHS, n.SPARSE_EPOCHS, n.SEED, n.EPOCHS, n.TOTAL_EPOCHS, n.SECONDS, n.REQUESTED_SPARSITY,

@@ -8,18 +8,17 @@ from typing import Any
 
 from torch import nn
 
-from trainables.checkpoint import checkpoint_hash, load_checkpoint
-from trainables.data import Data
-from trainables.models import ModelSettings, build, classifier
-from trainables.names import InputError
+from trainables.data.dataset import Data
+from trainables.identity import NUMERICS_VERSION
+from trainables.networks.anatomy import Anatomy, classifier
+from trainables.networks.checkpoint import checkpoint_hash, load_checkpoint
+from trainables.networks.factory import ModelSettings, build
+from trainables.networks.size import check_size
+from trainables.pruning.channels import RegularisationSettings
+from trainables.records.names import InputError
+from trainables.records.untrusted import machine_memory
 from trainables.schedule import BaseSchedule, Node, RetrainSettings
-from trainables.size import check_size
-from trainables.structured import Anatomy, RegularisationSettings
-from trainables.training import DenseSettings, LearningRate, Precision, Recipe, dense_schedule
-from trainables.untrusted import machine_memory
-
-NUMERICS_VERSION = 1
-"""Raised by hand when code changes the numbers that a step gives; every address changes with it."""
+from trainables.training.loop import DenseSettings, LearningRate, Precision, Recipe, dense_schedule
 
 
 @dataclass(frozen=True)

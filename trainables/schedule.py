@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from trainables import names as n
-from trainables import structured, unstructured
+from trainables.pruning import channels as structured
+from trainables.pruning import masks as unstructured
+from trainables.pruning.masks import PARTS_PER_MILLION
+from trainables.records import names as n
 from trainables.settings import Settings, one_of
-from trainables.unstructured import PARTS_PER_MILLION
 
 RETRAINING = ("fine_tune", "lr_rewind", "weight_rewind", "scratch")
 SCHEDULES = ("geometric", "linear", "cubic", "explicit")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from trainables.names import InputError
+from trainables.records.names import InputError
 
 S = TypeVar("S", bound="Settings")
 

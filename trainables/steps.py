@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables import names as n
-from trainables import scores, structured, unstructured
-from trainables.checkpoint import load_checkpoint
-from trainables.network import Network
+from trainables.networks.anatomy import replay
+from trainables.networks.checkpoint import load_checkpoint
+from trainables.networks.network import Network
 from trainables.problem import Problem
-from trainables.resuming import Resumable
+from trainables.pruning import channels as structured
+from trainables.pruning import masks as unstructured
+from trainables.pruning import scores
+from trainables.records import names as n
 from trainables.schedule import Node
-from trainables.training import Recipe, fit, threads
+from trainables.training.loop import Recipe, fit, threads
+from trainables.training.resuming import Resumable
 
 AfterEpoch = Callable[[int], object]
 """Is called after each epoch of a node's training, with the number that it has trained so far."""
@@ -135,5 +138,5 @@ def _afresh(network: Network, node: Node, problem: Problem) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(node.seed)
         model = problem.build()
-    structured.replay(model, network.removed, problem.anatomy)
+    replay(model, network.removed, problem.anatomy)
     return Network(model, network.masks, network.removed)

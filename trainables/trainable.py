@@ -1,4 +1,4 @@
-"""The Ray Tune trainables; all that they wrap is plain PyTorch (``trainables.walk``).
+"""The Ray Tune trainables; all that they wrap is plain PyTorch (``trainables.tree``).
 
 Each ``step()`` is one pruning step. A trial's config is a schedule's fields, flat, so the classes work in anybody's Tuner::
 
@@ -15,15 +15,15 @@ from typing import Any, ClassVar
 
 from ray import tune
 
-from trainables import names as n
-from trainables.latency import LatencyTable
-from trainables.names import gains
+from trainables.measuring.latency import LatencyTable
 from trainables.problem import Problem
+from trainables.records import names as n
+from trainables.records.names import gains
 from trainables.schedule import FAMILIES
 from trainables.settings import parse
-from trainables.storage import Place, above
-from trainables.store import Store
-from trainables.walk import Tree
+from trainables.storage.base import Place, above
+from trainables.storage.store import Store
+from trainables.tree import Tree
 
 
 def gain_metric(objective: str) -> str:

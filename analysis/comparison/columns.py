@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-import trainables.names as n
+import trainables.records.names as n
 
 LEVEL = "level"
 """the sparsity that was asked for: a share of the weights, or of the channels"""

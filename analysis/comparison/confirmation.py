@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import BASE, CHANGE, LABEL, LEVEL, RECIPE, is_control
-from analysis.comparison.finalists import unfinished
-from analysis.comparison.ranking import balanced, equal_budget
-from analysis.comparison.selection import Selection
+from analysis.comparison.questions.finalists import unfinished
+from analysis.comparison.questions.ranking import balanced, equal_budget
+from analysis.comparison.questions.selection import Selection
 from analysis.comparison.sentences import Table
 from analysis.comparison.statistics import (
     HIGHER,

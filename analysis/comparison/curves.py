@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis import words
 from analysis.comparison.columns import CHANGE, LEVEL
 from analysis.comparison.statistics import Floats

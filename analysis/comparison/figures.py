@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-import trainables.names as n
-from analysis.comparison import curves, selection
+import trainables.records.names as n
+from analysis.comparison import curves
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import (
     BASE,
@@ -30,10 +30,11 @@ from analysis.comparison.columns import (
     WHO,
     is_control,
 )
-from analysis.comparison.families import Sides, sides
-from analysis.comparison.iterative import matched
-from analysis.comparison.one_shot import usual
-from analysis.comparison.ranking import balanced
+from analysis.comparison.questions import selection
+from analysis.comparison.questions.families import Sides, sides
+from analysis.comparison.questions.iterative import matched
+from analysis.comparison.questions.one_shot import usual
+from analysis.comparison.questions.ranking import balanced
 from analysis.comparison.statistics import band
 from analysis.comparison.sweep import Sweep
 from analysis.figures import PERCENT, VISIBLE_DROP, despine, style

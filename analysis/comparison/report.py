@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis import files
-from analysis.comparison import families, figures, iterative, one_shot, structured
+from analysis.comparison import figures
 from analysis.comparison.pages import html, markdown
+from analysis.comparison.questions import families, iterative, one_shot, structured
 from analysis.comparison.sentences import Answer
 from analysis.comparison.summary import BANDS, RULES, facts, split_note, summary
 from analysis.comparison.sweep import Sweep, load_sweep

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis import words
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import REPORTED, TEST
-from analysis.comparison.families import sides
-from analysis.comparison.finalists import unfinished
-from analysis.comparison.reach import reach_sentence
-from analysis.comparison.selection import select
+from analysis.comparison.questions.families import sides
+from analysis.comparison.questions.finalists import unfinished
+from analysis.comparison.questions.selection import select
+from analysis.comparison.questions.within_margin import reach_sentence
 from analysis.comparison.sentences import Answer
 from analysis.comparison.statistics import CONFIDENCE, MIN_SEEDS, SIGNIFICANCE
 from analysis.comparison.sweep import Sweep

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import trainables.names as n
+import trainables.records.names as n
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import (
     BASE,
@@ -28,7 +28,7 @@ from analysis.comparison.columns import (
     WHO,
     is_control,
 )
-from analysis.comparison.ranking import equal_budget, ranked
+from analysis.comparison.questions.ranking import equal_budget, ranked
 from analysis.comparison.statistics import STEP_SIZE, step_of
 from analysis.confirmed import Confirmed, load_confirmed
 from analysis.load import Study

@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 from optuna.trial import TrialState
 
-from search.interrupts import STOPPED
-from search.ledger import Ledger, read_rows
+from search.cluster.interrupts import STOPPED
+from search.records.ledger import Ledger, read_rows
 from search.study import load_study
 from tests.faults.driver import Driver
 from tests.search_helpers import Raw, optuna_rows, write
-from trainables import names as n
-from trainables.storage import write_atomically
+from trainables.records import names as n
+from trainables.records.files import write_atomically
 
 DRIVER, WORKER, RAYLET = "driver", "worker", "raylet"
 KINDS = (DRIVER, WORKER, WORKER, RAYLET)

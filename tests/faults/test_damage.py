@@ -14,17 +14,18 @@ from typing import Any
 import pytest
 
 from search.__main__ import main
-from search.interrupts import GO_ON, STOPPED
-from search.ledger import Ledger
-from search.searcher import FrontSearch
-from search.snapshots import Snapshots
+from search.cluster.interrupts import GO_ON, STOPPED
+from search.records.ledger import Ledger
+from search.records.snapshots import Snapshots
 from search.study import load_study
+from search.tune.searcher import FrontSearch
 from tests.faults.driver import Driver
 from tests.faults.storm import outcome, steps_of
 from tests.faults.test_interrupts import has_points, wait_until
 from tests.search_helpers import one_line, optuna_rows, raw_study, refusal, write
-from trainables import names as n
-from trainables.storage import TEMPORARY, UnreachableError
+from trainables.records import names as n
+from trainables.records.files import TEMPORARY
+from trainables.storage.base import UnreachableError
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from search.__main__ import main
-from search.interrupts import GO_ON, INTERRUPTED
+from search.cluster.interrupts import GO_ON, INTERRUPTED
 from tests.faults.driver import Driver
 from tests.faults.storm import steps_of
 from tests.search_helpers import raw_study, rows, write
-from trainables import names as n
+from trainables.records import names as n
 
 pytestmark = pytest.mark.slow
 

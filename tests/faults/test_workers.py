@@ -13,11 +13,11 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError
 
 from search.__main__ import main
-from search.interrupts import STOPPED
+from search.cluster.interrupts import STOPPED
 from tests.faults.driver import Driver
 from tests.faults.storm import outcome
 from tests.search_helpers import one_line, optuna_rows, raw_study, rows, write
-from trainables import names as n
+from trainables.records import names as n
 
 pytestmark = pytest.mark.slow
 

@@ -32,7 +32,7 @@ def _logged(compute):
 
 class _WhenWalkIsImported:
     def find_spec(self, name, *_):
-        if name != "trainables.walk":
+        if name != "trainables.tree":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -41,7 +41,7 @@ class _WhenWalkIsImported:
         def exec_module(module):
             execute(module)
             module.Tree._compute = _logged(module.Tree._compute)
-            resuming = importlib.import_module("trainables.resuming")
+            resuming = importlib.import_module("trainables.training.resuming")
             resuming.INTERVAL, resuming.SHARE = 0.0, 0
 
         spec.loader.exec_module = exec_module

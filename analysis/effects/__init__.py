@@ -1,0 +1,1 @@
+"""Which settings mattered: each value's front beside the others'."""

@@ -1,0 +1,97 @@
+"""The networks of one family with what is compared: how far each lies below the front, and what it adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import moocore
+import numpy as np
+import pandas as pd
+
+import trainables.records.names as n
+from analysis.load import Study
+from analysis.pareto import Floats, excess, measured
+
+# What a reader calls a setting -> its column. A schedule's prefixes are schedules too, so a network's own
+# number of steps is the cuts that it took, not those that its trial had planned.
+SETTINGS = {
+    "importance": n.IMPORTANCE,
+    "pruner": n.PRUNER,
+    "scope": n.SCOPE,
+    "step ratio": n.STEP_RATIO,
+    "steps": n.STEP,
+    "retraining": n.RETRAIN,
+    "fine-tune epochs": n.FINE_TUNE_EPOCHS,
+    "sparse epochs": n.SPARSE_EPOCHS,
+}
+# Optuna asks for 5 trials in the best part, which is a quarter here.
+FEWEST = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """The measured networks of a family and their positions, row by row."""
+
+    name: str
+    points: pd.DataFrame
+    gains: Floats
+    """one column for each of ``axes``: the gains over the reference"""
+    axes: tuple[str, ...]
+    """accuracy, what it is shown against, then the study's other objectives"""
+    objectives: tuple[str, ...]
+
+    @property
+    def plane(self) -> Floats:
+        """Accuracy over the reference and the gain that it is shown against."""
+        return self.gains[:, :2]
+
+    def values(self, setting: str) -> pd.Series:
+        """What each network has for a setting, missing where the setting has no effect."""
+        column = self.points[SETTINGS[setting]]
+        # Nought epochs of regularised training: there was none.
+        return column.mask(column.eq(0)) if setting == "sparse epochs" else column
+
+    @property
+    def varied(self) -> list[str]:
+        """The settings that have at least two values."""
+        return [setting for setting in SETTINGS if self.values(setting).nunique() > 1]
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough networks to say what mattered."""
+        return len(self.points) >= FEWEST
+
+
+def families(study: Study, main: str) -> Iterator[Family]:
+    """The families that the study has networks of; ``main`` is the objective that accuracy is shown against."""
+    axes = tuple(dict.fromkeys(("accuracy", main, *study.objectives)))
+    usable = measured(study.pruned, axes, study.dense)
+    for name in n.FAMILIES:
+        if study.pruned[n.FAMILY].eq(name).any():
+            points = usable[usable[n.FAMILY] == name].reset_index(drop=True)
+            gains = excess(points, axes, study.dense, study.accuracy_drop)
+            yield Family(name, points, gains, axes, study.objectives)
+
+
+def shortfall(plane: Floats) -> Floats:
+    """Accuracy that each point lacks to the best at or beyond its own gain, or to the reference where that is higher.
+
+    ``plane`` has accuracy and another gain over the reference in its columns. Without the reference, a collapsed network
+    beyond the end of the front would lack nothing.
+    """
+    order = np.argsort(plane[:, 1], kind="stable")
+    best_from = np.maximum.accumulate(plane[order[::-1], 0])[::-1]
+    heights = best_from[np.searchsorted(plane[order, 1], plane[:, 1], side="left")]
+    lacking: Floats = np.maximum(heights, 0.0) - plane[:, 0]
+    return lacking
+
+
+def contribution(gains: Floats) -> Floats:
+    """Hypervolume that is lost without each point; 0 for those that others dominate or that miss the reference."""
+    added = np.zeros(len(gains))
+    inside = np.flatnonzero((gains > 0).all(axis=1))
+    if len(inside):
+        best = inside[moocore.is_nondominated(gains[inside], maximise=True, keep_weakly=True)]
+        added[best] = moocore.hv_contributions(gains[best], ref=np.zeros(gains.shape[1]), maximise=True)
+    return added

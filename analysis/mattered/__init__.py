@@ -1,1 +1,0 @@
-"""What mattered: which settings a search found to decide, and what each of their values reached."""

@@ -1,0 +1,57 @@
+"""From a point of a study to a file of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from search.records.driver import only_driver
+from search.records.ledger import Ledger
+from search.records.opened import open_study, opened_problem
+from search.records.snapshots import Snapshots
+from search.session import check_roots, steps_of
+from search.stages.recompute import compute_again
+from trainables.exporting.safetensors_file import export
+from trainables.records.names import InputError
+from trainables.storage.store import Store
+from trainables.tree import Tree
+
+
+def export_point(
+    place: str, point: str, target: Path, console: Console, overrides: Sequence[str] = (), *, trusted: bool = False
+) -> tuple[str, int]:
+    """Write the network of a point, computed again if its weights weren't kept; returns (step id, bytes).
+
+    ``place`` is a study's folder or URL; ``overrides`` are for what differs here, such as ``data.root``.
+    """
+    folder, study = open_study(place, overrides)
+    if not target.parent.is_dir():
+        raise InputError(f"--to: there is no folder {target.parent}; make it first")
+    if target.is_dir():
+        raise InputError(f"--to: {target} is a folder; name a file in it")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise InputError(f"--to: {target} can't be written; choose another file")
+    store = steps_of(study, folder)
+    step_id = find_point(store, point, folder)
+    tree = Tree(opened_problem(study, overrides, trusted=trusted)[0], store)
+    lost = not tree.has_weights(step_id)
+    check_roots(
+        tree, Ledger(folder, study.objectives, study.reference.accuracy_drop), "give what it was made with", trains=lost
+    )
+    if lost:
+        there = study.place_of(folder)
+        with only_driver(folder, there) as held, Snapshots(folder, there, held):
+            compute_again(tree, [step_id], study.resources, console)
+    return step_id, export(tree.network(tree.node(step_id)), tree.problem, target)
+
+
+def find_point(store: Store, point: str, folder: Path) -> str:
+    """The one step id that begins with ``point``."""
+    matching = [step_id for step_id in store.ids() if point and step_id.startswith(point)]
+    if len(matching) != 1:
+        found = "no point" if not matching else f"{len(matching)} points"
+        raise InputError(f"--point: {point!r} names {found} in {folder}; give a step_id of points.jsonl")
+    return matching[0]

@@ -1,0 +1,236 @@
+"""The driver's own files, points.jsonl and trials.jsonl, and what they add up to so far."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import moocore
+import numpy as np
+
+from trainables.records import names as n
+from trainables.records.files import write_atomically
+from trainables.records.names import InputError, gains, reference
+from trainables.records.points import REQUIRED, fault_of
+from trainables.records.untrusted import is_address, parse_json, read
+from trainables.storage.store import to_json
+
+Row = dict[str, Any]
+
+
+class Ledger:
+    """Points and trials of one study: appended to as they come, read back when the study is run again."""
+
+    def __init__(self, folder: Path, objectives: Sequence[str], accuracy_drop: float) -> None:
+        self._folder = folder
+        self._objectives = tuple(objectives)
+        self._accuracy_drop = accuracy_drop
+        self.trials: list[Row] = list(read_rows(folder / n.TRIALS_FILE, _trial_fault))
+        self._ended = {row[n.TRIAL] for row in self.trials}
+        self.failed = sum(row[n.STATE] == n.FAILED for row in self.trials)
+        self.points: list[Row] = []
+        self.dense: dict[int, Row] = {}
+        self.epochs_computed = 0
+        self.steps_computed = 0
+        self.steps_found = 0
+        self._seen: set[tuple[int | None, str]] = set()
+        self._totals: dict[int, int] = {}
+        self._alone = 0
+        self._front: dict[str, list[float]] = {}
+        self._history: list[tuple[int, float]] = []
+        for row in read_rows(folder / n.POINTS_FILE, self._point_fault):
+            self._count({name: row.get(name) for name in n.POINT_COLUMNS})
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Ledger:
+        return self  # Tune copies its callbacks; the files stay the same
+
+    def add_dense(self, point: Row) -> None:
+        """Put a dense network on record, once."""
+        self.add({**point, n.TRIAL: None})
+
+    def has(self, trial: int, step_id: str) -> bool:
+        """Whether this step of this trial is on record."""
+        return (trial, step_id) in self._seen
+
+    def add(self, point: Mapping[str, Any]) -> None:
+        """Append one step of one trial; a step that a resumed trial reports again is not written twice."""
+        row: Row = {name: point.get(name) for name in n.POINT_COLUMNS}
+        if (row[n.TRIAL], row[n.STEP_ID]) in self._seen:
+            return
+        append(self._folder / n.POINTS_FILE, row)
+        self._count(row)
+
+    def add_trial(self, trial: int, state: str, schedule: Mapping[str, Any], reason: str | None = None) -> None:
+        """Append how a trial ended; what is on record already is not written twice."""
+        if trial in self._ended:
+            return
+        row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
+        append(self._folder / n.TRIALS_FILE, row)
+        self._ended.add(trial)
+        self.trials.append(row)
+        self.failed += state == n.FAILED
+
+    def rewrite(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
+        """Fill in columns of points by step id (latencies, which are measured after the trials)."""
+        for row in self.points:
+            row.update(columns.get(row[n.STEP_ID], {}))
+        write_atomically(self._folder / n.POINTS_FILE, b"".join(to_json(row) for row in self.points))
+
+    def _point_fault(self, row: Row) -> str | None:
+        """Why a row of points.jsonl can't be counted, or None if it can."""
+        columns = [n.OBJECTIVES[name].column for name in self._objectives]
+        if fault := fault_of(row, (*REQUIRED, n.EPOCHS, n.TOTAL_EPOCHS, *columns)):
+            return fault
+        addresses = {name: row.get(name) for name in (n.STEP_ID, n.SHAPE_ID)}
+        if path := next((name for name, value in addresses.items() if value is not None and not is_address(value)), None):
+            return f"{path} is {row[path]!r}, which is no address"
+        if none := next((name for name in columns if name != n.ACCURACY and not row[name]), None):
+            return f"{none} is 0, and an objective"
+        if row.get(n.TRIAL) is not None and row[n.SEED] not in self.dense:
+            return f"the dense network of seed {row[n.SEED]} doesn't come before it"
+        return None
+
+    def _count(self, row: Row) -> None:
+        self.points.append(row)
+        self._seen.add((row[n.TRIAL], row[n.STEP_ID]))
+        if row[n.TRIAL] is None:
+            self.dense[row[n.SEED]] = row
+            return
+        self.epochs_computed += row[n.EPOCHS]
+        self.steps_found += bool(row[n.REUSED])
+        self.steps_computed += not row[n.REUSED]
+        self._alone += row[n.TOTAL_EPOCHS] - self._totals.get(row[n.TRIAL], 0)
+        self._totals[row[n.TRIAL]] = row[n.TOTAL_EPOCHS]
+        self._update_front(row)
+        if row[n.EPOCHS]:
+            self._history.append((self.epochs_computed, self.hypervolume))
+
+    def _update_front(self, row: Row) -> None:
+        self._front[row[n.STEP_ID]] = self.above_reference(row)
+        ids, values = list(self._front), np.array(list(self._front.values()))
+        # The dense network competes, because what it beats is no pruning worth having; it is never listed.
+        unpruned = [[self._accuracy_drop if name == "accuracy" else 0.0 for name in self._objectives]]
+        keep = moocore.is_nondominated(np.vstack([values, unpruned]), maximise=True)[:-1]
+        self._front = {step_id: self._front[step_id] for step_id, kept in zip(ids, keep, strict=True) if kept}
+
+    @property
+    def reference(self) -> list[float] | None:
+        """The hypervolume's reference in the gains of seed 0; None before its dense network is on record."""
+        return self.reference_of(0) if 0 in self.dense else None
+
+    def reference_of(self, seed: int) -> list[float]:
+        """The hypervolume's reference in the gains of a seed whose dense network is on record."""
+        return reference(self.dense[seed], self._objectives, self._accuracy_drop)
+
+    def above_reference(self, row: Row) -> list[float]:
+        """A point's gains above the reference: accuracies of different seeds relative to their own dense network's."""
+        told = gains(row, self.dense[row[n.SEED]], self._objectives)
+        return [gain - origin for gain, origin in zip(told, self.reference_of(row[n.SEED]), strict=True)]
+
+    @property
+    def front(self) -> list[str]:
+        """The addresses of the steps that no other step beats on every objective."""
+        return list(self._front)
+
+    @property
+    def hypervolume(self) -> float:
+        """Hypervolume of the front above the fixed reference."""
+        values = np.array([value for value in self._front.values() if min(value) > 0])
+        if not len(values):
+            return 0.0
+        return float(moocore.hypervolume(values, ref=[0.0] * len(self._objectives), maximise=True))
+
+    @property
+    def epochs_saved(self) -> int:
+        """What the trials' schedules would have cost one by one, less what was trained."""
+        return max(0, self._alone - self.epochs_computed)
+
+    def growth(self, epochs: int) -> float:
+        """By what share the hypervolume grew over the last so many computed epochs; infinite before there are as many."""
+        since = bisect.bisect_right(self._history, (self.epochs_computed - epochs, math.inf)) - 1
+        if since < 0:
+            return math.inf
+        before, now = self._history[since][1], self._history[-1][1]
+        return now / before - 1 if before > 0 else math.inf if now > 0 else 0.0
+
+    @property
+    def trial_numbers(self) -> set[int]:
+        """The numbers of the trials on record."""
+        return self._ended | {trial for trial, _ in self._seen if trial is not None}
+
+    @property
+    def stopped(self) -> int:
+        """Trials that were ended before their last step."""
+        return sum(row[n.STATE] == n.STOPPED for row in self.trials)
+
+    def looked_at(self, *, search: bool) -> list[Row]:
+        """The points that conclusions rest on: of a search the dense networks and the front, of a sweep all."""
+        return [*self.dense.values(), *self.front_rows()] if search else self.points
+
+    def family_fronts(self) -> list[Row]:
+        """Of each family one row for each network that no other of that family beats on every objective.
+
+        Every member of the front is among them.
+        """
+        families: defaultdict[str, dict[str, Row]] = defaultdict(dict)
+        for row in self.points:
+            if row[n.STEP]:
+                families[row[n.FAMILY]][row[n.STEP_ID]] = row
+        found = []
+        for rows in families.values():
+            keep = moocore.is_nondominated(np.array([self.above_reference(row) for row in rows.values()]), maximise=True)
+            found += [row for row, kept in zip(rows.values(), keep, strict=True) if kept]
+        return found
+
+    def front_rows(self) -> list[Row]:
+        """One row for each member of the front, smallest reduction first."""
+        by_id = {row[n.STEP_ID]: row for row in self.points if row[n.STEP] and row[n.STEP_ID] in self._front}
+        return sorted(by_id.values(), key=lambda row: self._front[row[n.STEP_ID]][-1])
+
+
+def _trial_fault(row: Row) -> str | None:
+    whole = type(row.get(n.TRIAL)) is int and isinstance(row.get(n.SCHEDULE), dict)
+    whole = whole and row.get(n.STATE) in (n.COMPLETE, n.FAILED, n.STOPPED)
+    return None if whole else "is no trial with its number, state and schedule"
+
+
+def read_rows(path: Path, fault_of_row: Callable[[Row], str | None] = lambda _: None) -> Iterator[Row]:
+    """The rows of a JSON-lines file; a last line that a crash cut off is removed from the file.
+
+    InputError naming the line if one isn't JSON, or ``fault_of_row`` finds something wrong with it.
+    """
+    drop_torn_line(path)
+    for number, line in enumerate(_content(path).split(b"\n")[:-1], start=1):
+        try:
+            row = parse_json(line)
+            fault = fault_of_row(row) if isinstance(row, dict) else "is no JSON object"
+        except ValueError:
+            fault = "is not JSON"
+        if fault:
+            raise InputError(f"{path}, line {number}: {fault}; remove the line, its steps are found again in the store")
+        yield row
+
+
+def drop_torn_line(path: Path) -> None:
+    """Remove from the file a last line that a crash cut off, or the next line would be appended to its rest."""
+    whole, end, rest = _content(path).rpartition(b"\n")
+    if rest:
+        os.truncate(path, len(whole + end))  # needs no room, which there may be none of
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return b""
+
+
+def append(path: Path, row: Row) -> None:
+    """Add one row to a JSON-lines file."""
+    with path.open("ab") as file:
+        file.write(to_json(row))

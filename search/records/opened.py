@@ -1,0 +1,52 @@
+"""Opening a folder of results that may come from anyone: it is data, and directs no writes or credentials elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.records.snapshots import local_folder
+from search.session import problem_of
+from search.study import Study, check_same, load_study
+from trainables.problem import Problem
+from trainables.records import names as n
+from trainables.records.names import InputError
+from trainables.records.untrusted import check_links
+from trainables.storage.base import is_url
+
+
+def open_study(place: str, overrides: Sequence[str]) -> tuple[Path, Study]:
+    """The folder of a study's own files, and the study; ``place`` is the folder, or the study's URL.
+
+    InputError if the steps are at a URL that only the folder names: it would be reached with the user's credentials.
+    """
+    folder = local_folder(place)
+    if not (folder / n.STUDY_FILE).exists():
+        raise InputError(f"folder: {folder} holds no study; give results/<study>")
+    check_links(folder)
+    study = load_study(folder / n.STUDY_FILE, overrides)
+    check_same(load_study(folder / n.STUDY_FILE), study, str(folder), "leave that out: it has been run as it is")
+    there = str(study.place_of(folder))
+    if is_url(place) and there != place.rstrip("/"):
+        raise InputError(
+            f"storage: {folder} holds another study, with its steps in {there}; give that, or move {folder} away"
+        )
+    if is_url(there) and not is_url(place) and not _named("storage", overrides):
+        raise InputError(
+            f"storage: {folder} says that its steps are in {there}; if you trust it, give this URL in place of the "
+            f"folder, or add --set storage={study.storage}"
+        )
+    return folder, study
+
+
+def opened_problem(study: Study, overrides: Sequence[str], *, trusted: bool) -> tuple[Problem, bool]:
+    """The study's data and network, and whether something may be written at ``data.root``.
+
+    That is so where the command line names it; a root that only the results name is read.
+    """
+    ours = _named("data.root", overrides)
+    return problem_of(study, trusted=trusted, writable=ours), ours
+
+
+def _named(key: str, overrides: Sequence[str]) -> bool:
+    return any(override.partition("=")[0] in (key, key.partition(".")[0]) for override in overrides)

@@ -1,0 +1,1 @@
+"""What to try next: the space, the tree of its steps, and the samplers."""

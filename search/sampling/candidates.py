@@ -1,0 +1,65 @@
+"""The schedules of a space as candidates of the sampler that knows the tree."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Hashable, Iterable, Iterator
+
+from optuna.trial import FixedTrial
+from pydantic import ValidationError
+
+from search.sampling.space import Params, Space
+from search.sampling.step_tree import Candidate, StepTree
+from trainables.pruning.masks import PARTS_PER_MILLION
+from trainables.records.names import InputError
+from trainables.schedule import Node, Schedule
+from trainables.tree import Tree
+
+MOST_RECIPES = 8000
+"""Of a space with more recipes so many are drawn, always the same ones."""
+
+
+def step_tree(space: Space, tree: Tree) -> StepTree:
+    """Every schedule of the space that the network allows, with what each of its steps costs in epochs."""
+    recipes = list(space.longest())
+    if len(recipes) > MOST_RECIPES:
+        recipes = random.Random(0).sample(recipes, MOST_RECIPES)
+    costs: dict[Hashable, float] = {}
+    return StepTree((candidate for params in recipes for candidate in _prefixes(params, space, tree, costs)), costs)
+
+
+def _prefixes(params: Params, space: Space, tree: Tree, costs: dict[Hashable, float]) -> Iterator[Candidate]:
+    try:
+        schedule = space.schedule(FixedTrial(params))
+        tree.problem.check(schedule)
+    except (InputError, ValidationError):
+        return
+    chain: list[Hashable] = []
+    for number, (node, target) in enumerate(zip(tree.chain(schedule), schedule.targets(), strict=True), start=1):
+        for one in with_training_before(node):
+            costs[one.id] = tree.epochs_of(one)
+            chain.append(one.id)
+        # Halvings of what is left: the nearest that is known beforehand to the compression.
+        yield Candidate(space.prefix(params, number), tuple(chain), (-math.log2(1 - target / PARTS_PER_MILLION),))
+
+
+def epochs_ahead(schedules: Iterable[Schedule], tree: Tree) -> dict[str, int]:
+    """The steps of these schedules that the store doesn't have, with what each costs in epochs.
+
+    A regularised training before several steps is counted with the first of them.
+    """
+    counted, ahead = set(tree.store.ids()), dict[str, int]()
+    for schedule in schedules:
+        for node in tree.chain(schedule):
+            new = {one.id: one for one in with_training_before(node) if one.id not in counted}
+            counted |= new.keys()
+            if node.id in new:
+                ahead[node.id] = sum(map(tree.epochs_of, new.values()))
+    return ahead
+
+
+def with_training_before(node: Node) -> list[Node]:
+    """A step, and the regularised training between it and the step before."""
+    parent = node.parent
+    return [parent, node] if parent is not None and parent.settings["kind"] == "sparse" else [node]

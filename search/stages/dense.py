@@ -1,0 +1,87 @@
+"""The dense networks, trained before all trials: one a seed, several at a time, and how far they are is shown.
+
+Those whose weights are gone (results travel without them) are trained again before the trials that begin there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from search.cluster.nodes import Terms, alive, check_fit, dense_cores
+from search.records.ledger import Ledger
+from search.records.recovery import with_latency
+from search.sampling.space import Sweep
+from search.session import Session
+from search.stages import waiting
+from search.tune.trial import LOST_IN_A_ROW
+from trainables.problem import Problem
+from trainables.records import names as n
+from trainables.storage.base import Place
+from trainables.storage.store import Store
+from trainables.tree import Tree
+
+
+def missing_seeds(session: Session) -> list[int]:
+    """The seeds whose dense network isn't in the store."""
+    tree = session.tree
+    return [seed for seed in session.seeds if tree.known(tree.problem.root(seed).id) is None]
+
+
+def lost_seeds(session: Session) -> list[int]:
+    """The seeds whose dense network is on record without its weights, though there are steps ahead that need them."""
+    tree, space, seeds = session.tree, session.space, set(session.seeds)
+    if isinstance(space, Sweep):
+        there = set(tree.store.ids())
+        ahead = (one for one in space.schedules if not there.issuperset(node.id for node in tree.chain(one)))
+        seeds = {schedule.seed for schedule in ahead}
+    return [seed for seed in sorted(seeds) if tree.store.weights(tree.record_of(tree.problem.root(seed))) is None]
+
+
+def train_dense(session: Session, seeds: Sequence[int], console: Console) -> None:
+    """Train the dense networks of these seeds; with a checkpoint, measure it. Ray has been started."""
+    tree, resources = session.tree, session.study.resources
+    before = {seed: tree.known(tree.problem.root(seed).id) for seed in seeds}
+    shared, counter = ray.put(tree.problem), waiting.counter()
+    cores = dense_cores(alive(), resources, tree.problem.dense.threads)
+    task = ray.remote(dense_task).options(num_cpus=cores, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
+    epochs = sum(tree.epochs_of(tree.problem.root(seed)) for seed in seeds)
+    with waiting.shown(console, described(len(seeds), epochs), epochs) as show:
+        tasks = [task.remote(shared, tree.store.place, seed, session.terms, counter) for seed in seeds]
+        waiting.wait_for(tasks, counter, show, "dense: the dense network can't be trained")
+    for seed, record in before.items():
+        now = tree.record_of(tree.problem.root(seed))
+        if record is not None and record != now:
+            console.print(
+                f"[yellow]Seed {seed}: trained again, the dense network came out different on this machine[/yellow] "
+                f"({record[n.ACCURACY]:.2%}, now {now[n.ACCURACY]:.2%}); its points so far began from other weights."
+            )
+
+
+def described(networks: int, epochs: int) -> str:
+    """What is done with so many dense networks, which train so many epochs; those of a checkpoint train none."""
+    return (
+        f"{'Training' if epochs else 'Measuring'} {'the dense network' if networks == 1 else f'{networks} dense networks'}"
+    )
+
+
+def record_dense(session: Session, ledger: Ledger, console: Console) -> None:
+    """Put the dense networks on record."""
+    for seed in session.seeds:
+        if seed in ledger.dense:
+            continue
+        point = with_latency(session.tree.dense_point(seed), session)
+        ledger.add_dense(point)
+        console.print(
+            f"Dense network, seed {seed}: {point['accuracy']:.2%} validation accuracy, {point['params']:,} parameters"
+        )
+
+
+def dense_task(problem: Problem, place: Place, seed: int, terms: Terms | None, counter: Any = None) -> None:
+    """Train one in a worker, which tells ``counter``, an actor, of every epoch; that one may be gone."""
+    check_fit(terms)
+    told = None if counter is None else lambda epoch: counter.note.remote(seed, epoch)
+    Tree(problem, Store(place), told).content(problem.root(seed))

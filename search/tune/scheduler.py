@@ -1,0 +1,61 @@
+"""Ends trials that can't be expected to reach the front any more, as a Ray Tune scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ray.tune.schedulers import TrialScheduler
+
+from search.records.ledger import Ledger
+from search.sampling.outlook import Outlook
+from search.tune.live_trials import LiveFifo
+from trainables.pruning.masks import PARTS_PER_MILLION
+from trainables.records import names as n
+from trainables.schedule import FAMILIES, Schedule
+from trainables.trainable import gain_metric
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.experiment import Trial
+
+
+class FrontScheduler(LiveFifo):
+    """Runs trials in their order, and stops one when no step that it has left can be expected to reach the front.
+
+    It learns from the ledger's points alone, so a study that goes on after a restart judges as before.
+    """
+
+    def __init__(self, ledger: Ledger, objectives: Sequence[str], images: int) -> None:
+        super().__init__()
+        self._ledger, self._objectives = ledger, tuple(objectives)
+        self._outlook, self._taken = Outlook(objectives, images), 0
+
+    def on_trial_result(self, _controller: TuneController, trial: Trial, result: Mapping[str, Any]) -> str:
+        """STOP or CONTINUE; Tune doesn't ask after a trial's last step."""
+        self._catch_up()
+        fields = {key: value for key, value in trial.config.items() if key != n.TRIAL}
+        schedule = FAMILIES[fields["family"]](**fields)
+        reference = self._ledger.reference_of(schedule.seed)
+        gains = [
+            float(result[gain_metric(name)]) - origin for name, origin in zip(self._objectives, reference, strict=True)
+        ]
+        stops = is_hopeless(self._outlook, schedule, result[n.STEP], gains, reference)
+        return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
+
+    def _catch_up(self) -> None:
+        points = self._ledger.points
+        for row in points[self._taken :]:
+            if row[n.STEP]:
+                gains = self._ledger.above_reference(row)
+                self._outlook.add((row[n.FAMILY], row[n.SCOPE]), row[n.REQUESTED_SPARSITY], gains)
+        self._taken = len(points)
+
+
+def is_hopeless(
+    outlook: Outlook, schedule: Schedule, step: int, gains: Sequence[float], reference: Sequence[float]
+) -> bool:
+    """Take in what a step of a schedule gained above the reference, and judge the steps that come after it."""
+    kind, sparsities = (schedule.family, schedule.scope), [target / PARTS_PER_MILLION for target in schedule.targets()]
+    outlook.add(kind, sparsities[step - 1], gains)
+    return outlook.hopeless(kind, gains, sparsities[step:], reference)

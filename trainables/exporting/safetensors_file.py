@@ -1,0 +1,100 @@
+"""A pruned network as one file that says all it takes to use it, and the way back into a working module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import PositiveFloat, PositiveInt, model_validator
+from torch import nn
+
+from trainables.networks.anatomy import Anatomy, classifier
+from trainables.networks.factory import ModelSettings, build
+from trainables.networks.network import Network, decode, encode, metadata
+from trainables.networks.size import check_size
+from trainables.problem import Problem
+from trainables.records.files import write_atomically
+from trainables.records.names import InputError
+from trainables.records.untrusted import read
+from trainables.settings import Settings, parse
+
+EXPORT = "export"
+LARGEST_DENSE = 10**9
+LARGEST_COMPRESSION = 100
+MOST_MACS = 1e12
+"""A file whose dense network is larger than both, in bytes and in times the file, asks for memory that nobody meant.
+Of multiply-accumulates for one image, torchvision's largest network has as many."""
+
+
+class About(Settings):
+    """What an exported file says of its network."""
+
+    model: str
+    arguments: dict[str, Any]
+    classes: tuple[str, ...]
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    mean: tuple[float, ...]
+    std: tuple[PositiveFloat, ...]
+
+    @model_validator(mode="after")
+    def _of_channels(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.shape[0]:
+            raise ValueError(f"mean and std must have one value for each of the {self.shape[0]} channels")
+        return self
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network ready for inference: feed it float images [N, C, H, W] in 0..1, less ``mean``, over ``std``."""
+
+    model: nn.Module
+    network: Network
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def export(network: Network, problem: Problem, target: Path) -> int:
+    """Write ``network`` to ``target``; returns the bytes written."""
+    data = problem.data
+    about = About(
+        model=problem.model.name, arguments=dict(problem.model.arguments), classes=data.classes, shape=data.shape,
+        mean=data.mean, std=data.std,
+    )  # fmt: skip
+    content = encode(network, {EXPORT: about.model_dump()})
+    write_atomically(target, content)
+    return len(content)
+
+
+def load(file: str | Path, *, allow_code: bool = False, most_bytes: int | None = None) -> Exported:
+    """The network in an exported file, in eval mode.
+
+    Nothing stored in the file is run. A network of a user's own factory is imported by its name only if ``allow_code``.
+    The dense network that the file names is built on the way: one of more than ``most_bytes`` (a gigabyte, or a hundred
+    times the file) is refused.
+    """
+    try:
+        content = read(Path(file))
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}; give a file written by export") from None
+    raw = metadata(content).get(EXPORT)
+    if not isinstance(raw, dict):
+        raise InputError(f"{file}: holds a step of a study, not an exported network; use `python -m search export`")
+    about = parse(About, raw, str(file))
+    settings = parse(ModelSettings, {"name": about.model, "arguments": about.arguments}, str(file))
+    shape, classes = about.shape, about.classes
+    limit = most_bytes or max(LARGEST_DENSE, LARGEST_COMPRESSION * len(content))
+    check_size(settings, len(classes), shape, limit, f"if you trust {file}, load it with a larger most_bytes", MOST_MACS)
+
+    def dense() -> nn.Module:
+        return build(settings, len(classes), shape, trusted=allow_code)
+
+    model = dense()
+    network = decode(content, dense, Anatomy.of(model, shape, tuple(classifier(model, len(classes)))))
+    for name, tensor in network.model.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"{file}: has infinite or NaN values in {name!r}; its training failed, export another point")
+    network.model.eval()
+    return Exported(network.model, network, classes, shape, about.mean, about.std)

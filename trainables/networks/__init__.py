@@ -1,0 +1,1 @@
+"""Networks: how they are built, loaded, described and stored."""

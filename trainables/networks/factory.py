@@ -1,0 +1,178 @@
+"""Networks by name: the small ones of the CIFAR literature, torchvision's, and the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, Field, FiniteFloat
+from torch import Tensor, nn
+
+from trainables.networks.anatomy import prunable
+from trainables.networks.architectures import MODELS, Factory
+from trainables.records.names import InputError
+from trainables.settings import Settings, nearest, one_line
+
+TORCHVISION = "torchvision:"
+
+Argument = int | FiniteFloat | bool | str
+
+
+def _known_name(name: str) -> str:
+    if name.startswith(TORCHVISION):
+        return _torchvision_name(name)
+    if ":" in name:
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+            raise ValueError("a factory of your own is written package.module:factory")
+    elif name not in MODELS:
+        raise ValueError(f"{nearest(name, MODELS)}, torchvision:NAME, package.module:factory")
+    return name
+
+
+def _torchvision_name(name: str) -> str:
+    known = _torchvision_models().list_models(module=_torchvision_models())
+    if (short := name.removeprefix(TORCHVISION)) not in known:
+        close = ", ".join(TORCHVISION + match for match in get_close_matches(short, known)) or f"{TORCHVISION}resnet18"
+        raise ValueError(f"torchvision has no such classification network; nearest: {close}")
+    return name
+
+
+def _torchvision_models() -> Any:
+    """torchvision.models; importing it takes a second and a half, and most networks don't come from there."""
+    import torchvision  # noqa: PLC0415
+
+    return torchvision.models
+
+
+def _in_order(arguments: dict[str, Argument]) -> dict[str, Argument]:
+    return dict(sorted(arguments.items()))
+
+
+class ModelSettings(Settings):
+    """Which network is pruned, and the trained weights it starts from."""
+
+    name: Annotated[str, AfterValidator(_known_name)] = Field(
+        "cnn", description="cnn | resnet20 | resnet56 | vgg16_bn | torchvision:NAME | package.module:factory"
+    )
+    arguments: Annotated[dict[str, Argument], AfterValidator(_in_order)] = Field(
+        {}, description="keyword arguments of the network's factory, such as {width: 32}"
+    )
+    checkpoint: str | None = Field(
+        None, description="trained weights: a .safetensors file, or a state dict that torch.load reads without code"
+    )
+
+    def __hash__(self) -> int:
+        """Pydantic's own would fail on the dictionary."""
+        return hash(self.model_dump_json())
+
+
+def build(
+    settings: ModelSettings, classes: int, shape: tuple[int, int, int], *, trusted: bool, check: bool = True
+) -> nn.Module:
+    """The network with random weights from torch's global generator, in training mode.
+
+    ``shape`` is [C, H, W]. A factory of the user's own is imported only if ``trusted``. Raises InputError when the
+    network can't be built, has nothing to prune, or (found only by ``check``, a forward pass in each mode) doesn't turn
+    images [B, C, H, W] into logits [B, classes].
+    """
+    factory, given = _factory(settings, classes, shape[0], trusted)
+    try:
+        model = factory(**given, **settings.arguments)
+    except Exception as error:  # a factory may raise anything, and it is always the settings that asked for it
+        raise _cannot_build(settings, factory, error) from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model.name: {settings.name!r} made a {type(model).__name__}; it must return a torch.nn.Module")
+    prunable(model)
+    if check:
+        _check_output(model, settings.name, classes, shape)
+    return model
+
+
+def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool) -> tuple[Factory, dict[str, Any]]:
+    """What makes the network, and the arguments that don't come from the settings."""
+    name = settings.name
+    if name in MODELS:
+        return MODELS[name], {"classes": classes, "channels": channels}
+    if name.startswith(TORCHVISION):
+        if channels != 3:
+            raise InputError(
+                f"model.name: {name!r} takes images of 3 channels, not {channels}; use one of {', '.join(MODELS)}"
+            )
+        builder = partial(_torchvision_models().get_model, name.removeprefix(TORCHVISION))
+        return builder, {"weights": None, "num_classes": classes}
+    if not trusted:
+        raise InputError(f"model.name: {name!r} would run code of yours; add --allow-code if you trust it")
+    own = _imported(name)
+    tells_classes = "num_classes" in _parameters(own) and "num_classes" not in settings.arguments
+    return own, {"num_classes": classes} if tells_classes else {}
+
+
+def _imported(name: str) -> Factory:
+    module_name, _, attribute = name.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # importing runs the module, and a script may even exit
+        raise InputError(
+            f"model.name: {name!r} cannot be imported ({one_line(error)}); check the name and the module"
+        ) from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise InputError(f"model.name: {module_name!r} has no factory {attribute!r}; {nearest(attribute, known)}")
+    found: Factory = factory
+    return found
+
+
+def _parameters(factory: Factory) -> list[str]:
+    """Names of the arguments; none for a builtin, which doesn't tell."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:
+        return []
+    return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _cannot_build(settings: ModelSettings, factory: Factory, error: Exception) -> InputError:
+    valid = [name for name in _parameters(factory) if name not in ("classes", "channels")]
+    return InputError(
+        f"model.arguments: {settings.arguments} cannot be used: {settings.name!r} fails with {one_line(error)}; "
+        + (f"its arguments: {', '.join(valid)}" if valid else "change or remove an argument")
+    )
+
+
+def _check_output(model: nn.Module, name: str, classes: int, shape: tuple[int, int, int]) -> None:
+    """One forward pass in each mode, because some networks return something else while they train."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        model.eval()
+        _check_logits(model, name, classes, shape, "evaluation")
+        before = {key: buffer.clone() for key, buffer in model.named_buffers()}
+        model.train()
+        _check_logits(model, name, classes, shape, "training")
+        for key, buffer in model.named_buffers():
+            buffer.copy_(before[key])
+
+
+def _check_logits(model: nn.Module, name: str, classes: int, shape: tuple[int, int, int], mode: str) -> None:
+    batch = torch.zeros(2, *shape)
+    try:
+        output = model(batch)
+    except Exception as error:  # a user's network may raise anything
+        raise InputError(
+            f"model.name: {name!r} fails in {mode} on images {list(batch.shape)} ({one_line(error)}); "
+            "use another model, or images of the size that it needs"
+        ) from error
+    if not isinstance(output, Tensor) or output.shape != (2, classes):
+        made = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise InputError(
+            f"model.name: {name!r} turns images {list(batch.shape)} into {made} in {mode}, not into logits "
+            f"{[2, classes]}; change model.arguments or the model"
+        )

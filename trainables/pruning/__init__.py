@@ -1,0 +1,1 @@
+"""Cutting weights and channels."""

@@ -1,0 +1,92 @@
+"""Which of torch-pruning's methods work for a network, found by trying each on the untrained network once.
+
+Done before a study starts, so that no trial is spent on a combination that can't work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trainables.networks.anatomy import Group, flattens, groups
+from trainables.problem import Problem
+from trainables.pruning import channels as structured
+from trainables.pruning import scores
+from trainables.pruning.channels import RegularisationSettings
+from trainables.records import names as n
+
+PROBE_IMAGES = 4
+
+
+def refusals(problem: Problem, importances: Iterable[str], pruners: Iterable[str]) -> dict[str, dict[str, str]]:
+    """{"importance": {name: reason}, "pruner": {name: reason}} for those that can't work for the problem's network."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = {
+            n.IMPORTANCE: {name: refuse_importance(name, problem) for name in importances},
+            n.PRUNER: {name: refuse_pruner(name, problem) for name in pruners},
+        }
+    return {kind: {name: reason for name, reason in by.items() if reason} for kind, by in found.items()}
+
+
+def refuse_importance(name: str, problem: Problem) -> str | None:
+    """Why this importance can't score the network's groups, or None if it can."""
+    model, anatomy = problem.build(), problem.anatomy
+    try:
+        images, labels = scores.draw(problem.data, PROBE_IMAGES, 0, "cpu")
+        importance = scores.structured_importance(name, model, images, labels)
+        for group in groups(model, anatomy):
+            reason = _refuse_group(importance, group)
+            if reason is not None:
+                return f"{name} can't be used: {reason}"
+    except Exception as error:
+        return f"{name} can't be used: torch-pruning fails on this network ({_line(error)})"
+    return None
+
+
+def _refuse_group(importance: object, group: Group) -> str | None:
+    leader = group[0].dep.target.name.split(" ")[0]
+    if isinstance(importance, structured.ActivationImportance) and flattens(group):
+        return f"channels of {leader} are flattened before a linear layer, and torch-pruning scores them wrongly"
+    score = importance(group)  # type: ignore[operator]
+    if score is None:
+        return f"it has nothing to score in the group of {leader} (BatchNorm is missing?)"
+    if len(score) != len(group[0].idxs):
+        return f"it gives {len(score)} scores for the {len(group[0].idxs)} channels of {leader}"
+    if not bool(torch.isfinite(score).all()):
+        return f"its scores of {leader} are not finite"
+    return None
+
+
+def refuse_pruner(name: str, problem: Problem) -> str | None:
+    """Why this pruner's regulariser can't train the network, or None if it can."""
+    if name == "base":
+        return None
+    model, anatomy = problem.build(), problem.anatomy
+    strengths = RegularisationSettings().of(name)  # the strengths of the study may be 0, on purpose
+    try:
+        hook = structured.regulariser(model, anatomy, name, strengths)
+        images, labels = scores.draw(problem.data, PROBE_IMAGES, 0, "cpu")
+        model.train()
+        F.cross_entropy(model(images), labels).backward()
+        before = _gradients(model)
+        hook(model)
+    except Exception as error:
+        return f"{name} can't be used: torch-pruning fails on this network ({_line(error)})"
+    after = _gradients(model)
+    if not bool(torch.isfinite(after).all()):
+        return f"{name} can't be used: its regulariser gives gradients that are not finite"
+    if torch.equal(before, after):
+        return f"{name} can't be used: its regulariser finds nothing to act on (BatchNorm is missing?)"
+    return None
+
+
+def _gradients(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None])
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

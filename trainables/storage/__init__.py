@@ -1,0 +1,1 @@
+"""Where files live: folders, object stores, and the store of steps."""

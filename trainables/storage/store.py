@@ -1,0 +1,102 @@
+"""The stored tree of steps: each step written once, complete when its ``step.json`` is there, never changed.
+
+A step that two trials want at the same time is computed by one of them, which claims it; the claim of a process that dies
+passes on. Should two compute a step all the same, both write the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from trainables.records import names as n
+from trainables.records.untrusted import is_address, parse_json
+from trainables.storage.base import Held, Place, Storage
+from trainables.storage.places import open_storage
+
+Record = dict[str, Any]
+
+CHECKSUM = "checksum"
+"""The key of a record's checksum of itself."""
+
+
+def to_json(value: Any, *, indent: int | None = None) -> bytes:
+    """JSON with a line feed at its end; NaN and infinity, which JSON doesn't have, are an error."""
+    return (json.dumps(value, allow_nan=False, indent=indent) + "\n").encode()
+
+
+def _checksum(record: Record) -> str:
+    return hashlib.sha256(to_json({key: value for key, value in record.items() if key != CHECKSUM})).hexdigest()
+
+
+def _checksums(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+@dataclass(frozen=True)
+class Store:
+    """The steps of one study, in a folder or at a URL. ``memory`` holds weights that workers were handed at their start."""
+
+    place: Place
+    memory: Mapping[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def storage(self) -> Storage:
+        """Where the files are read and written; a file's key is ``<step id>/<name>``."""
+        return open_storage(self.place)
+
+    def record(self, step_id: str) -> Record | None:
+        """What is on record of a step, or None if it isn't complete (a damaged record counts as none)."""
+        content = self.storage.read(f"{step_id}/{n.STEP_FILE}") if is_address(step_id) else None
+        try:
+            record = parse_json(content or b"")
+            whole = isinstance(record, dict) and record.get("id") == step_id and record.get(CHECKSUM) == _checksum(record)
+        except ValueError:  # no JSON is a ValueError, and so is JSON with NaN in it
+            return None
+        return record if whole and isinstance(record.get("checksums"), dict) else None
+
+    def weights(self, record: Record, file: str = n.WEIGHTS_FILE) -> bytes | None:
+        """The content of a step's weights file, or None if it is missing or differs from its checksum."""
+        step_id = record["id"]
+        if file == n.WEIGHTS_FILE and step_id in self.memory:
+            return self.memory[step_id]
+        content = self.storage.read(f"{step_id}/{file}")
+        whole = content is not None and hashlib.sha256(content).hexdigest() == record["checksums"].get(file)
+        return content if whole else None
+
+    def write(self, record: Record, files: Mapping[str, bytes]) -> Record:
+        """Store a step: its files first, then the record with their checksums, which completes it."""
+        self._write_files(record, files)
+        complete = {**record, "checksums": _checksums(files)}
+        complete[CHECKSUM] = _checksum(complete)
+        self.storage.write(f"{record['id']}/{n.STEP_FILE}", to_json(complete, indent=1))
+        return complete
+
+    def restore(self, record: Record, files: Mapping[str, bytes]) -> bool:
+        """Store the files of a complete step again; False, and nothing is stored, if they aren't those on record."""
+        if _checksums(files) != record["checksums"]:
+            return False
+        self._write_files(record, files)
+        return True
+
+    def _write_files(self, record: Record, files: Mapping[str, bytes]) -> None:
+        for name, content in files.items():
+            self.storage.write(f"{record['id']}/{name}", content)
+
+    def discard_weights(self, step_id: str) -> None:
+        """Give back the room that a step's weights take; it still counts as measured."""
+        for name in (n.WEIGHTS_FILE, n.REWIND_FILE, n.TRAINING_FILE):
+            self.storage.delete(f"{step_id}/{name}")
+
+    def claim(self, step_id: str) -> AbstractContextManager[Held]:
+        """Hold the right to compute a step, waiting while another process holds it."""
+        return self.storage.claim(f"{step_id}/{n.CLAIM_FILE}")
+
+    def ids(self) -> list[str]:
+        """The addresses of all complete steps."""
+        return self.storage.folders_with(n.STEP_FILE)

@@ -1,0 +1,246 @@
+"""Training and evaluation: one loop for the dense network, fine-tuning, rewinding and regularised training.
+
+bf16 autocast on channels-last memory makes a step fast on a processor without an accelerator. The data set is one uint8
+tensor in memory, which all workers of a machine share, and a batch is augmented by a single gather; that keeps what is left
+of a step small (``benchmarks/throughput.py`` shows what each part gives).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from trainables.data.dataset import Data
+from trainables.settings import Settings
+from trainables.training.resuming import Resumable
+
+Precision = Literal["fp32", "bf16"]
+Hook = Callable[[nn.Module], None]
+
+EVALUATION_BATCH, CPU_EVALUATION_BATCH = 1000, 256
+"""On a processor small enough for what a layer computes to stay in its cache: on an AMD EPYC a third faster, with the same
+logits bit by bit (networks of the comparison)."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss became infinite or not a number."""
+
+
+class DenseSettings(Settings):
+    """How the dense network is trained when no checkpoint is given; its batch, momentum and decay hold for retraining."""
+
+    epochs: int = Field(30, ge=1, description="epochs of the dense training")
+    learning_rate: float = Field(0.1, gt=0, description="peak of the dense schedule: a linear warm-up, then linear to 0")
+    warmup: float = Field(0.2, ge=0, lt=1, description="share of the dense epochs that warm up")
+    batch_size: int = Field(256, ge=2, description="images a batch, in dense training and in retraining")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum (Nesterov) of SGD, everywhere")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay of SGD, everywhere")
+    rewind_epoch: int = Field(1, ge=0, description="the early epoch whose weights weight rewinding goes back to")
+    threads: int = Field(2, ge=1, description="threads that train the dense network; part of its identity")
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """A piecewise-linear schedule over epochs: ``values[i]`` at ``epochs[i]``."""
+
+    epochs: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def at(self, epoch: float) -> float:
+        """The learning rate at a (fractional) epoch."""
+        return float(np.interp(epoch, self.epochs, self.values))
+
+
+def dense_schedule(dense: DenseSettings) -> LearningRate:
+    """The one-cycle schedule (Smith and Topin 2018), in its linear form, that the dense network is trained with."""
+    peak, total = dense.learning_rate, float(dense.epochs)
+    if dense.warmup == 0:
+        return LearningRate((0.0, total), (peak, 0.0))
+    return LearningRate((0.0, dense.warmup * total, total), (0.1 * peak, peak, 0.0))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One call of :func:`fit`: epochs ``start`` to ``stop`` of a learning-rate schedule, and SGD's settings."""
+
+    rate: LearningRate
+    start: int
+    stop: int
+    batch_size: int
+    momentum: float
+    weight_decay: float
+    precision: Precision
+    device: str = "cpu"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that this recipe trains."""
+        return self.stop - self.start
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    *,
+    before_update: Hook | None = None,
+    after_update: Hook | None = None,
+    after_epoch: Callable[[int, nn.Module], None] | None = None,
+    resumable: Resumable | None = None,
+) -> None:
+    """Train ``model`` in place on the training images, and end with the last epoch's weights.
+
+    Every random draw (order, crops, flips, dropout) comes from ``seed``. ``before_update`` runs between backward and
+    the optimizer (regularisers add to gradients there), ``after_update`` after it (masks are applied again there).
+    With ``resumable`` it goes on where an earlier one was interrupted; hooks that have a state of their own don't.
+    Raises TrainingDivergedError when the loss of an epoch is not finite.
+    """
+    torch.manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)
+    images, labels = training_tensors(data, recipe.device)
+    model.to(recipe.device).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=0.0,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+    )
+    batch = min(recipe.batch_size, len(labels))
+    batches = len(labels) // batch
+    epochs = range(recipe.start, recipe.stop)
+    for epoch in epochs if resumable is None else resumable.resume(model, optimizer, random, epochs):
+        order = torch.randperm(len(labels), generator=random)
+        total = torch.zeros((), device=recipe.device)
+        for i in range(batches):
+            optimizer.param_groups[0]["lr"] = recipe.rate.at(epoch + (i + 0.5) / batches)
+            chosen = order[i * batch : (i + 1) * batch].to(recipe.device)
+            inputs = normalise(augment(images[chosen], data.crop, data.flip, random), data)
+            if data.cutout:
+                inputs = cutout(inputs, data.cutout, random)
+            with autocast(recipe.precision, recipe.device):
+                loss = F.cross_entropy(model(inputs), labels[chosen])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if before_update is not None:
+                before_update(model)
+            optimizer.step()
+            if after_update is not None:
+                after_update(model)
+            total += loss.detach().float()
+        if not math.isfinite(float(total)):
+            raise TrainingDivergedError(
+                f"the training loss is {float(total) / batches} in epoch {epoch + 1}; lower the learning rate"
+            )
+        if after_epoch is not None:
+            after_epoch(epoch + 1, model)
+        if resumable is not None and epoch + 1 < recipe.stop:
+            resumable.after_epoch(epoch + 1, model, optimizer, random)
+
+
+def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[None]:
+    """bf16 autocast, or nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device, dtype=torch.bfloat16)
+
+
+def augment(images: Tensor, crop: int, flip: bool, random: torch.Generator) -> Tensor:
+    """A random crop after zero padding of ``crop`` pixels, and a random mirror, for each image on its own.
+
+    ``images`` is uint8 [B, H, W, C]; the result has the same shape and type. Crop and mirror are one gather.
+    """
+    count, height, width, _ = images.shape
+    padded = F.pad(images, (0, 0, crop, crop, crop, crop))
+    top, left = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=random)
+    columns = torch.arange(width).expand(count, width)
+    if flip:
+        mirrored = torch.rand(count, 1, generator=random) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows, columns = (top + torch.arange(height)).to(images.device), (left + columns).to(images.device)
+    which = torch.arange(count, device=images.device)
+    return padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def cutout(images: Tensor, side: int, random: torch.Generator) -> Tensor:
+    """A square of ``side`` pixels blanked in each image, its centre on any pixel (DeVries and Taylor 2017).
+
+    ``images`` is [B, C, H, W] of mean zero, which is what the square is filled with; at a border less of it is seen.
+    """
+    count, _, height, width = images.shape
+
+    def strip(length: int) -> Tensor:
+        first = torch.randint(0, length, (count, 1), generator=random) - side // 2
+        offset = torch.arange(length) - first
+        return (offset >= 0) & (offset < side)
+
+    square = strip(height)[:, None, :, None] & strip(width)[:, None, None, :]
+    return images.masked_fill(square.to(images.device), 0.0)
+
+
+def normalise(images: Tensor, data: Data) -> Tensor:
+    """uint8 [B, H, W, C] to float32 [B, C, H, W] (channels-last in memory) of zero mean and unit variance."""
+    mean = torch.tensor(data.mean, device=images.device) * 255
+    std = torch.tensor(data.std, device=images.device) * 255
+    return ((images - mean) / std).permute(0, 3, 1, 2)
+
+
+def training_tensors(data: Data, device: str) -> tuple[Tensor, Tensor]:
+    """The training images, uint8 [N, H, W, C], and labels, without a copy on the CPU."""
+    return tensors(data.train_images, data.train_labels, device)
+
+
+def tensors(images: np.ndarray, labels: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
+    """uint8 images [N, C, H, W] as [N, H, W, C], and labels, on the device; on the CPU without a copy."""
+    with warnings.catch_warnings():
+        # Arrays from Ray's object store are read-only, and nothing here writes to them.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(images).permute(0, 2, 3, 1).to(device), torch.from_numpy(labels).to(device)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Data, device: str = "cpu") -> float:
+    """Accuracy on the validation images in fp32, between 0 and 1; BatchNorm's statistics are left as they are."""
+    images, labels = tensors(data.validation_images, data.validation_labels, device)
+    return accuracy(model, images, labels, data, device)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor, data: Data, device: str) -> float:
+    """Accuracy of ``model`` on uint8 images [N, H, W, C], normalised as the training images are."""
+    model.to(device).to(memory_format=torch.channels_last).eval()
+    batch = CPU_EVALUATION_BATCH if device == "cpu" else EVALUATION_BATCH
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    for some, truth in zip(images.split(batch), labels.split(batch), strict=True):
+        correct += (model(normalise(some, data)).argmax(1) == truth).sum()
+    return int(correct) / len(labels)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Torch computes with ``count`` threads inside; sums are ordered by threads, so the count is part of a result."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def fastest_precision(device: str) -> Precision:
+    """bf16 where the hardware multiplies it natively, else fp32."""
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("bf16") else "fp32"
