@@ -107,9 +107,8 @@ def test_a_node_that_sees_other_files_or_runs_other_code_is_named(
     assert line.startswith(f"error: --address: node {host.address} doesn't see the same files in {tmp_path}/results/tiny ")
     host.kill()
     package = Path(n.__file__).parents[1]
-    changed = (
-        f"cp -r {package} {tmp_path}/other && echo >> {tmp_path}/other/records/names.py && mount --bind {tmp_path}/other {package}"
-    )
+    other = f"{tmp_path}/other"
+    changed = f"cp -r {package} {other} && echo >> {other}/records/names.py && mount --bind {other} {package}"
     host.start_node(before=changed)
     [line] = refused(cluster, cluster.head.search(*run))
     assert line.startswith(f"error: --address: node {host.address} runs another version of this program ")

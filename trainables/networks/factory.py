@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import re
-import sys
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, Field, FiniteFloat
 from torch import Tensor, nn
 
+from trainables import own
 from trainables.networks.anatomy import prunable
 from trainables.networks.architectures import MODELS, Factory
 from trainables.records.names import InputError
@@ -29,7 +26,7 @@ def _known_name(name: str) -> str:
     if name.startswith(TORCHVISION):
         return _torchvision_name(name)
     if ":" in name:
-        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+        if not own.is_own(name):
             raise ValueError("a factory of your own is written package.module:factory")
     elif name not in MODELS:
         raise ValueError(f"{nearest(name, MODELS)}, torchvision:NAME, package.module:factory")
@@ -107,29 +104,9 @@ def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool
             )
         builder = partial(_torchvision_models().get_model, name.removeprefix(TORCHVISION))
         return builder, {"weights": None, "num_classes": classes}
-    if not trusted:
-        raise InputError(f"model.name: {name!r} would run code of yours; add --allow-code if you trust it")
-    own = _imported(name)
-    tells_classes = "num_classes" in _parameters(own) and "num_classes" not in settings.arguments
-    return own, {"num_classes": classes} if tells_classes else {}
-
-
-def _imported(name: str) -> Factory:
-    module_name, _, attribute = name.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # importing runs the module, and a script may even exit
-        raise InputError(
-            f"model.name: {name!r} cannot be imported ({one_line(error)}); check the name and the module"
-        ) from error
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise InputError(f"model.name: {module_name!r} has no factory {attribute!r}; {nearest(attribute, known)}")
-    found: Factory = factory
-    return found
+    factory: Factory = own.load(name, "model.name", "factory", trusted=trusted)
+    tells_classes = "num_classes" in _parameters(factory) and "num_classes" not in settings.arguments
+    return factory, {"num_classes": classes} if tells_classes else {}
 
 
 def _parameters(factory: Factory) -> list[str]:
