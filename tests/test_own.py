@@ -67,5 +67,5 @@ def test_nothing_is_imported_that_is_not_trusted(here: Path) -> None:
         own.load("own_nets_e:net", "model.name", "factory", trusted=False)
     assert "own_nets_e" not in sys.modules
     assert own.load("own_nets_e:net", "model.name", "factory", trusted=True) is not None
-    with pytest.raises(InputError, match="has no factory 'nett'.*did you mean"):
+    with pytest.raises(InputError, match=r"has no factory 'nett'.*did you mean"):
         own.load("own_nets_e:nett", "model.name", "factory", trusted=True)
