@@ -18,7 +18,6 @@ from ray.tune.search.optuna import OptunaSearch
 from benchmarks.replay import METRICS, OBJECTIVES, Contestant, ReplayLedger, ReplayTree
 from benchmarks.step_table import StepTable
 from search.sampling.outlook import Outlook
-from search.sampling.samplers import TREE
 from search.sampling.space import SearchSpace
 from search.sampling.tree_sampler import State, TreeSampler
 from search.study import SearchSettings
@@ -148,7 +147,7 @@ def knowing(space: SearchSpace, seed: int) -> Make:
                 size = np.nanmax(above[told] / np.where(values == 0, np.nan, values), axis=0)
                 return (above[wanted] / size)[:, None]
 
-        return ours(TREE, Knowing)(space, seed)(tree, ledger)
+        return ours("tree", Knowing)(space, seed)(tree, ledger)
 
     return make
 
@@ -228,16 +227,16 @@ CONTESTANTS: Mapping[str, Callable[[SearchSpace, int], Make]] = {
     "OptunaSearch, GP": plain(_gp),
     "random, shared, every step": ours("random"),
     "TPE, shared, every step": ours("tpe"),
-    TREE_SEARCH: ours(TREE),
+    TREE_SEARCH: ours("tree"),
     KNOWING: knowing,
-    "ours, nothing shared": ours(TREE, NothingShared, shared=False),
-    "ours, last steps only": ours(TREE, search=LastStepsOnly, every_step=False),
-    "ours, gain per trial": ours(TREE, PerTrial),
-    "ours, gain per epoch": ours(TREE, PerEpoch),
-    "ours, nothing extended": ours(TREE, NothingExtended),
-    "ours, nothing believed": ours(TREE, NothingBelieved),
-    "ours, stopped at the front": ours(TREE, stops=AtTheFront),
-    "ours, stopped 2 points below": ours(TREE, stops=TwoPointsBelow),
+    "ours, nothing shared": ours("tree", NothingShared, shared=False),
+    "ours, last steps only": ours("tree", search=LastStepsOnly, every_step=False),
+    "ours, gain per trial": ours("tree", PerTrial),
+    "ours, gain per epoch": ours("tree", PerEpoch),
+    "ours, nothing extended": ours("tree", NothingExtended),
+    "ours, nothing believed": ours("tree", NothingBelieved),
+    "ours, stopped at the front": ours("tree", stops=AtTheFront),
+    "ours, stopped 2 points below": ours("tree", stops=TwoPointsBelow),
     "random, stopped at the front": ours("random", stops=AtTheFront),
     "random, stopped 2 points below": ours("random", stops=TwoPointsBelow),
 }

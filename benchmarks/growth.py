@@ -119,7 +119,7 @@ def made_up_points(size: int) -> Iterator[dict[str, Any]]:
         if step == 1:
             settings = _recipe(draw)
         doublings = step * settings[n.STEP_RATIO] * draw.uniform(0.8, 1.2)
-        lost = 0.01 * doublings + (0.03 if settings[n.IMPORTANCE] == "random" else 0.0)
+        lost = 0.01 * doublings + (0.03 if settings[n.IMPORTANCE] == n.RANDOM else 0.0)
         yield point(**settings) | {
             n.TRIAL: number // CHAIN, n.STEP: step, n.STEPS: CHAIN, n.STEP_ID: f"s{number}", n.TOTAL_EPOCHS: step,
             n.ACCURACY: 0.96 - lost + draw.gauss(0, 0.004), n.COMPRESSION: 2**doublings,

@@ -18,10 +18,11 @@ import numpy.typing as npt
 from ray.tune.search import Searcher
 
 from benchmarks.step_table import StepTable
-from search.sampling.candidates import with_training_before
+from trainables.node import Node
 from trainables.problem import Problem
 from trainables.records import names as n
-from trainables.schedule import Node, Schedule
+from trainables.schedule import Schedule
+from trainables.steps import step_of
 from trainables.trainable import gain_metric
 
 Integers = npt.NDArray[np.int64]
@@ -73,7 +74,7 @@ class ReplayTree:
 
     def epochs_of(self, node: Node) -> int:
         """What a node costs."""
-        return self.problem.recipe(dict(node.settings)).epochs
+        return step_of(node).epochs(node, self.problem)
 
 
 @dataclass
@@ -215,7 +216,7 @@ class Run:
             self._continue(clock, _Trial(key, schedule, self._tree.chain(schedule)))
 
     def _continue(self, clock: float, trial: _Trial) -> None:
-        nodes = [(node.id, self._tree.epochs_of(node)) for node in with_training_before(trial.nodes[trial.step])]
+        nodes = [(node.id, self._tree.epochs_of(node)) for node in trial.nodes[trial.step].own_nodes]
         trial.step += 1
         end = self.work.step(clock, nodes, self._contestant.shared)
         heapq.heappush(self._queue, (end, int(trial.key.removeprefix("trial")), trial))

@@ -27,8 +27,8 @@ from search.cluster.connection import ENVIRONMENT, environment
 from search.session import prepare
 from search.study import load_study
 from search.tune.trial import StudyTrainable
+from trainables.node import Node
 from trainables.records import names as n
-from trainables.schedule import Node
 from trainables.storage.store import Record
 
 MEMORY = 256 * 2**20

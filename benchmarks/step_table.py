@@ -22,10 +22,12 @@ from optuna.trial import FixedTrial
 from search.sampling.space import Params, SearchSpace
 from search.session import problem_of
 from search.study import Study, load_study
+from trainables.chain import MethodSettings
 from trainables.data.dataset import load
+from trainables.node import Node
 from trainables.records import names as n
 from trainables.records.files import write_atomically
-from trainables.schedule import Node, Schedule, chain
+from trainables.schedule import Schedule
 from trainables.steps import NothingRemovedError
 from trainables.storage.store import Store
 from trainables.training.loop import TrainingDivergedError, threads
@@ -56,7 +58,7 @@ class StepTable:
 
     def chain(self, schedule: Schedule) -> list[Node]:
         """The nodes of a schedule's steps, at the addresses of this table."""
-        return chain(self.root, schedule, self.study.retraining, self.study.regularisation)
+        return MethodSettings(self.study.retraining, self.study.regularisation).chain(self.root, schedule)
 
     def reference(self, seed: int) -> npt.NDArray[np.float64]:
         """The hypervolume's reference in the gains of a seed."""

@@ -15,7 +15,6 @@ from optuna.trial import FixedTrial
 from benchmarks.contestants import AtTheFront, Stops, TwoPointsBelow
 from benchmarks.replay import ReplayTree, Score
 from benchmarks.step_table import SEEDS, StepTable
-from search.sampling.candidates import with_training_before
 
 RULES: Mapping[str, Callable[[StepTable, Sequence[float]], Stops]] = {
     "at the front": AtTheFront,
@@ -37,7 +36,7 @@ def _walk(table: StepTable, params: Mapping[str, Any]) -> Walk:
     tree = ReplayTree(table)
     schedule = table.space.schedule(FixedTrial(dict(params)))
     nodes = table.chain(schedule)
-    costs = [sum(tree.epochs_of(one) for one in with_training_before(node)) for node in nodes]
+    costs = [sum(tree.epochs_of(one) for one in node.own_nodes) for node in nodes]
     return schedule, [table.ids[node.id] for node in nodes], costs
 
 

@@ -94,7 +94,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. --set search.trials=20"
     )
     parser.add_argument(
-        "--allow-code", action="store_true", help="let model.name import a factory of your own (package.module:factory)"
+        "--allow-code", action="store_true", help="import what is named as your own code (package.module:name)"
     )
 
 
@@ -108,7 +108,7 @@ def _fields() -> str:
 
 
 def _run(options: argparse.Namespace) -> None:
-    study = load_study(options.study, options.set)
+    study = load_study(options.study, options.set, trusted=options.allow_code)
     # Ray takes seconds to import; a mistake in the study file is told before that.
     from search.run import run  # noqa: PLC0415
 

@@ -42,7 +42,7 @@ def confirm(
     What was confirmed before is not opened again. With ``stored_only``, networks whose weights aren't on disk are passed
     over; otherwise they are computed again. ``place`` is a study's folder, or its URL.
     """
-    folder, study = open_study(place, overrides)
+    folder, study = open_study(place, overrides, trusted=trusted)
     problem, writable = opened_problem(study, overrides, trusted=trusted)
     tree = Tree(problem, steps_of(study, folder))
     there = study.place_of(folder)

@@ -27,7 +27,7 @@ def export_point(
 
     ``place`` is a study's folder or URL; ``overrides`` are for what differs here, such as ``data.root``.
     """
-    folder, study = open_study(place, overrides)
+    folder, study = open_study(place, overrides, trusted=trusted)
     if not target.parent.is_dir():
         raise InputError(f"--to: there is no folder {target.parent}; make it first")
     if target.is_dir():

@@ -28,7 +28,7 @@ from search.records.recovery import forget_untold, heal, lost_trials
 from search.records.snapshots import Snapshots
 from search.sampling.candidates import epochs_ahead
 from search.sampling.space import Sweep
-from search.session import Session, check_roots, prepare, told_as
+from search.session import Session, check_roots, prepare, renamed
 from search.stages.dense import lost_seeds, missing_seeds, record_dense, train_dense
 from search.stages.finalists import Final
 from search.stages.wrap_up import finish
@@ -177,7 +177,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _tell_refusals(session: Session, console: Console) -> None:
-    for told in told_as(session.study):
+    for told in renamed(session.study):
         console.print(f"[yellow]Told under another name:[/yellow] {escape(told)}.")
     for kind, reasons in session.refused.items():
         for reason in reasons.values():

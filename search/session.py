@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -25,12 +26,12 @@ from search.sampling.space import (
 from search.study import Study, check_folder
 from trainables.data import dataset as data
 from trainables.networks.network import Network, encode
+from trainables.node import Node
 from trainables.problem import Problem
-from trainables.pruning.channels import RANKS_LIKE
 from trainables.pruning.compatibility import refusals
 from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.schedule import Node, Schedule, StructuredSchedule, UnstructuredSchedule
+from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule, told_as
 from trainables.storage.base import is_url
 from trainables.storage.store import Store
 from trainables.training.loop import Precision, fastest_precision
@@ -86,15 +87,20 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     return Session(study, tree, space, seeds, refused)
 
 
-def told_as(study: Study) -> list[str]:
+def renamed(study: Study) -> list[str]:
     """What the study asks for and will find under another name, because the two rank alike; in words."""
-    entries = [*(study.sweep or ())]
+    entries = [entry for entry in study.sweep or () if entry.get(n.FAMILY) == n.STRUCTURED]
     if study.space is not None and study.space.structured is not None:
         entries.append(study.space.structured.model_dump())
+    default = StructuredSchedule.model_fields[n.SCOPE].default
+    listed = [
+        itertools.product(_listed(entry.get(n.IMPORTANCE)), _listed(entry.get(n.SCOPE, default))) for entry in entries
+    ]
+    found = ((name, scope, told_as(name, scope)) for name, scope in dict.fromkeys(itertools.chain(*listed)))
     return [
         f"importance {name} with scope {scope}, as {other}: the two rank alike"
-        for (name, scope), other in RANKS_LIKE.items()
-        if any(name in _listed(e.get(n.IMPORTANCE)) and scope in _listed(e.get(n.SCOPE, scope)) for e in entries)
+        for name, scope, other in found
+        if other != name
     ]
 
 
@@ -136,7 +142,8 @@ def _possible(settings: SpaceSettings, problem: Problem, refused: dict[str, dict
 def _refuse_retraining(retrain: str, space: FamilySpace, problem: Problem) -> str | None:
     """Why the dense network can't be retrained in this way, for the fewest epochs to choose from, or None if it can."""
     try:
-        problem.check(UnstructuredSchedule(step_ratio=0.5, retrain=retrain, fine_tune_epochs=min(space.fine_tune_epochs)))
+        fewest = max(1, min(space.fine_tune_epochs))
+        problem.check(UnstructuredSchedule(step_ratio=0.5, retrain=retrain, fine_tune_epochs=fewest))
     except InputError as refusal:
         return str(refusal)
     return None
@@ -151,7 +158,7 @@ def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None,
         fastest = fastest_precision(device)
     problem = Problem(
         data.load(study.data, writable=writable), study.model, study.dense, study.retraining, study.regularisation,
-        precision=fastest if study.precision == "auto" else study.precision,
+        own=study.methods, precision=fastest if study.precision == "auto" else study.precision,
         threads=max(1, math.floor(study.resources.cpu)), device=device, trusted=trusted,
     )  # fmt: skip
     problem.check_network()

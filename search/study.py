@@ -13,18 +13,19 @@ from pydantic.fields import FieldInfo
 
 from search.sampling.samplers import SAMPLERS
 from search.sampling.space import SpaceSettings
+from trainables.chain import RegularisationSettings, RetrainSettings
 from trainables.data.dataset import DataSettings
 from trainables.networks.factory import ModelSettings
-from trainables.pruning.channels import RegularisationSettings
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.untrusted import check_links, parse_yaml, read
-from trainables.schedule import FAMILIES, RetrainSettings, Schedule
+from trainables.schedule import FAMILIES, Schedule
 from trainables.settings import Settings, nearest, one_of, parse
 from trainables.storage.base import Place, is_url
 from trainables.storage.folder import Folder
 from trainables.storage.places import open_storage
 from trainables.training.loop import DenseSettings
+from trainables.training.retraining import RETRAININGS
 
 LOCAL = "results"
 """The folder that holds the drivers' own files where the storage is a URL."""
@@ -48,7 +49,7 @@ class ReferenceSettings(Settings):
 class SearchSettings(Settings):
     """How the search chooses and when it ends: at whichever budget is reached first."""
 
-    sampler: Annotated[str, AfterValidator(one_of(SAMPLERS))] = Field("tree", description=" | ".join(SAMPLERS))
+    sampler: Annotated[str, AfterValidator(SAMPLERS.known)] = Field("tree", description=SAMPLERS.help())
     trials: int | None = Field(
         100, ge=1, description="trials to run; a schedule known already costs none; a sweep runs all of its schedules"
     )
@@ -90,7 +91,7 @@ class FinalistSettings(Settings):
 
     def compete(self, schedule: Schedule) -> bool:
         """Whether a schedule of the sweep has a say in who runs again."""
-        return schedule.family == self.family and schedule.retrain != "scratch"
+        return schedule.family == self.family and not RETRAININGS[schedule.retrain].control
 
 
 def _shareable(gpu: float) -> float:
@@ -117,6 +118,9 @@ class Study(Settings):
     dense: DenseSettings = DenseSettings()
     retraining: RetrainSettings = RetrainSettings()
     regularisation: RegularisationSettings = RegularisationSettings()
+    methods: dict[str, dict[str, Any]] = Field(
+        {}, description="settings of methods of your own, such as {package.module:Class: {strength: 2}}"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of training; auto is bf16 where it is fast")
     objectives: tuple[OBJECTIVE, ...] = Field(
         ("accuracy", "compression"),
@@ -163,20 +167,24 @@ class Study(Settings):
         """The place of the steps if the driver's own files are in ``folder``, which may have been moved."""
         return f"{self.storage.rstrip('/')}/{self.name}" if is_url(self.storage) else folder
 
-    def schedules(self) -> list[Schedule]:
-        """The schedules of a sweep, in order and each once; InputError if one of them is wrong."""
-        found = itertools.chain.from_iterable(_expand(entry, f"sweep.{i}") for i, entry in enumerate(self.sweep or ()))
+    def schedules(self, *, trusted: bool = False) -> list[Schedule]:
+        """The schedules of a sweep, in order and each once; InputError if one of them is wrong.
+
+        Methods of the user's own are imported if ``trusted``; once they have been, they are known.
+        """
+        entries = enumerate(self.sweep or ())
+        found = itertools.chain.from_iterable(_expand(entry, f"sweep.{i}", trusted=trusted) for i, entry in entries)
         return list(dict.fromkeys(found))
 
 
-def _expand(entry: Mapping[str, Any], where: str) -> Iterator[Schedule]:
+def _expand(entry: Mapping[str, Any], where: str, *, trusted: bool) -> Iterator[Schedule]:
     choices = {key: _choices(key, value, where) for key, value in entry.items()}
     for values in itertools.product(*choices.values()):
         fields = dict(zip(choices, values, strict=True))
         family = fields.get("family", n.UNSTRUCTURED)
         if not isinstance(family, str) or family not in FAMILIES:
             raise InputError(f"{where}.family: {family!r} is no family; {nearest(str(family), FAMILIES)}")
-        yield parse(FAMILIES[family], {**fields, "family": family}, where)
+        yield parse(FAMILIES[family], {**fields, "family": family}, where, trusted=trusted)
 
 
 def _choices(key: str, value: Any, where: str) -> Sequence[Any]:
@@ -191,19 +199,21 @@ def _choices(key: str, value: Any, where: str) -> Sequence[Any]:
     return [tuple(levels) for levels in choices]
 
 
-def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """The study in a YAML file, with ``key=value`` overrides; InputError if anything is wrong with it."""
+def load_study(path: str | Path, overrides: Sequence[str] = (), *, trusted: bool = False) -> Study:
+    """The study in a YAML file, with ``key=value`` overrides; InputError if anything is wrong with it.
+
+    Methods of the user's own that it names are imported if ``trusted``.
+    """
     raw = read_yaml(Path(path))
     for override in overrides:
         _override(raw, override)
-    study = parse(Study, raw, str(path))
-    _check_fresh(study)
+    study = parse(Study, raw, str(path), trusted=trusted)
+    _check_fresh(study, study.schedules(trusted=trusted))
     return study
 
 
-def _check_fresh(study: Study) -> None:
+def _check_fresh(study: Study, schedules: Sequence[Schedule]) -> None:
     """InputError if a schedule is wrong, nothing competes to be a finalist, or they would run on a seed that chose them."""
-    schedules = study.schedules()
     if study.finalists is None:
         return
     if not any(study.finalists.compete(schedule) for schedule in schedules):

@@ -15,7 +15,12 @@ from torch import nn
 from tests.s3_server import S3, make_bucket, s3_server
 from trainables.data.dataset import Data, DataSettings, load
 from trainables.networks.factory import ModelSettings
+from trainables.networks.network import Masks, Network
 from trainables.problem import Problem
+from trainables.pruning import masks as masks_module
+from trainables.pruning.sample import Sample
+from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
+from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.storage.base import Place
 from trainables.storage.store import Store
 from trainables.training.loop import DenseSettings
@@ -56,6 +61,15 @@ def photographs(count: int = 48, side: int = 32, classes: int = 4) -> Data:
         flip=True,
         fingerprint="random",
     )
+
+
+def cut_weights(
+    model: nn.Module, masks: Masks, importance: str, scope: str, removed_ppm: int, seed: int = 0, data: Data | None = None
+) -> Masks:
+    """``masks.cut`` by names; only scores that see images need ``data``."""
+    method = WEIGHT_IMPORTANCES.make(importance, {"score_images": 64})
+    sample = Sample(data, seed)  # type: ignore[arg-type]
+    return masks_module.cut(Network(model, masks), method, WEIGHT_SCOPES.make(scope), removed_ppm, sample)
 
 
 def state_of(model: nn.Module) -> dict[str, torch.Tensor]:

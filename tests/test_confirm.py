@@ -18,8 +18,8 @@ from search.stages.recompute import rounds
 from search.study import load_study
 from tests.search_helpers import Raw, one_line, raw_study, refusal, rows, write
 from trainables.data import test_split
+from trainables.node import Node
 from trainables.records import names as n
-from trainables.schedule import Node
 from trainables.storage.store import Store
 from trainables.training.loop import accuracy, tensors
 from trainables.tree import Tree

@@ -16,7 +16,7 @@ from tests.conftest import MakeProblem
 from trainables.exporting.safetensors_file import EXPORT, export, load
 from trainables.networks.factory import ModelSettings
 from trainables.networks.network import metadata
-from trainables.pruning import scores
+from trainables.pruning.sample import Sample
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
@@ -39,7 +39,7 @@ def exported(tree: Tree, schedule: Schedule, target: Path) -> torch.Tensor:
     node = tree.chain(schedule)[-1]
     network = tree.network(node)
     assert export(network, tree.problem, target) == target.stat().st_size
-    images, _ = scores.draw(tree.problem.data, 16, 0, "cpu")
+    images, _ = Sample(tree.problem.data, 0).images(16)
     with torch.no_grad():
         return network.model.eval()(images)
 
@@ -61,7 +61,7 @@ def test_the_way_back_gives_the_same_logits(name: str, tree: Tree, tmp_path: Pat
     normal = (images[order] - torch.tensor(found.mean)[:, None, None]) / torch.tensor(found.std)[:, None, None]
     with torch.no_grad():
         torch.testing.assert_close(found.model(normal), expected, rtol=1e-4, atol=1e-4)
-        same, _ = scores.draw(data, 16, 0, "cpu")
+        same, _ = Sample(data, 0).images(16)
         assert torch.equal(found.model(same), expected)
     assert (found.network.masks != {}) == (name == "masked")
 
@@ -84,7 +84,7 @@ def test_a_factory_of_ones_own_runs_only_when_it_is_allowed(problem: MakeProblem
     assert calls == []
     found = load(target, allow_code=True)
     assert calls
-    images, _ = scores.draw(made.data, 16, 0, "cpu")
+    images, _ = Sample(made.data, 0).images(16)
     with torch.no_grad():
         assert torch.equal(found.model(images), expected)
 

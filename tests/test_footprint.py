@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.conftest import MakeProblem
+from tests.conftest import MakeProblem, cut_weights
 from trainables.measuring.footprint import footprint, module_macs, shape_id
+from trainables.networks.anatomy import weights
 from trainables.networks.network import Network
-from trainables.pruning.masks import cut, weights
 from trainables.schedule import StructuredSchedule
 from trainables.tree import Tree, walk
 
@@ -77,7 +77,7 @@ def test_structured_counts_are_those_of_a_narrower_network(tree: Tree, problem: 
 
 def test_the_shape_is_that_of_the_dense_network_whatever_is_masked(problem: MakeProblem) -> None:
     model, other = problem().build(), problem().build()
-    masks = cut(model, {}, "magnitude", "global", 900_000, seed=0)
+    masks = cut_weights(model, {}, "magnitude", "global", 900_000, seed=0)
     assert footprint(Network(model, masks), DIGIT).shape_id == shape_id(other)
     assert shape_id(problem(width=5).build()) != shape_id(other)
     assert shape_id(problem("resnet20").build()) != shape_id(other)

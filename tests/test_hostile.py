@@ -37,11 +37,11 @@ from trainables.networks.checkpoint import load_checkpoint
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.network import metadata
 from trainables.networks.size import check_size
+from trainables.node import address
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.untrusted import MOST_YAML, check_links, parse_json, parse_yaml, read
-from trainables.schedule import address
 from trainables.storage.store import Store, _checksum, to_json
 from trainables.tree import Tree, walk
 

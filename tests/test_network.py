@@ -13,12 +13,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import MakeProblem, same_state, state_of
-from trainables.networks.anatomy import Anatomy
+from tests.conftest import MakeProblem, cut_weights, same_state, state_of
+from trainables.networks.anatomy import Anatomy, weights
 from trainables.networks.network import BITMASK, INDICES, VALUES, Network, decode, encode, metadata
 from trainables.problem import Problem
-from trainables.pruning import scores
-from trainables.pruning.masks import cut, masking, weights
+from trainables.pruning.masks import masking
+from trainables.pruning.sample import Sample
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
@@ -37,7 +37,7 @@ def made(problem: MakeProblem) -> Problem:
 def masked(made: Problem, removed_ppm: int) -> Network:
     torch.manual_seed(0)
     model = made.build()
-    masks = cut(model, {}, "magnitude", "layerwise", removed_ppm, seed=0)
+    masks = cut_weights(model, {}, "magnitude", "layerwise", removed_ppm, seed=0)
     masking(model, masks)(model)
     return Network(model, masks)
 
@@ -61,7 +61,7 @@ def read(content: bytes, made: Problem) -> Network:
 
 def assert_same(found: Network, original: Network, made: Problem) -> None:
     assert same_state(state_of(found.model), state_of(original.model))
-    images, _ = scores.draw(made.data, 8, 0, "cpu")
+    images, _ = Sample(made.data, 0).images(8)
     assert torch.equal(found.model.eval()(images), original.model.eval()(images))
     partly = {name: mask for name, mask in original.masks.items() if not mask.all()}
     assert {name for name, mask in found.masks.items() if not mask.all()} == set(partly)

@@ -15,8 +15,9 @@ from torch import nn
 from tests.conftest import MakeProblem, same_state, state_of
 from tests.test_store import flip_a_byte
 from trainables.data.dataset import Data
+from trainables.node import Node
 from trainables.records import names as n
-from trainables.schedule import Node, Schedule, StructuredSchedule, UnstructuredSchedule
+from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.folder import Folder
 from trainables.storage.store import Store
 from trainables.training import resuming

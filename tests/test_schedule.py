@@ -8,28 +8,21 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import MakeProblem
+from tests.conftest import MakeProblem, cut_weights
+from trainables.chain import MethodSettings, RegularisationSettings, RetrainSettings
 from trainables.networks.anatomy import prunable
 from trainables.networks.factory import ModelSettings
 from trainables.networks.network import Masks
-from trainables.pruning import channels as structured
-from trainables.pruning.channels import RegularisationSettings
-from trainables.pruning.masks import IMPORTANCES, cut
+from trainables.node import Node
+from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
+from trainables.pruning.levels import LEVELS
+from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.schedule import (
-    LEVELS,
-    RETRAINING,
-    SCHEDULES,
-    Node,
-    RetrainSettings,
-    Schedule,
-    StructuredSchedule,
-    UnstructuredSchedule,
-    chain,
-)
+from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.settings import parse
 from trainables.training.loop import DenseSettings
+from trainables.training.retraining import RETRAININGS
 
 ROOT = Node(None, {"kind": "dense", "seed": 0})
 CLOSED_FORMS: dict[str, tuple[dict[str, Any], Callable[[int], float]]] = {
@@ -43,8 +36,8 @@ CLOSED_FORMS: dict[str, tuple[dict[str, Any], Callable[[int], float]]] = {
 def ids(
     schedule: Schedule, retrain: dict[str, Any] | None = None, regularisation: dict[str, Any] | None = None
 ) -> list[str]:
-    nodes = chain(ROOT, schedule, RetrainSettings(**(retrain or {})), RegularisationSettings(**(regularisation or {})))
-    return [node.id for node in nodes]
+    methods = MethodSettings(RetrainSettings(**(retrain or {})), RegularisationSettings(**(regularisation or {})))
+    return [node.id for node in methods.chain(ROOT, schedule)]
 
 
 def fine(**fields: Any) -> UnstructuredSchedule:
@@ -56,7 +49,7 @@ def coarse(**fields: Any) -> StructuredSchedule:
 
 
 def test_every_schedule_has_a_closed_form() -> None:
-    assert set(CLOSED_FORMS) == set(LEVELS) == set(SCHEDULES)
+    assert set(CLOSED_FORMS) == set(LEVELS)
 
 
 @pytest.mark.parametrize("name", LEVELS)
@@ -74,7 +67,7 @@ def test_achieved_sparsity_is_the_closed_form_to_within_a_weight(name: str, scop
     model = problem().build()
     masks: Masks = {}
     for k, target in enumerate(UnstructuredSchedule(schedule=name, **fields).targets(), start=1):
-        masks = cut(model, masks, "magnitude", scope, target, seed=k)
+        masks = cut_weights(model, masks, "magnitude", scope, target, seed=k)
         removed = {layer: int((~mask).sum()) for layer, mask in masks.items()}
         sizes = {layer: mask.numel() for layer, mask in masks.items()}
         assert set(masks) == {f"{layer}.weight" for layer in prunable(model)}
@@ -160,7 +153,7 @@ def test_settings_with_effect_change_the_address(schedule: Schedule, changed: di
     assert not set(ids(schedule)) & set(ids(schedule, changed))
 
 
-@pytest.mark.parametrize("importance", structured.IMPORTANCES)
+@pytest.mark.parametrize("importance", CHANNEL_IMPORTANCES)
 def test_score_images_count_for_structured_scores_that_see_data(importance: str) -> None:
     schedule = coarse(importance=importance)
     assert (ids(schedule) != ids(schedule, {"score_images": 7})) is (importance in {"taylor", "hessian", "activation"})
@@ -174,7 +167,7 @@ def test_weight_rewinding_has_no_epochs_of_its_own_and_no_retraining_has_no_kind
 
 def test_regularised_training_is_shared_by_importances_and_ratios() -> None:
     def first(**fields: Any) -> Node:
-        return chain(ROOT, coarse(pruner="group_norm", **fields), RetrainSettings(), RegularisationSettings())[0]
+        return MethodSettings().chain(ROOT, coarse(pruner="group_norm", **fields))[0]
 
     base = first(sparse_epochs=2)
     assert base.parent is not None
@@ -195,8 +188,8 @@ def test_only_the_pruners_own_strength_counts() -> None:
 
 
 def test_seeds_of_random_draws_come_from_the_address() -> None:
-    nodes = chain(ROOT, fine(), RetrainSettings(), RegularisationSettings())
-    again = chain(Node(None, dict(ROOT.settings)), fine(), RetrainSettings(), RegularisationSettings())
+    nodes = MethodSettings().chain(ROOT, fine())
+    again = MethodSettings().chain(Node(None, dict(ROOT.settings)), fine())
     assert [node.seed for node in nodes] == [node.seed for node in again]
     assert len({node.seed for node in nodes}) == 3
     assert all(0 <= node.seed < 2**63 for node in nodes)
@@ -269,7 +262,7 @@ def test_levels_alone_tell_the_steps() -> None:
     assert UnstructuredSchedule(**written).targets() == [200_000, 500_000]
 
 
-@pytest.mark.parametrize("retrain", RETRAINING)
+@pytest.mark.parametrize("retrain", RETRAININGS)
 def test_columns_describe_the_schedule(retrain: str) -> None:
     schedule = fine(retrain=retrain, importance="taylor", scope="layerwise", fine_tune_epochs=2, seed=3)
     told = schedule.columns()
@@ -295,7 +288,5 @@ def test_dense_recipes_are_checked_against_rewinding(problem: MakeProblem) -> No
 
 
 def test_all_importances_are_spelled_in_the_schedule() -> None:
-    assert [fine(importance=name).importance for name in IMPORTANCES] == list(IMPORTANCES)
-    assert [coarse(importance=name, scope="global").importance for name in structured.IMPORTANCES] == list(
-        structured.IMPORTANCES
-    )
+    assert [fine(importance=name).importance for name in WEIGHT_IMPORTANCES] == list(WEIGHT_IMPORTANCES)
+    assert [coarse(importance=name, scope="global").importance for name in CHANNEL_IMPORTANCES] == list(CHANNEL_IMPORTANCES)

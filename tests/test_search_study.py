@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 from optuna.trial import FixedTrial
 
 from search.__main__ import main
-from search.sampling.space import FamilySpace, SearchSpace
-from search.session import told_as
+from search.sampling.space import FamilySpace, SearchSpace, SpaceSettings, UnstructuredSpace
+from search.session import renamed
 from search.study import MAY_CHANGE, Study, check_folder, describe, load_study, to_yaml
 from tests.search_helpers import raw_study, write
 from trainables.records import names as n
@@ -126,7 +127,7 @@ def test_what_is_told_under_another_name_is_one_schedule_and_said(tmp_path: Path
         ({"sweep": [entry]}, True), ({"sweep": [{**entry, "scope": "global"}]}, False), ({"space": space}, False),
         ({"space": {"structured": {"importance": ["lamp"]}}}, True), ({"space": {"unstructured": {}}}, False),
     ):  # fmt: skip
-        found = told_as(load_study(write(tmp_path, raw_study(tmp_path, **raw))))
+        found = renamed(load_study(write(tmp_path, raw_study(tmp_path, **raw))))
         assert found == ["importance lamp with scope local, as magnitude_l2: the two rank alike"] * told
 
 
@@ -156,11 +157,21 @@ def test_families_can_be_a_choice(tmp_path: Path) -> None:
     assert [schedule.family for schedule in found] == ["structured", "unstructured"]
 
 
-@pytest.mark.parametrize(("ratio", "sparsity", "steps"), [(0.5, 0.75, 2), (0.5, 0.7499, 1), (0.9, 0.99, 2), (0.99, 0.9, 1)])
+@pytest.mark.parametrize(("ratio", "sparsity", "steps"), [(0.5, 0.75, 2), (0.5, 0.7499, 1), (0.9, 0.99, 2), (0.9, 0.9, 1)])
 def test_the_largest_sparsity_bounds_the_steps(ratio: float, sparsity: float, steps: int) -> None:
     space = FamilySpace(step_ratio=(0.1, ratio), max_sparsity=sparsity)
     assert space.most_steps(ratio) == steps
     assert FamilySpace(step_ratio=(0.1, ratio), max_sparsity=sparsity, max_steps=1).most_steps(ratio) == 1
+
+
+def test_no_schedule_goes_beyond_the_largest_sparsity() -> None:
+    family = UnstructuredSpace(step_ratio=(0.1, 0.9, 0.98), max_sparsity=0.9)
+    space = SearchSpace(SpaceSettings(unstructured=family))
+    asked = [*space.longest(), *space.starting_points()]
+    assert {params["unstructured.step_ratio"] for params in asked} == {0.1, 0.9}
+    assert max(space.schedule(FixedTrial(params)).targets()[-1] for params in asked) <= 900_000
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert max(space.schedule(drawn.ask()).targets()[-1] for _ in range(50)) <= 900_000
 
 
 def test_every_key_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

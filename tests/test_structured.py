@@ -12,20 +12,27 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torch_pruning as tp
 from torch import Tensor, nn
 
 from tests.conftest import MakeProblem, digits_problem, photographs, same_state, state_of
 from trainables import steps
 from trainables.networks.anatomy import Removed, groups, prunable, replay, widths
 from trainables.networks.factory import ModelSettings
+from trainables.node import Node
 from trainables.problem import Problem
-from trainables.pruning import channels as structured
-from trainables.pruning import compatibility, scores
-from trainables.pruning.channels import IMPORTANCES, PRUNERS, SCOPES, RegularisationSettings, kept_width
-from trainables.schedule import Node, StructuredSchedule
+from trainables.pruning import channels, compatibility
+from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES, Hessian
+from trainables.pruning.channel_scopes import CHANNEL_SCOPES, kept_width
+from trainables.pruning.pruners import PRUNERS, Regulariser
+from trainables.pruning.sample import Sample
+from trainables.schedule import StructuredSchedule, told_as
 from trainables.storage.store import Store
-from trainables.training.loop import fit
+from trainables.training.loop import LearningRate, Recipe, fit
+from trainables.training.retraining import Plan
 from trainables.tree import Tree, walk
+
+REGULARISED = [name for name, pruner in PRUNERS.items() if pruner.regularises]
 
 
 def flat_net(num_classes: int) -> nn.Module:
@@ -64,15 +71,28 @@ def trained(network: str, pruner: str) -> tuple[Problem, nn.Module]:
     problem = NETWORKS[network]()
     torch.manual_seed(0)
     model = problem.build()
-    strengths = RegularisationSettings().of(pruner) if pruner != "base" else {"learning_rate": 0.02}
-    hook = structured.regulariser(model, problem.anatomy, pruner, strengths) if pruner != "base" else None
-    settings = {"kind": "sparse", "epochs": 1, **strengths}
-    fit(model, problem.data, problem.recipe(settings), seed=0, before_update=hook)
+    method = PRUNERS.make(pruner)
+    hook = method.penalty(model, problem.anatomy) if isinstance(method, Regulariser) else None
+    fit(model, problem.data, constant(problem), seed=0, before_update=hook)
     return problem, model
 
 
+def constant(problem: Problem, epochs: int = 1) -> Recipe:
+    """Epochs at a pruner's default learning rate."""
+    return problem.recipe(Plan(LearningRate((0.0, float(epochs)), (0.02, 0.02)), 0, epochs))
+
+
 def ready(problem: Problem, model: nn.Module, importance: str) -> Any:
-    return scores.structured_importance(importance, model, *scores.draw(problem.data, 8, 0, "cpu"))
+    return CHANNEL_IMPORTANCES.make(importance, {"score_images": 8}).scorer(model, Sample(problem.data, 0))
+
+
+def cut(
+    problem: Problem, model: nn.Module, importance: str, scope: str, removed_ppm: int, round_to: int = 1, seed: int = 0
+) -> Removed:
+    """``channels.cut`` by names."""
+    method = CHANNEL_IMPORTANCES.make(importance, {"score_images": 8})
+    sample = Sample(problem.data, seed)
+    return channels.cut(model, problem.anatomy, method, CHANNEL_SCOPES.make(scope), removed_ppm, round_to, sample)
 
 
 def local_widths(problem: Problem, removed_ppm: int, round_to: int = 1) -> dict[str, int]:
@@ -85,7 +105,7 @@ def local_widths(problem: Problem, removed_ppm: int, round_to: int = 1) -> dict[
 
 def group_norms(problem: Problem, model: nn.Module) -> list[Tensor]:
     """The L2 norm of every channel of every group."""
-    squares = structured.tp.importance.MagnitudeImportance(p=2, normalizer=None, group_reduction="sum")
+    squares = tp.importance.MagnitudeImportance(p=2, normalizer=None, group_reduction="sum")
     return [squares(group).sqrt() for group in groups(model, problem.anatomy)]
 
 
@@ -95,7 +115,7 @@ def bn_scales(model: nn.Module) -> Tensor:
 
 def test_what_cannot_work_is_refused_with_a_reason_and_nothing_else() -> None:
     for name, make in NETWORKS.items():
-        refused = compatibility.refusals(make(), IMPORTANCES, PRUNERS)
+        refused = compatibility.refusals(make(), CHANNEL_IMPORTANCES, PRUNERS)
         expected = {"importance": REFUSED, "pruner": REFUSED_PRUNERS}
         for kind, by in expected.items():
             assert set(refused[kind]) == {choice for network, choice in by if network == name}
@@ -109,10 +129,10 @@ def test_looking_for_refusals_draws_nothing_from_the_global_generator() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("scope", CHANNEL_SCOPES)
 @pytest.mark.parametrize("pruner", PRUNERS)
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("importance", IMPORTANCES)
+@pytest.mark.parametrize("importance", CHANNEL_IMPORTANCES)
 def test_every_combination_prunes_what_it_claims(importance: str, network: str, pruner: str, scope: str) -> None:
     if (network, importance) in REFUSED:
         assert REFUSED[network, importance] in str(compatibility.refuse_importance(importance, NETWORKS[network]()))
@@ -122,7 +142,7 @@ def test_every_combination_prunes_what_it_claims(importance: str, network: str, 
         return
     problem, dense = trained(network, pruner)
     anatomy, model = problem.anatomy, copy.deepcopy(dense)
-    removed = structured.cut(model, anatomy, ready(problem, model, importance), scope, 400_000, 1, seed=0)
+    removed = cut(problem, model, importance, scope, 400_000)
     now = widths(model)
     if scope == "local":
         assert now == local_widths(problem, 400_000)
@@ -134,7 +154,7 @@ def test_every_combination_prunes_what_it_claims(importance: str, network: str, 
         assert kept >= kept_width(channels, 400_000, 1)
         assert kept < channels
         assert anatomy.channel_sparsity(model) > 0
-    images, labels = scores.draw(problem.data, 8, 0, "cpu")
+    images, labels = Sample(problem.data, 0).images(8)
     assert model(images).shape == (8, 10)
     assert torch.isfinite(model(images)).all()
     twin = problem.build()
@@ -150,7 +170,7 @@ def test_every_combination_prunes_what_it_claims(importance: str, network: str, 
 def test_a_global_cut_without_a_floor_is_exact(network: str) -> None:
     problem, dense = trained(network, "base")
     model = copy.deepcopy(dense)
-    structured.cut(model, problem.anatomy, ready(problem, model, "magnitude_l2"), "global", 150_000, 1, seed=0)
+    cut(problem, model, "magnitude_l2", "global", 150_000, 1)
     dense_count, count = (sum(len(group[0].idxs) for group in groups(m, problem.anatomy)) for m in (dense, model))
     assert count == kept_width(dense_count, 150_000, 1)
 
@@ -161,8 +181,7 @@ def test_local_steps_never_drift_from_the_dense_widths(step_ratio: float, width:
     made = problem("cnn", width)
     model, last = made.build(), made.anatomy.widths
     for number, target in enumerate(StructuredSchedule(step_ratio=step_ratio, steps=4).targets()):
-        importance = IMPORTANCES["magnitude_l2"]()
-        structured.cut(model, made.anatomy, importance, "local", target, 1, seed=number)
+        cut(made, model, "magnitude_l2", "local", target, seed=number)
         now = widths(model)
         for name, dense in made.anatomy.widths.items():
             expected = dense if name in made.anatomy.keep else max(1, round(dense * (1 - step_ratio) ** (number + 1)))
@@ -189,12 +208,12 @@ def test_kept_width(dense: int, removed_ppm: int, round_to: int, kept: int) -> N
     assert kept_width(dense, removed_ppm, round_to) == kept
 
 
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("scope", CHANNEL_SCOPES)
 @pytest.mark.parametrize("network", ["cnn", "resnet20"])
 def test_what_remains_is_a_multiple_of_round_to(network: str, scope: str) -> None:
     problem, dense = trained(network, "base")
     model = copy.deepcopy(dense)
-    structured.cut(model, problem.anatomy, ready(problem, model, "magnitude_l1"), scope, 300_000, 4, seed=0)
+    cut(problem, model, "magnitude_l1", scope, 300_000, 4)
     kept = {name: width for name, width in widths(model).items() if name not in problem.anatomy.keep}
     assert all(width % 4 == 0 for width in kept.values())
     assert sum(kept.values()) < sum(problem.anatomy.widths[name] for name in kept)
@@ -204,30 +223,33 @@ def test_what_remains_is_a_multiple_of_round_to(network: str, scope: str) -> Non
 def test_magnitude_removes_the_channels_that_are_zero(network: str) -> None:
     problem, dense = trained(network, "base")
     model = copy.deepcopy(dense)
-    images, _ = scores.draw(problem.data, 16, 0, "cpu")
+    images, _ = Sample(problem.data, 0).images(16)
     for group in groups(model, problem.anatomy):
-        for dep, channels in group:
+        for dep, indices in group:
             layer = dep.target.module
             keeps = layer in problem.anatomy.ignored(model) or "out_channels" not in dep.handler.__name__
             if isinstance(layer, nn.Conv2d | nn.BatchNorm2d) and not keeps:
                 for tensor in [layer.weight] + ([] if layer.bias is None else [layer.bias]):
-                    tensor.data[channels[::2]] = 0
+                    tensor.data[indices[::2]] = 0
     expected = model.eval()(images).detach()
-    structured.cut(model, problem.anatomy, ready(problem, model, "magnitude_l2"), "local", 500_000, 1, seed=0)
+    cut(problem, model, "magnitude_l2", "local", 500_000, 1)
     torch.testing.assert_close(model.eval()(images).detach(), expected)
     assert widths(model) == local_widths(problem, 500_000)
 
 
 @pytest.mark.parametrize("network", ["cnn", "resnet20"])
-@pytest.mark.parametrize(("importance", "scope"), structured.RANKS_LIKE)
+@pytest.mark.parametrize(
+    ("importance", "scope"),
+    [(name, scope) for name in CHANNEL_IMPORTANCES for scope in CHANNEL_SCOPES if told_as(name, scope) != name],
+)
 def test_what_is_said_to_rank_alike_removes_the_same_channels(importance: str, scope: str, network: str) -> None:
     problem, dense = trained(network, "base")
 
     def removed(name: str, scope: str) -> Removed:
         model = copy.deepcopy(dense)
-        return structured.cut(model, problem.anatomy, ready(problem, model, name), scope, 400_000, 1, seed=0)
+        return cut(problem, model, name, scope, 400_000, 1)
 
-    other = structured.RANKS_LIKE[importance, scope]
+    other = told_as(importance, scope)
     assert removed(importance, scope) == removed(other, scope)
     assert removed(importance, "global") != removed(other, "global")
 
@@ -237,7 +259,7 @@ def test_random_channels_come_from_the_seed_alone() -> None:
 
     def removed(seed: int) -> Removed:
         model = copy.deepcopy(dense)
-        return structured.cut(model, problem.anatomy, IMPORTANCES["random"](), "local", 500_000, 1, seed)
+        return cut(problem, model, "random", "local", 500_000, seed=seed)
 
     before = torch.get_rng_state()
     first = removed(1)
@@ -248,7 +270,7 @@ def test_random_channels_come_from_the_seed_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("importance", IMPORTANCES)
+@pytest.mark.parametrize("importance", CHANNEL_IMPORTANCES)
 def test_scoring_changes_no_weight_and_no_statistic(importance: str) -> None:
     problem, dense = trained("resnet20", "base")
     model = copy.deepcopy(dense)
@@ -262,7 +284,7 @@ def test_scoring_changes_no_weight_and_no_statistic(importance: str) -> None:
 def test_hessian_scores_are_the_mean_of_squared_gradients_over_all_samples() -> None:
     problem, dense = trained("cnn", "base")
     model, twin = copy.deepcopy(dense), copy.deepcopy(dense).eval()
-    images, labels = scores.draw(problem.data, 5, 0, "cpu")
+    images, labels = Sample(problem.data, 0).images(5)
     by_hand = {name: torch.zeros_like(p) for name, p in twin.named_parameters()}
     for i in range(5):
         twin.zero_grad()
@@ -270,7 +292,7 @@ def test_hessian_scores_are_the_mean_of_squared_gradients_over_all_samples() -> 
         for name, parameter in twin.named_parameters():
             assert parameter.grad is not None
             by_hand[name] += parameter.grad**2 / 5
-    importance = scores.structured_importance("hessian", model, images, labels)
+    importance = Hessian(score_images=5).scorer(model, Sample(problem.data, 0))
     group = groups(model, problem.anatomy)[0]
     importance(group)  # puts the means where the gradients were
     for name, parameter in model.named_parameters():
@@ -279,21 +301,21 @@ def test_hessian_scores_are_the_mean_of_squared_gradients_over_all_samples() -> 
 
 
 @pytest.mark.parametrize("network", ["cnn", "resnet20"])
-@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "base"])
+@pytest.mark.parametrize("pruner", REGULARISED)
 def test_default_strengths_really_shrink_what_they_act_on(pruner: str, network: str) -> None:
     problem, start = NETWORKS[network](), trained(network, "base")[1]
-    defaults = RegularisationSettings().of(pruner)
-    strengths = [name for name in defaults if name in ("bn_scale", "group_norm", "growing_reg", "growing_reg_delta")]
+    method = PRUNERS.make(pruner)
+    off = dict.fromkeys(("bn_scale", "group_norm", "growing_reg", "growing_reg_delta"), 0.0)
 
-    def after(settings: dict[str, float]) -> nn.Module:
+    def after(regulariser: Any) -> nn.Module:
         model = copy.deepcopy(start)
-        hook = structured.regulariser(model, problem.anatomy, pruner, settings)
+        hook = regulariser.penalty(model, problem.anatomy)
         # As many updates as the default strengths are for: some hundreds.
-        recipe = replace(problem.recipe({"kind": "sparse", "epochs": 8, **settings}), batch_size=32)
+        recipe = replace(constant(problem, 8), batch_size=32)
         fit(model, problem.data, recipe, seed=0, before_update=hook)
         return model
 
-    plain, shrunk = after(defaults | dict.fromkeys(strengths, 0.0)), after(defaults)
+    plain, shrunk = after(PRUNERS.make(pruner, off)), after(method)
     if pruner == "bn_scale":
         assert bn_scales(shrunk).sum() < 0.99 * bn_scales(plain).sum()
         return
@@ -306,23 +328,22 @@ def test_default_strengths_really_shrink_what_they_act_on(pruner: str, network: 
 def test_strength_zero_is_plain_training() -> None:
     problem, start = trained("cnn", "base")
     one, other = copy.deepcopy(start), copy.deepcopy(start)
-    off = RegularisationSettings(group_norm=0.0).of("group_norm")
-    hook = structured.regulariser(one, problem.anatomy, "group_norm", off)
-    recipe = problem.recipe({"kind": "sparse", "epochs": 1, **off})
+    off: Any = PRUNERS.make("group_norm", {"group_norm": 0.0})
+    hook = off.penalty(one, problem.anatomy)
+    recipe = constant(problem)
     fit(one, problem.data, recipe, seed=0, before_update=hook)
     fit(other, problem.data, recipe, seed=0)
     assert same_state(state_of(one), state_of(other))
 
 
-@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "base"])
+@pytest.mark.parametrize("pruner", REGULARISED)
 def test_regularisers_bear_a_group_of_which_one_channel_is_left(pruner: str) -> None:
     problem, dense = trained("cnn", "base")
     model = copy.deepcopy(dense)
-    structured.cut(model, problem.anatomy, IMPORTANCES["magnitude_l2"](), "local", 900_000, 1, seed=0)
+    cut(problem, model, "magnitude_l2", "local", 900_000)
     assert min(widths(model).values()) == 1
-    strengths = RegularisationSettings().of(pruner)
-    hook = structured.regulariser(model, problem.anatomy, pruner, strengths)
-    fit(model, problem.data, problem.recipe({"kind": "sparse", "epochs": 1, **strengths}), seed=0, before_update=hook)
+    method: Any = PRUNERS.make(pruner)
+    fit(model, problem.data, constant(problem), seed=0, before_update=method.penalty(model, problem.anatomy))
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 
 
@@ -341,7 +362,7 @@ def test_the_classifier_keeps_its_outputs_and_loses_inputs(tree: Tree) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("scope", CHANNEL_SCOPES)
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "torchvision:mobilenet_v2"])
 def test_torchvision_networks(name: str, scope: str, tmp_path: Path) -> None:
     made = digits_problem(data=photographs(), dense={"epochs": 1, "batch_size": 12}, model=ModelSettings(name=name))
@@ -363,5 +384,5 @@ def test_nodes_of_regularised_training_start_afresh(tree: Tree) -> None:
     node = tree.chain(schedule)[1].parent
     assert isinstance(node, Node)
     assert node.parent is not None
-    again = steps.train_sparse(tree.network(node.parent), node, tree.problem)
+    again = steps.step_of(node).make(tree.network(node.parent), steps.Bench(tree.problem, node)).network
     assert same_state(state_of(again.model), state_of(tree.network(node).model))

@@ -32,6 +32,7 @@ from trainables.training.loop import (
     normalise,
     threads,
 )
+from trainables.training.retraining import FineTune, LrRewind, WeightRewind
 from trainables.tree import Tree, walk
 
 RECIPE = Recipe(LearningRate((0.0, 1.0), (0.1, 0.1)), 0, 1, 128, 0.9, 5e-4, "fp32")
@@ -184,18 +185,17 @@ def test_every_update_has_the_rate_of_its_middle(problem: MakeProblem, data: Dat
 
 def test_fine_tuning_decays_to_zero_or_stays(problem: MakeProblem) -> None:
     made = problem()
-    settings = {"kind": "prune", "epochs": 2, "learning_rate": 0.02, "retrain": "fine_tune"}
     for decay, end in (("linear", 0.0), ("constant", 0.02)):
-        recipe = made.recipe({**settings, "decay": decay})
+        recipe = made.recipe(FineTune(epochs=2, learning_rate=0.02, decay=decay).plan(made.dense))
         assert (recipe.start, recipe.stop, recipe.rate.at(0)) == (0, 2, 0.02)
         assert recipe.rate.at(2) == pytest.approx(end)
 
 
 def test_rewinding_replays_the_last_epochs_of_the_dense_schedule(problem: MakeProblem, data: Data) -> None:
     made = problem(dense={"epochs": 5, "rewind_epoch": 1})
-    dense = made.recipe({"kind": "dense"})
-    replayed = made.recipe({"kind": "prune", "epochs": 2, "retrain": "lr_rewind"})
-    early = made.recipe({"kind": "prune", "retrain": "weight_rewind"})
+    dense = made.dense_recipe
+    replayed = made.recipe(LrRewind(epochs=2).plan(made.dense))
+    early = made.recipe(WeightRewind().plan(made.dense))
     assert (replayed.start, replayed.stop, replayed.rate) == (3, 5, dense.rate)
     assert (early.start, early.stop, early.rate) == (1, 5, dense.rate)
     all_rates = rates_used(made.build(), data, dense)
@@ -230,7 +230,7 @@ def test_both_precisions_learn_and_keep_fp32_weights(precision: Precision, probl
     torch.manual_seed(0)
     made = problem(precision=precision, dense={"epochs": 6, "batch_size": 64})
     model = made.build()
-    fit(model, data, made.recipe({"kind": "dense"}), seed=0)
+    fit(model, data, made.dense_recipe, seed=0)
     assert evaluate(model, data) > 0.6
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 

@@ -18,7 +18,7 @@ from optuna.trial import TrialState, create_trial
 from search.sampling import tree_sampler
 from search.sampling.candidates import step_tree
 from search.sampling.expected_gain import directions, reach
-from search.sampling.samplers import TREE, sampler_for_ask
+from search.sampling.samplers import sampler_for_ask
 from search.sampling.space import SearchSpace, SpaceSettings
 from search.sampling.step_tree import Candidate, StepTree, encode
 from search.sampling.tree_sampler import TreeSampler, state_of
@@ -283,5 +283,5 @@ def test_every_schedule_of_a_space_is_a_candidate(tree: Tree, tmp_path: Any) -> 
 
 
 def test_without_candidates_it_draws_at_random() -> None:
-    study = optuna.create_study(sampler=sampler_for_ask(TREE, 0, 0), directions=["maximize"] * 2)
+    study = optuna.create_study(sampler=sampler_for_ask("tree", 0, 0), directions=["maximize"] * 2)
     assert 0 <= study.ask().suggest_int("x", 0, 9) <= 9

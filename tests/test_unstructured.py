@@ -8,11 +8,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.conftest import MakeProblem, state_of
+from tests.conftest import cut_weights as cut
 from trainables.data.dataset import Data
-from trainables.networks.anatomy import prunable
+from trainables.networks.anatomy import prunable, weights
 from trainables.networks.network import Masks
-from trainables.pruning import scores
-from trainables.pruning.masks import IMPORTANCES, NEEDS_GRADIENTS, SCOPES, cut, masking, weights
+from trainables.pruning.masks import masking
+from trainables.pruning.sample import Sample
+from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
+from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.schedule import UnstructuredSchedule
 from trainables.training.loop import LearningRate, Recipe, fit
 from trainables.tree import Tree, walk
@@ -21,42 +24,39 @@ TARGETS = (300_000, 510_000, 657_001, 980_000)
 RECIPE = Recipe(LearningRate((0.0, 3.0), (0.1, 0.1)), 0, 3, 128, 0.9, 5e-4, "fp32")
 
 
-def ready(problem: MakeProblem, data: Data, importance: str) -> nn.Module:
+def fresh(problem: MakeProblem) -> nn.Module:
     torch.manual_seed(0)
-    model = problem().build()
-    if importance in NEEDS_GRADIENTS:
-        scores.gradients(model, *scores.draw(data, 64, 0, "cpu"))
-    return model
+    return problem().build()
 
 
 def flat(masks: Masks) -> torch.Tensor:
     return torch.cat([mask.flatten() for mask in masks.values()])
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("importance", IMPORTANCES)
+@pytest.mark.parametrize("scope", WEIGHT_SCOPES)
+@pytest.mark.parametrize("importance", WEIGHT_IMPORTANCES)
 def test_counts_are_exact_and_a_removed_weight_stays_removed(
     importance: str, scope: str, problem: MakeProblem, data: Data
 ) -> None:
-    model = ready(problem, data, importance)
+    model = fresh(problem)
     masks: Masks = {}
     for seed, target in enumerate(TARGETS):
-        before, masks = masks, cut(model, masks, importance, scope, target, seed)
+        before, masks = masks, cut(model, masks, importance, scope, target, seed, data)
         assert list(masks) == [f"{name}.weight" for name in prunable(model)]
         parts = [flat(masks)] if scope == "global" else list(masks.values())
         assert [int((~part).sum()) for part in parts] == [round(part.numel() * target / 1e6) for part in parts]
         assert not any(bool((masks[name] & ~before[name]).any()) for name in before)
 
 
-@pytest.mark.parametrize("importance", IMPORTANCES)
+@pytest.mark.parametrize("importance", WEIGHT_IMPORTANCES)
 def test_what_is_kept_scores_at_least_what_is_removed(importance: str, problem: MakeProblem, data: Data) -> None:
-    model = ready(problem, data, importance)
-    mask = flat(cut(model, {}, importance, "global", 500_000, seed=0))
+    model = fresh(problem)
+    mask = flat(cut(model, {}, importance, "global", 500_000, data=data))
     score = torch.cat([w.detach().flatten().abs() for w in weights(model).values()])
     if importance == "taylor":
         torch.manual_seed(0)
         twin = problem().build().eval()
-        images, labels = scores.draw(data, 64, 0, "cpu")
+        images, labels = Sample(data, 0).images(64)
         F.cross_entropy(twin(images), labels).backward()
         score = torch.cat([(w * w.grad).detach().flatten().abs() for w in weights(twin).values()])
         assert score[mask].min() >= score[~mask].max() - 1e-6
@@ -66,8 +66,8 @@ def test_what_is_kept_scores_at_least_what_is_removed(importance: str, problem: 
         assert score[mask].min() < score[~mask].max(), "a random choice does not look at magnitudes"
 
 
-def test_random_masks_come_from_the_seed_alone(problem: MakeProblem, data: Data) -> None:
-    model = ready(problem, data, "random")
+def test_random_masks_come_from_the_seed_alone(problem: MakeProblem) -> None:
+    model = fresh(problem)
     before = torch.get_rng_state()
     one, same, other = (flat(cut(model, {}, "random", "global", 500_000, seed)) for seed in (1, 1, 2))
     assert torch.equal(one, same)
@@ -75,7 +75,7 @@ def test_random_masks_come_from_the_seed_alone(problem: MakeProblem, data: Data)
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("scope", WEIGHT_SCOPES)
 def test_counts_are_exact_among_ties(scope: str, problem: MakeProblem) -> None:
     model = problem().build()
     for weight in weights(model).values():
@@ -99,20 +99,20 @@ def test_weights_that_training_left_at_zero_go_after_those_already_removed(seed:
     assert not (mask & ~kept).any()
 
 
-def test_layerwise_leaves_the_same_share_everywhere_and_global_does_not(problem: MakeProblem, data: Data) -> None:
-    model = ready(problem, data, "magnitude")
+def test_layerwise_leaves_the_same_share_everywhere_and_global_does_not(problem: MakeProblem) -> None:
+    model = fresh(problem)
     with torch.no_grad():
         next(iter(weights(model).values())).mul_(100)
     shares = {
         scope: [float(mask.float().mean()) for mask in cut(model, {}, "magnitude", scope, 700_000, 0).values()]
-        for scope in SCOPES
+        for scope in WEIGHT_SCOPES
     }
     assert shares["global"][0] == 1.0
     assert max(abs(share - 0.3) for share in shares["layerwise"]) < 0.02
 
 
 def test_masks_survive_momentum_and_weight_decay(problem: MakeProblem, data: Data) -> None:
-    model = ready(problem, data, "magnitude")
+    model = fresh(problem)
     masks = cut(model, {}, "magnitude", "global", 800_000, seed=0)
     hold = masking(model, masks)
     hold(model)
@@ -124,15 +124,15 @@ def test_masks_survive_momentum_and_weight_decay(problem: MakeProblem, data: Dat
 
 
 def test_without_the_hook_training_revives_what_was_removed(problem: MakeProblem, data: Data) -> None:
-    model = ready(problem, data, "magnitude")
+    model = fresh(problem)
     masks = cut(model, {}, "magnitude", "global", 800_000, seed=0)
     masking(model, masks)(model)
     fit(model, data, RECIPE, seed=0)
     assert any(bool((weight[~masks[name]] != 0).any()) for name, weight in weights(model).items())
 
 
-def test_masking_touches_nothing_but_what_is_masked(problem: MakeProblem, data: Data) -> None:
-    model = ready(problem, data, "magnitude")
+def test_masking_touches_nothing_but_what_is_masked(problem: MakeProblem) -> None:
+    model = fresh(problem)
     before = state_of(model)
     masks = cut(model, {}, "magnitude", "global", 300_000, seed=0)
     masking(model, masks)(model)
@@ -142,7 +142,7 @@ def test_masking_touches_nothing_but_what_is_masked(problem: MakeProblem, data: 
 
 
 @pytest.mark.parametrize("retrain", ["fine_tune", "lr_rewind", "weight_rewind"])
-@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("scope", WEIGHT_SCOPES)
 def test_stored_steps_are_nested_and_exactly_zero_where_masked(retrain: str, scope: str, tree: Tree) -> None:
     schedule = UnstructuredSchedule(step_ratio=0.5, steps=3, scope=scope, retrain=retrain, fine_tune_epochs=1)
     points = list(walk(schedule, tree))

@@ -18,9 +18,10 @@ from trainables.networks.network import decode
 from trainables.pruning.masks import masking
 from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.schedule import RETRAINING, Schedule, StructuredSchedule, UnstructuredSchedule
+from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
 from trainables.training.loop import evaluate, fit
+from trainables.training.retraining import RETRAININGS
 from trainables.tree import ASKED, Tree, walk
 
 MEASURED_NUMBERS = (
@@ -96,8 +97,8 @@ def test_what_points_cost_adds_up_to_what_was_trained(tree: Tree) -> None:
 
 @pytest.mark.parametrize(
     "schedule",
-    [fine(retrain=retrain) for retrain in RETRAINING]
-    + [coarse(retrain=retrain) for retrain in RETRAINING if retrain != "weight_rewind"]
+    [fine(retrain=retrain) for retrain in RETRAININGS]
+    + [coarse(retrain=retrain) for retrain in RETRAININGS if retrain != "weight_rewind"]
     + [coarse(pruner="growing_reg", sparse_epochs=1, scope="global"), fine(fine_tune_epochs=0)],
 )
 def test_every_point_is_whole(schedule: Schedule, tree: Tree) -> None:
@@ -116,7 +117,9 @@ def test_every_point_is_whole(schedule: Schedule, tree: Tree) -> None:
         assert point[n.PARAMS] < before[n.PARAMS]
         assert point[n.EFFECTIVE_MACS] < before[n.EFFECTIVE_MACS]
         assert point[n.PARENT_ID] == before[n.STEP_ID]
-        assert {column: point[column] for column in schedule.columns()} == schedule.columns()
+        trained = tree.problem.methods.retraining(schedule).epochs_trained(tree.problem.dense)
+        told = schedule.columns() | {n.FINE_TUNE_EPOCHS: trained}
+        assert {column: point[column] for column in told} == told
     assert [point[n.STEP] for point in points] == [1, 2]
     assert [point[n.REQUESTED_SPARSITY] for point in points] == [0.5, 0.75]
     structured = isinstance(schedule, StructuredSchedule)
@@ -173,7 +176,7 @@ def test_lr_rewinding_is_the_tail_of_the_dense_schedule_on_the_masked_weights(tr
     (node,) = tree.chain(schedule)
     made = tree.problem
     network = steps.cut(tree.network(node.root), node, made)
-    dense = made.recipe({"kind": "dense"})
+    dense = made.dense_recipe
     fit(
         network.model, made.data, dataclasses.replace(dense, start=1), node.seed,
         after_update=masking(network.model, network.masks),
@@ -192,7 +195,7 @@ def test_weight_rewinding_starts_from_the_stored_early_epoch_and_keeps_the_masks
 
     torch.manual_seed(root.seed)
     by_hand = made.build()
-    fit(by_hand, made.data, dataclasses.replace(made.recipe({"kind": "dense"}), stop=1), root.seed)
+    fit(by_hand, made.data, dataclasses.replace(made.dense_recipe, stop=1), root.seed)
     assert same_state(state_of(by_hand), state_of(early))
 
     for node in tree.chain(schedule):
@@ -201,7 +204,7 @@ def test_weight_rewinding_starts_from_the_stored_early_epoch_and_keeps_the_masks
         model.load_state_dict(early.state_dict())
         hold = masking(model, stored.masks)
         hold(model)
-        fit(model, made.data, dataclasses.replace(made.recipe({"kind": "dense"}), start=1), node.seed, after_update=hold)
+        fit(model, made.data, dataclasses.replace(made.dense_recipe, start=1), node.seed, after_update=hold)
         assert same_state(state_of(model), state_of(stored.model))
 
 
@@ -314,7 +317,7 @@ def test_a_checkpoint_is_a_root_that_can_be_fine_tuned_but_not_rewound(
     made = problem()
     torch.manual_seed(5)
     model = made.build()
-    fit(model, made.data, made.recipe({"kind": "dense"}), seed=5)
+    fit(model, made.data, made.dense_recipe, seed=5)
     file = tmp_path / f"weights{suffix}"
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     if suffix == ".pt":

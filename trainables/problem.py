@@ -1,39 +1,51 @@
-"""What all schedules of a study start from: the data, the network, and how it is trained."""
+"""What all schedules of a study start from: the data, the network, and how it is trained and pruned."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from torch import nn
 
+from trainables import own
+from trainables.chain import MethodSettings, RegularisationSettings, RetrainSettings
 from trainables.data.dataset import Data
 from trainables.identity import NUMERICS_VERSION
+from trainables.methods import Need
 from trainables.networks.anatomy import Anatomy, classifier
 from trainables.networks.checkpoint import checkpoint_hash, load_checkpoint
-from trainables.networks.factory import ModelSettings, build
+from trainables.networks.factory import ModelSettings, build, is_own
 from trainables.networks.size import check_size
-from trainables.pruning.channels import RegularisationSettings
+from trainables.node import KIND, ROOT, Node
+from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
-from trainables.schedule import BaseSchedule, Node, RetrainSettings
-from trainables.training.loop import DenseSettings, LearningRate, Precision, Recipe, dense_schedule
+from trainables.schedule import BaseSchedule, Schedule
+from trainables.settings import Settings
+from trainables.training.loop import DenseSettings, Precision, Recipe, dense_schedule
+from trainables.training.retraining import Plan
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Data and network, and the settings that hold for every step. ``trusted`` lets ``model.name`` import user code."""
+    """Data and network, and the settings that hold for every step.
+
+    ``own`` has the settings of the user's own methods, by name. ``trusted`` lets such methods, and a factory of the user's
+    own, be imported.
+    """
 
     data: Data
     model: ModelSettings = field(default_factory=ModelSettings)
     dense: DenseSettings = field(default_factory=DenseSettings)
-    retrain: RetrainSettings = field(default_factory=RetrainSettings)
-    regularisation: RegularisationSettings = field(default_factory=RegularisationSettings)
+    retrain: Settings = field(default_factory=RetrainSettings)
+    regularisation: Settings = field(default_factory=RegularisationSettings)
     precision: Precision = "fp32"
     threads: int = 1
     device: str = "cpu"
     trusted: bool = False
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def build(self, *, check: bool = False) -> nn.Module:
         """The dense architecture, with random weights from torch's global generator."""
@@ -59,15 +71,26 @@ class Problem:
             # Of the dense recipe only what retraining takes over has an effect on given weights.
             shared = {name: dense[name] for name in ("batch_size", "momentum", "weight_decay")}
             start = {"checkpoint": self._checkpoint_hash, "dense": shared}
+        if is_own(self.model.name):
+            start["source"] = own.source_hash(self.model.name)
         return Node(
             None,
             {
-                "kind": "dense", "numerics": NUMERICS_VERSION, "seed": seed, "data": self.data.fingerprint,
+                KIND: ROOT, "numerics": NUMERICS_VERSION, n.SEED: seed, "data": self.data.fingerprint,
                 "classes": len(self.data.classes), "shape": list(self.data.shape), "model": self.model.name,
                 "arguments": dict(self.model.arguments), "precision": self.precision, "device": self.device,
                 "threads": self.threads, **start,
             },
         )  # fmt: skip
+
+    @cached_property
+    def methods(self) -> MethodSettings:
+        """The settings of the methods that schedules name."""
+        return MethodSettings(self.retrain, self.regularisation, self.own)
+
+    def chain(self, schedule: Schedule, root: Node | None = None) -> list[Node]:
+        """The node of each step of ``schedule``, in order, below ``root`` (the dense network of its seed)."""
+        return self.methods.chain(root or self.root(schedule.seed), schedule)
 
     def check_network(self) -> None:
         """InputError if the network can't be built for the data, or its checkpoint doesn't fit it."""
@@ -80,41 +103,21 @@ class Problem:
 
     def check(self, schedule: BaseSchedule) -> None:
         """InputError if this problem's dense network can't be retrained as ``schedule`` asks."""
-        if schedule.retrain == "fine_tune":
-            return
-        if self.model.checkpoint is not None:
+        retraining = self.methods.retraining(schedule)
+        if self.model.checkpoint is not None and retraining.needs & {Need.DENSE_SCHEDULE, Need.EARLY_WEIGHTS}:
             raise InputError(
                 f"retrain: {schedule.retrain!r} needs the dense training's recipe and early weights, which "
                 f"model.checkpoint {self.model.checkpoint!r} doesn't bring; use fine_tune, or train the dense network here"
             )
-        if schedule.retrain == "lr_rewind" and schedule.fine_tune_epochs > self.dense.epochs:
-            raise InputError(
-                f"fine_tune_epochs: {schedule.fine_tune_epochs} epochs can't be rewound of dense.epochs "
-                f"{self.dense.epochs}; use at most that many"
-            )
-        if schedule.retrain == "weight_rewind" and self.dense.rewind_epoch >= self.dense.epochs:
-            raise InputError(
-                f"dense.rewind_epoch: {self.dense.rewind_epoch} is no early epoch of dense.epochs {self.dense.epochs}; "
-                "use a smaller one"
-            )
+        if reason := retraining.refuse(self.dense):
+            raise InputError(reason)
 
-    def recipe(self, settings: dict[str, Any]) -> Recipe:
-        """How a node with these settings trains."""
-        rate, start, stop = self._rate(settings)
+    @property
+    def dense_recipe(self) -> Recipe:
+        """How the dense network is trained."""
+        return self.recipe(Plan(dense_schedule(self.dense), 0, self.dense.epochs))
+
+    def recipe(self, plan: Plan) -> Recipe:
+        """How a node that trains these epochs at these learning rates is trained."""
         dense = self.dense
-        return Recipe(rate, start, stop, dense.batch_size, dense.momentum, dense.weight_decay, self.precision, self.device)
-
-    def _rate(self, settings: dict[str, Any]) -> tuple[LearningRate, int, int]:
-        total = self.dense.epochs
-        if settings["kind"] == "dense":
-            return dense_schedule(self.dense), 0, total
-        if settings.get("retrain") == "weight_rewind":
-            return dense_schedule(self.dense), self.dense.rewind_epoch, total
-        epochs = settings["epochs"]
-        if settings.get("retrain") == "scratch":
-            return dense_schedule(self.dense.model_copy(update={"epochs": epochs})), 0, epochs
-        if settings.get("retrain") == "lr_rewind":
-            return dense_schedule(self.dense), total - epochs, total
-        rate = settings.get("learning_rate", 0.0)
-        last = 0.0 if settings.get("decay") == "linear" else rate
-        return LearningRate((0.0, float(max(1, epochs))), (rate, last)), 0, epochs
+        return Recipe(*plan, dense.batch_size, dense.momentum, dense.weight_decay, self.precision, self.device)

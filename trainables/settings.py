@@ -39,10 +39,13 @@ def one_of(table: Callable[[], Collection[str]] | Collection[str]) -> Callable[[
     return check
 
 
-def parse(kind: type[S], raw: Mapping[str, Any], where: str) -> S:
-    """``raw`` as ``kind``, or an InputError of one line for the first thing wrong with it."""
+def parse(kind: type[S], raw: Mapping[str, Any], where: str, *, trusted: bool = False) -> S:
+    """``raw`` as ``kind``, or an InputError of one line for the first thing wrong with it.
+
+    ``trusted`` lets methods of the user's own be imported.
+    """
     try:
-        return kind.model_validate(raw)
+        return kind.model_validate(raw, context={"trusted": trusted})
     except ValidationError as error:
         # A misspelt key is the likelier cause than what it leaves missing, so it is told first.
         details = sorted(error.errors(), key=lambda d: d["type"] not in ("extra_forbidden", "invalid_key"))

@@ -1,9 +1,11 @@
-"""What happens at a node of the tree, as functions from network to network: train, regularise, cut, retrain."""
+"""What happens at a node of the tree, from network to network: a class for each kind of node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -11,14 +13,20 @@ from torch import nn
 from trainables.networks.anatomy import replay
 from trainables.networks.checkpoint import load_checkpoint
 from trainables.networks.network import Network
+from trainables.node import BETWEEN, CUT, KIND, ROOT, Node
 from trainables.problem import Problem
-from trainables.pruning import channels as structured
-from trainables.pruning import masks as unstructured
-from trainables.pruning import scores
+from trainables.pruning import channels, masks
+from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
+from trainables.pruning.channel_scopes import CHANNEL_SCOPES
+from trainables.pruning.pruners import PRUNERS, Regulariser
+from trainables.pruning.sample import Sample
+from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
+from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
-from trainables.schedule import Node
-from trainables.training.loop import Recipe, fit, threads
+from trainables.schedule import REMOVED
+from trainables.training.loop import LearningRate, Recipe, evaluate, fit, threads
 from trainables.training.resuming import Resumable
+from trainables.training.retraining import Plan, retraining_of
 
 AfterEpoch = Callable[[int], object]
 """Is called after each epoch of a node's training, with the number that it has trained so far."""
@@ -28,115 +36,214 @@ class NothingRemovedError(RuntimeError):
     """A step that should prune removed nothing."""
 
 
-def train_dense(
-    problem: Problem, node: Node, after_epoch: AfterEpoch | None = None, resumable: Resumable | None = None
-) -> tuple[Network, Network | None]:
-    """The dense network, and its early weights for rewinding (None for a checkpoint, which brings none)."""
-    with threads(problem.dense.threads):
-        torch.manual_seed(node.seed)
-        model = problem.build()
-        if problem.model.checkpoint is not None:
-            load_checkpoint(model, problem.model.checkpoint)
-            return Network(model), None
-        early = problem.build()
+@dataclass(frozen=True)
+class Bench:
+    """What a node is made with: the problem, and of the tree what a node may need of it."""
 
-        def remember(epoch: int, trained: nn.Module) -> None:
-            if epoch == problem.dense.rewind_epoch:
-                early.load_state_dict(trained.state_dict())
-
-        def after(epoch: int, trained: nn.Module) -> None:
-            remember(epoch, trained)
-            if after_epoch is not None:
-                after_epoch(epoch)
-
-        remember(0, model)
-        if resumable is not None:
-            resumable.beside["early"] = early
-        recipe = problem.recipe(dict(node.settings))
-        fit(model, problem.data, recipe, node.seed, after_epoch=after, resumable=resumable)
-    return Network(model), Network(early)
+    problem: Problem
+    node: Node
+    after_epoch: AfterEpoch | None = None
+    resumable: Resumable | None = None
+    early_weights: Callable[[], Network] | None = None
+    """The dense network at its early epoch."""
 
 
-def train_sparse(network: Network, node: Node, problem: Problem, after_epoch: AfterEpoch | None = None) -> Network:
-    """Train with a structured pruner's regulariser, so that the channels to be cut grow small first."""
-    settings: dict[str, Any] = dict(node.settings)
-    penalty = structured.regulariser(network.model, problem.anatomy, settings[n.PRUNER], settings)
-    recipe = problem.recipe(settings)
-    fit(network.model, problem.data, recipe, node.seed, before_update=penalty, after_epoch=_counted(recipe, after_epoch))
-    return network
+class Made(NamedTuple):
+    """What making a node gave."""
+
+    network: Network
+    early: Network | None = None
+    """Early weights of a dense network that was trained here."""
+    accuracy_before: float | None = None
+    """Validation accuracy between a cut and its retraining."""
+
+
+class Step(ABC):
+    """A kind of node."""
+
+    kind: ClassVar[str]
+    settings: ClassVar[tuple[str, ...]]
+    """What the settings of such a node must have."""
+    cuts: ClassVar[bool] = False
+    """Whether it must have removed something."""
+
+    @abstractmethod
+    def make(self, parent: Network | None, bench: Bench) -> Made:
+        """The node's network, from its parent's."""
+
+    @abstractmethod
+    def epochs(self, node: Node, problem: Problem) -> int:
+        """The epochs that it trains, itself alone."""
+
+
+class Dense(Step):
+    """The network before any pruning: trained here, or read from a checkpoint."""
+
+    kind, settings = ROOT, (n.SEED,)
+
+    def make(self, parent: Network | None, bench: Bench) -> Made:  # noqa: ARG002
+        """The dense network, and its early weights for rewinding (none for a checkpoint, which brings none)."""
+        problem, node = bench.problem, bench.node
+        with threads(problem.dense.threads):
+            torch.manual_seed(node.seed)
+            model = problem.build()
+            if problem.model.checkpoint is not None:
+                load_checkpoint(model, problem.model.checkpoint)
+                return Made(Network(model))
+            early = problem.build()
+
+            def remember(epoch: int, trained: nn.Module) -> None:
+                if epoch == problem.dense.rewind_epoch:
+                    early.load_state_dict(trained.state_dict())
+
+            def after(epoch: int, trained: nn.Module) -> None:
+                remember(epoch, trained)
+                if bench.after_epoch is not None:
+                    bench.after_epoch(epoch)
+
+            remember(0, model)
+            if bench.resumable is not None:
+                bench.resumable.beside["early"] = early
+            fit(model, problem.data, problem.dense_recipe, node.seed, after_epoch=after, resumable=bench.resumable)
+        return Made(Network(model), Network(early))
+
+    def epochs(self, node: Node, problem: Problem) -> int:  # noqa: ARG002
+        """The dense epochs; a checkpoint has been trained."""
+        return 0 if problem.model.checkpoint is not None else problem.dense.epochs
+
+
+class Regularise(Step):
+    """A training with a structured pruner's penalty, so that the channels to be cut grow small first."""
+
+    kind, settings = BETWEEN, (n.PRUNER, n.EPOCHS)
+
+    def make(self, parent: Network | None, bench: Bench) -> Made:
+        """The network with small channels."""
+        assert parent is not None
+        problem, node = bench.problem, bench.node
+        pruner = _regulariser(node, problem)
+        epochs = int(node.settings[n.EPOCHS])
+        constant = LearningRate((0.0, float(epochs)), (pruner.learning_rate, pruner.learning_rate))
+        recipe = problem.recipe(Plan(constant, 0, epochs))
+        penalty = pruner.penalty(parent.model, problem.anatomy)
+        after = counted(recipe, bench.after_epoch)
+        fit(parent.model, problem.data, recipe, node.seed, before_update=penalty, after_epoch=after)
+        return Made(parent)
+
+    def epochs(self, node: Node, problem: Problem) -> int:  # noqa: ARG002
+        """Its epochs."""
+        return int(node.settings[n.EPOCHS])
+
+
+class Prune(Step):
+    """A cut, and the retraining of what it leaves."""
+
+    kind, settings, cuts = CUT, (n.FAMILY, n.IMPORTANCE, n.SCOPE, REMOVED), True
+
+    def make(self, parent: Network | None, bench: Bench) -> Made:
+        """The pruned network."""
+        assert parent is not None
+        problem = bench.problem
+        network = cut(parent, bench.node, problem)
+        before = evaluate(network.model, problem.data, problem.device)
+        return Made(retrain(network, bench), None, before)
+
+    def epochs(self, node: Node, problem: Problem) -> int:
+        """The epochs of its retraining."""
+        return retraining_of(node.settings, trusted=problem.trusted).epochs_trained(problem.dense)
+
+
+KINDS: Mapping[str, Step] = {step.kind: step for step in (Dense(), Regularise(), Prune())}
+
+
+def step_of(node: Node) -> Step:
+    """What happens at a node."""
+    return KINDS[node.settings[KIND]]
 
 
 def cut(network: Network, node: Node, problem: Problem) -> Network:
     """Remove what the node's settings say, down to its target sparsity."""
-    settings = node.settings
-    if settings["family"] == n.STRUCTURED:
-        return _cut_channels(network, node, problem)
-    if settings[n.IMPORTANCE] in unstructured.NEEDS_GRADIENTS:
-        scores.gradients(network.model, *_score_data(node, problem))
-    masks = unstructured.cut(
-        network.model, network.masks, settings[n.IMPORTANCE], settings[n.SCOPE], settings["removed_ppm"], node.seed
-    )
-    unstructured.masking(network.model, masks)(network.model)
-    return Network(network.model, masks)
+    return CUTS[node.settings[n.FAMILY]](network, node, problem)
+
+
+def _cut_weights(network: Network, node: Node, problem: Problem) -> Network:
+    settings, trusted = node.settings, problem.trusted
+    importance = WEIGHT_IMPORTANCES.of(settings, trusted=trusted)
+    scope = WEIGHT_SCOPES.of(settings, trusted=trusted)
+    found = masks.cut(network, importance, scope, settings[REMOVED], Sample(problem.data, node.seed))
+    network.model.zero_grad()
+    masks.masking(network.model, found)(network.model)
+    return Network(network.model, found, network.removed)
 
 
 def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
-    settings, model = node.settings, network.model
-    images, labels = _score_data(node, problem) if settings[n.IMPORTANCE] in structured.NEEDS_DATA else (None, None)
-    importance = scores.structured_importance(settings[n.IMPORTANCE], model, images, labels)
-    removed = structured.cut(
-        model, problem.anatomy, importance, settings[n.SCOPE], settings["removed_ppm"], settings[n.ROUND_TO], node.seed
-    )
+    settings, trusted, model = node.settings, problem.trusted, network.model
+    importance = CHANNEL_IMPORTANCES.of(settings, trusted=trusted)
+    scope = CHANNEL_SCOPES.of(settings, trusted=trusted)
+    sample, round_to = Sample(problem.data, node.seed), settings[n.ROUND_TO]
+    removed = channels.cut(model, problem.anatomy, importance, scope, settings[REMOVED], round_to, sample)
     if not removed:
         raise NothingRemovedError(
-            f"no channel could be removed at {settings['removed_ppm'] / 1e4:g} % ({settings[n.SCOPE]}, round_to "
-            f"{settings[n.ROUND_TO]}); ask for more, or for a smaller round_to"
+            f"no channel could be removed at {settings[REMOVED] / 1e4:g} % ({settings[n.SCOPE]}, round_to "
+            f"{round_to}); ask for more, or for a smaller round_to"
         )
     model.zero_grad()
     return Network(model, {}, [*network.removed, *removed])
 
 
-def _score_data(node: Node, problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
-    # Scores are computed on the CPU wherever training runs: torch-pruning mixes devices badly, and the set is small.
-    return scores.draw(problem.data, node.settings["score_images"], node.seed, "cpu")
+CUTS: Mapping[str, Callable[[Network, Node, Problem], Network]] = {
+    n.UNSTRUCTURED: _cut_weights,
+    n.STRUCTURED: _cut_channels,
+}
 
 
-def retrain(
-    network: Network,
-    node: Node,
-    problem: Problem,
-    early: Network | None,
-    after_epoch: AfterEpoch | None = None,
-    resumable: Resumable | None = None,
-) -> Network:
-    """Train what is left: fine-tune it, rewind its learning rate, rewind its weights to ``early``, or start afresh."""
-    if early is not None:
-        network.model.load_state_dict(early.model.state_dict())
-    if node.settings.get(n.RETRAIN) == "scratch":
-        network = _afresh(network, node, problem)
-    hold = unstructured.masking(network.model, network.masks)
+def retrain(network: Network, bench: Bench) -> Network:
+    """Train what is left, as the node's settings say."""
+    problem, node = bench.problem, bench.node
+    retraining = retraining_of(node.settings, trusted=problem.trusted)
+    network = retraining.begin(network, Starts(bench, network))
+    hold = masks.masking(network.model, network.masks)
     hold(network.model)
-    recipe = problem.recipe(dict(node.settings))
-    counted = _counted(recipe, after_epoch)
-    fit(network.model, problem.data, recipe, node.seed, after_update=hold, after_epoch=counted, resumable=resumable)
+    recipe = problem.recipe(retraining.plan(problem.dense))
+    after = counted(recipe, bench.after_epoch)
+    fit(network.model, problem.data, recipe, node.seed, after_update=hold, after_epoch=after, resumable=bench.resumable)
     return network
 
 
-def _counted(recipe: Recipe, after_epoch: AfterEpoch | None) -> Callable[[int, nn.Module], None] | None:
+@dataclass(frozen=True)
+class Starts:
+    """The weights that the retraining of a pruned ``network`` can begin with (``retraining.Beginnings``)."""
+
+    bench: Bench
+    network: Network
+
+    def early(self) -> Network:
+        """The dense network at its early epoch."""
+        assert self.bench.early_weights is not None
+        return self.bench.early_weights()
+
+    def afresh(self) -> nn.Module:
+        """New random weights in the pruned shape, drawn by the node's seed."""
+        problem = self.bench.problem
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.bench.node.seed)
+            model = problem.build()
+        replay(model, self.network.removed, problem.anatomy)
+        return model
+
+
+def counted(recipe: Recipe, after_epoch: AfterEpoch | None) -> Callable[[int, nn.Module], None] | None:
     """``after_epoch`` for a training that may be the end of a longer schedule."""
     if (told := after_epoch) is None:
         return None
 
-    def counted(epoch: int, _model: nn.Module) -> None:
+    def count(epoch: int, _model: nn.Module) -> None:
         told(epoch - recipe.start)
 
-    return counted
+    return count
 
 
-def _afresh(network: Network, node: Node, problem: Problem) -> Network:
-    """New random weights in the shapes and masks that pruning left: the control of Liu et al. 2019, arXiv:1810.05270."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(node.seed)
-        model = problem.build()
-    replay(model, network.removed, problem.anatomy)
-    return Network(model, network.masks, network.removed)
+def _regulariser(node: Node, problem: Problem) -> Any:
+    pruner = PRUNERS.of(node.settings, trusted=problem.trusted)
+    assert isinstance(pruner, Regulariser)
+    return pruner

@@ -60,7 +60,8 @@ class PruningTrainable(tune.Trainable):
         fields = dict(config)
         self._trial = fields.pop(n.TRIAL, None)
         family = self.family or fields.get("family", n.UNSTRUCTURED)
-        schedule = parse(FAMILIES[family], {**fields, "family": family}, "the trial's config")
+        trusted = self._tree.problem.trusted
+        schedule = parse(FAMILIES[family], {**fields, "family": family}, "the trial's config", trusted=trusted)
         self._tree.problem.check(schedule)
         self._schedule, self._nodes, self._done = schedule, self._tree.chain(schedule), 0
 

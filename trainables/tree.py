@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from trainables import steps
 from trainables.measuring.footprint import Footprint, footprint
 from trainables.networks.network import Network, decode, encode
+from trainables.node import Node, address
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.points import is_record
-from trainables.schedule import Node, Schedule, address, chain
+from trainables.schedule import REMOVED, Schedule
 from trainables.storage.store import Record, Store
 from trainables.training.loop import TrainingDivergedError, evaluate, threads
 from trainables.training.resuming import Resumable
@@ -54,7 +56,7 @@ class Tree:
 
     def chain(self, schedule: Schedule) -> list[Node]:
         """The nodes of the schedule's steps."""
-        return chain(self.problem.root(schedule.seed), schedule, self.problem.retrain, self.problem.regularisation)
+        return self.problem.chain(schedule)
 
     def point(self, node: Node, schedule: Schedule, number: int, trial: int | None = None) -> Point:
         """What step ``number`` of the schedule, at ``node``, measures; with what it cost, which is 0 if it was found.
@@ -66,7 +68,9 @@ class Tree:
         self.computed.clear()
         record = self.record(node)
         cost = self._cost(node, record)
-        return point_of(record) | schedule.columns() | dict(zip((n.EPOCHS, n.SECONDS, n.REUSED), cost, strict=True)) | {
+        trained = {n.FINE_TUNE_EPOCHS: self.problem.methods.retraining(schedule).epochs_trained(self.problem.dense)}
+        paid = dict(zip((n.EPOCHS, n.SECONDS, n.REUSED), cost, strict=True))
+        return point_of(record) | schedule.columns() | trained | paid | {
             n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
         }  # fmt: skip
 
@@ -74,8 +78,8 @@ class Tree:
         """(epochs, seconds, whether others paid them) of a step and the regularised training that it alone begins with."""
         if not self._paid(record):
             return 0, 0.0, True
-        sparse = self.known(node.parent.id) if node.parent and node.parent is not node.step_parent else None
-        mine = [record, *([sparse] if sparse and self._paid(sparse) else [])]
+        before = (self.known(one.id) for one in node.own_nodes[:-1])
+        mine = [record, *(one for one in before if one and self._paid(one))]
         return sum(one[n.EPOCHS] for one in mine), round(sum(one[n.SECONDS] for one in mine), 3), False
 
     def _paid(self, record: Record) -> bool:
@@ -156,7 +160,9 @@ class Tree:
 
     def _complete(self, node: Node, parent: Network | None, resumable: Resumable) -> Record:
         started = time.perf_counter()
-        network, early, before = self._make(node, parent, resumable)
+        early_weights = partial(self._early, node)
+        bench = steps.Bench(self.problem, node, self.after_epoch, resumable, early_weights)
+        network, early, before = steps.step_of(node).make(parent, bench)
         epochs = self.epochs_of(node)
         self.epochs += epochs
         files = {n.WEIGHTS_FILE: encode(network)}
@@ -178,40 +184,24 @@ class Tree:
             self.computed.add(node.id)
         return self.store.write(record | ({ASKED: asked} if asked else {}), files)
 
-    def _make(
-        self, node: Node, parent: Network | None, resumable: Resumable
-    ) -> tuple[Network, Network | None, float | None]:
-        """(network, early weights of a dense one, accuracy between cut and retraining)."""
-        problem = self.problem
-        if parent is None:
-            network, early = steps.train_dense(problem, node, self.after_epoch, resumable)
-            return network, early, None
-        if node.settings["kind"] == "sparse":  # whose pruner has a state of its own
-            return steps.train_sparse(parent, node, problem, self.after_epoch), None, None
-        network = steps.cut(parent, node, problem)
-        before = evaluate(network.model, problem.data, problem.device)
-        early = self._early(node) if node.settings.get(n.RETRAIN) == "weight_rewind" else None
-        return steps.retrain(network, node, problem, early, self.after_epoch, resumable), None, before
-
     def _early(self, node: Node) -> Network:
         return decode(self._weights(node.root, n.REWIND_FILE), self.problem.build, self.problem.anatomy)
 
     def epochs_of(self, node: Node) -> int:
         """What computing a node costs: the epochs that it trains, itself alone."""
-        given = node.parent is None and self.problem.model.checkpoint is not None
-        return 0 if given else self.problem.recipe(dict(node.settings)).epochs
+        return steps.step_of(node).epochs(node, self.problem)
 
     def _measure(self, node: Node, content: bytes, before: float | None) -> dict[str, Any]:
         """Measure the network as stored: read back, and in fp32."""
         problem = self.problem
         network = decode(content, problem.build, problem.anatomy)
         counts = footprint(network, problem.data.shape)
-        if node.settings["kind"] == "prune":
+        if steps.step_of(node).cuts:
             _check_removed(counts, self.record_of(node.parent) if node.parent else None)
         dense = self.record_of(node.root) if node.parent else None
         total = sum(dense["layers"][name][0] for name in dense["layers"]) if dense else counts.prunable_params
         return {
-            n.REQUESTED_SPARSITY: node.settings.get("removed_ppm", 0) / 1e6,
+            n.REQUESTED_SPARSITY: node.settings.get(REMOVED, 0) / 1e6,
             n.SPARSITY: 1 - counts.prunable_params / total,
             n.CHANNEL_SPARSITY: problem.anatomy.channel_sparsity(network.model),
             n.ACCURACY_BEFORE: before,

@@ -15,7 +15,7 @@ from trainables.records.untrusted import check_links
 from trainables.storage.base import is_url
 
 
-def open_study(place: str, overrides: Sequence[str]) -> tuple[Path, Study]:
+def open_study(place: str, overrides: Sequence[str], *, trusted: bool = False) -> tuple[Path, Study]:
     """The folder of a study's own files, and the study; ``place`` is the folder, or the study's URL.
 
     InputError if the steps are at a URL that only the folder names: it would be reached with the user's credentials.
@@ -24,8 +24,10 @@ def open_study(place: str, overrides: Sequence[str]) -> tuple[Path, Study]:
     if not (folder / n.STUDY_FILE).exists():
         raise InputError(f"folder: {folder} holds no study; give results/<study>")
     check_links(folder)
-    study = load_study(folder / n.STUDY_FILE, overrides)
-    check_same(load_study(folder / n.STUDY_FILE), study, str(folder), "leave that out: it has been run as it is")
+    study = load_study(folder / n.STUDY_FILE, overrides, trusted=trusted)
+    check_same(
+        load_study(folder / n.STUDY_FILE, trusted=trusted), study, str(folder), "leave that out: it has been run as it is"
+    )
     there = str(study.place_of(folder))
     if is_url(place) and there != place.rstrip("/"):
         raise InputError(

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from search.sampling.space import Params, Space
 from search.sampling.step_tree import Candidate, StepTree
-from trainables.pruning.masks import PARTS_PER_MILLION
+from trainables.pruning.levels import PARTS_PER_MILLION
 from trainables.records.names import InputError
-from trainables.schedule import Node, Schedule
+from trainables.schedule import Schedule
 from trainables.tree import Tree
 
 MOST_RECIPES = 8000
@@ -37,7 +37,7 @@ def _prefixes(params: Params, space: Space, tree: Tree, costs: dict[Hashable, fl
         return
     chain: list[Hashable] = []
     for number, (node, target) in enumerate(zip(tree.chain(schedule), schedule.targets(), strict=True), start=1):
-        for one in with_training_before(node):
+        for one in node.own_nodes:
             costs[one.id] = tree.epochs_of(one)
             chain.append(one.id)
         # Halvings of what is left: the nearest that is known beforehand to the compression.
@@ -52,14 +52,8 @@ def epochs_ahead(schedules: Iterable[Schedule], tree: Tree) -> dict[str, int]:
     counted, ahead = set(tree.store.ids()), dict[str, int]()
     for schedule in schedules:
         for node in tree.chain(schedule):
-            new = {one.id: one for one in with_training_before(node) if one.id not in counted}
+            new = {one.id: one for one in node.own_nodes if one.id not in counted}
             counted |= new.keys()
             if node.id in new:
                 ahead[node.id] = sum(map(tree.epochs_of, new.values()))
     return ahead
-
-
-def with_training_before(node: Node) -> list[Node]:
-    """A step, and the regularised training between it and the step before."""
-    parent = node.parent
-    return [parent, node] if parent is not None and parent.settings["kind"] == "sparse" else [node]

@@ -12,21 +12,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Protocol, Self
 
 from optuna.trial import BaseTrial
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from trainables.pruning import channels as structured
-from trainables.pruning import masks as unstructured
-from trainables.pruning.channels import RANKS_LIKE
+from trainables.methods import Need
+from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
+from trainables.pruning.channel_scopes import CHANNEL_SCOPES
+from trainables.pruning.levels import MOST_STEPS, Sparsity
+from trainables.pruning.pruners import PRUNERS
+from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
+from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.schedule import MOST_STEPS, RETRAINING, Schedule, Sparsity, StructuredSchedule, UnstructuredSchedule
-from trainables.settings import Settings, one_of
+from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule, told_as
+from trainables.settings import Settings
+from trainables.training.retraining import RETRAININGS, takes_epochs
 
 Params = dict[str, Any]
 
 STEP_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 STRUCTURED_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7)
 STARTING_RATIOS = {n.UNSTRUCTURED: (0.5, 0.8, 0.9, 0.95), n.STRUCTURED: (0.2, 0.3, 0.5)}
+
+
+def _of_channels(name: str, info: ValidationInfo) -> str:
+    """A retraining that goes with cut channels."""
+    if Need.ALL_CHANNELS in RETRAININGS[RETRAININGS.known(name, info)].needs:
+        others = ", ".join(one for one, kind in RETRAININGS.items() if Need.ALL_CHANNELS not in kind.needs)
+        raise ValueError(f"{name} needs {Need.ALL_CHANNELS.value}, which a structured cut takes; valid: {others}")
+    return name
 
 
 class FamilySpace(Settings):
@@ -39,10 +52,15 @@ class FamilySpace(Settings):
         (1, 2, 4), min_length=1, description="epochs of retraining after each cut"
     )
 
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The step ratios of which a first step stays within ``max_sparsity``."""
+        return tuple(ratio for ratio in self.step_ratio if ratio <= self.max_sparsity)
+
     def most_steps(self, step_ratio: float) -> int:
-        """How many steps of this ratio stay within ``max_sparsity``; one at least."""
+        """How many steps of this ratio stay within ``max_sparsity``."""
         within = math.log(1 - self.max_sparsity) / math.log(1 - step_ratio)
-        return max(1, min(self.max_steps, math.floor(within + 1e-9)))
+        return min(self.max_steps, math.floor(within + 1e-9))
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
@@ -54,14 +72,14 @@ class FamilySpace(Settings):
 class UnstructuredSpace(FamilySpace):
     """Choices of unstructured pruning."""
 
-    importance: tuple[Annotated[str, AfterValidator(one_of(unstructured.IMPORTANCES))], ...] = Field(
-        tuple(unstructured.IMPORTANCES), min_length=1, description="of " + ", ".join(unstructured.IMPORTANCES)
+    importance: tuple[Annotated[str, AfterValidator(WEIGHT_IMPORTANCES.known)], ...] = Field(
+        ("magnitude", "taylor", "random"), min_length=1, description=WEIGHT_IMPORTANCES.help()
     )
-    scope: tuple[Annotated[str, AfterValidator(one_of(unstructured.SCOPES))], ...] = Field(
-        tuple(unstructured.SCOPES), min_length=1, description="of " + ", ".join(unstructured.SCOPES)
+    scope: tuple[Annotated[str, AfterValidator(WEIGHT_SCOPES.known)], ...] = Field(
+        ("global", "layerwise"), min_length=1, description=WEIGHT_SCOPES.help()
     )
-    retrain: tuple[Annotated[str, AfterValidator(one_of(RETRAINING))], ...] = Field(
-        ("fine_tune", "lr_rewind"), min_length=1, description="of " + ", ".join(RETRAINING)
+    retrain: tuple[Annotated[str, AfterValidator(RETRAININGS.known)], ...] = Field(
+        ("fine_tune", "lr_rewind"), min_length=1, description=RETRAININGS.help()
     )
 
 
@@ -72,23 +90,23 @@ class StructuredSpace(FamilySpace):
         STRUCTURED_RATIOS, min_length=1, description="share of the remaining channels, each step"
     )
     max_sparsity: Sparsity = Field(0.9, description="no schedule removes more than this share of the channels")
-    importance: tuple[Annotated[str, AfterValidator(one_of(structured.IMPORTANCES))], ...] = Field(
+    importance: tuple[Annotated[str, AfterValidator(CHANNEL_IMPORTANCES.known)], ...] = Field(
         ("magnitude_l1", "magnitude_l2", "lamp", "fpgm", "bn_scale", "taylor", "hessian", "random"),
         min_length=1,
-        description="of " + ", ".join(structured.IMPORTANCES),
+        description=CHANNEL_IMPORTANCES.help(),
     )
-    pruner: tuple[Annotated[str, AfterValidator(one_of(structured.PRUNERS))], ...] = Field(
-        structured.PRUNERS, min_length=1, description="of " + ", ".join(structured.PRUNERS)
+    pruner: tuple[Annotated[str, AfterValidator(PRUNERS.known)], ...] = Field(
+        ("base", "bn_scale", "group_norm", "growing_reg"), min_length=1, description=PRUNERS.help()
     )
-    scope: tuple[Annotated[str, AfterValidator(one_of(structured.SCOPES))], ...] = Field(
-        structured.SCOPES, min_length=1, description="of " + ", ".join(structured.SCOPES)
+    scope: tuple[Annotated[str, AfterValidator(CHANNEL_SCOPES.known)], ...] = Field(
+        ("local", "global"), min_length=1, description=CHANNEL_SCOPES.help()
     )
     round_to: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1, description="multiples of channels")
     sparse_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 2), min_length=1, description="epochs of regularised training before each cut (not for base)"
     )
-    retrain: tuple[Annotated[str, AfterValidator(one_of(RETRAINING[:2]))], ...] = Field(
-        ("fine_tune", "lr_rewind"), min_length=1, description="of " + ", ".join(RETRAINING[:2])
+    retrain: tuple[Annotated[str, AfterValidator(_of_channels)], ...] = Field(
+        ("fine_tune", "lr_rewind"), min_length=1, description=RETRAININGS.help()
     )
 
 
@@ -148,17 +166,17 @@ class SearchSpace:
         space = self._families[family]
 
         def choose(field: str) -> Any:
-            return trial.suggest_categorical(f"{family}.{field}", list(getattr(space, field)))
+            return trial.suggest_categorical(f"{family}.{field}", list(_choices(space, field)))
 
         fields: dict[str, Any] = {name: choose(name) for name in ("importance", "scope", "step_ratio", "retrain")}
-        if fields["retrain"] != "weight_rewind":
+        if takes_epochs(fields["retrain"]):
             fields["fine_tune_epochs"] = choose("fine_tune_epochs")
         fields["steps"] = trial.suggest_int(f"{family}.steps", 1, space.most_steps(fields["step_ratio"]))
         if family == n.UNSTRUCTURED:
             return UnstructuredSchedule(**fields)
         fields["round_to"] = choose("round_to")
         fields["pruner"] = choose("pruner")
-        if fields["pruner"] != "base":
+        if PRUNERS[fields["pruner"]].regularises:
             fields["sparse_epochs"] = choose("sparse_epochs")
         return StructuredSchedule(**fields)
 
@@ -171,13 +189,13 @@ class SearchSpace:
         for family, space in self._families.items():
             fields = ["importance", "scope", "step_ratio", "retrain", "fine_tune_epochs"]
             fields += ["round_to", "pruner", "sparse_epochs"] if family == n.STRUCTURED else []
-            choices = [dict.fromkeys(getattr(space, field)) for field in fields]
+            choices = [dict.fromkeys(_choices(space, field)) for field in fields]
             found: dict[tuple[Any, ...], Params] = {}
             for values in itertools.product(*choices):
                 recipe = dict(zip(fields, values, strict=True))
-                if recipe["retrain"] == "weight_rewind":
+                if not takes_epochs(recipe["retrain"]):
                     del recipe["fine_tune_epochs"]
-                if recipe.get("pruner") == "base":
+                if "pruner" in recipe and not PRUNERS[recipe["pruner"]].regularises:
                     del recipe["sparse_epochs"]
                 named = {f"{family}.{name}": value for name, value in recipe.items()}
                 steps = {f"{family}.steps": space.most_steps(recipe["step_ratio"])}
@@ -190,7 +208,7 @@ class SearchSpace:
             self._starting_point(family, space, ratio)
             for family, space in self._families.items()
             for ratio in STARTING_RATIOS[family]
-            if ratio in space.step_ratio and ratio <= space.max_sparsity
+            if ratio in space.ratios
         ]
 
     @staticmethod
@@ -209,7 +227,7 @@ class SearchSpace:
         }
         if family == n.STRUCTURED:
             fields |= {"round_to": preferred("round_to", 1), "pruner": preferred("pruner", "base")}
-            fields |= {} if fields["pruner"] == "base" else {"sparse_epochs": preferred("sparse_epochs")}
+            fields |= {"sparse_epochs": preferred("sparse_epochs")} if PRUNERS[fields["pruner"]].regularises else {}
         return {"family": family, **{f"{family}.{name}": value for name, value in fields.items()}}
 
     def prefix(self, params: Params, steps: int) -> Params:
@@ -219,18 +237,25 @@ class SearchSpace:
     def params(self, schedule: Schedule) -> Params:
         """The parameters that stand for a schedule of the space."""
         names = ["scope", "step_ratio", "retrain", "steps"]
-        names += [] if schedule.retrain == "weight_rewind" else ["fine_tune_epochs"]
+        names += ["fine_tune_epochs"] if takes_epochs(schedule.retrain) else []
         if isinstance(schedule, StructuredSchedule):
-            names += ["round_to", "pruner", *([] if schedule.pruner == "base" else ["sparse_epochs"])]
+            names += ["round_to", "pruner", *(["sparse_epochs"] if PRUNERS[schedule.pruner].regularises else [])]
         fields = {"importance": self._choice_for(schedule)} | {name: getattr(schedule, name) for name in names}
         return {"family": schedule.family} | {f"{schedule.family}.{name}": value for name, value in fields.items()}
 
     def _choice_for(self, schedule: Schedule) -> str:
         """The choice that a schedule's importance is told for: its own name, or one that ranks alike."""
         choices = getattr(self._families.get(schedule.family), "importance", ())
-        told = (schedule.scope, schedule.importance)
-        alike = [name for (name, scope), other in RANKS_LIKE.items() if (scope, other) == told]
-        return next((name for name in (schedule.importance, *alike) if name in choices), schedule.importance)
+        if isinstance(schedule, UnstructuredSchedule) or schedule.importance in choices:
+            return schedule.importance
+        alike = (name for name in choices if told_as(name, schedule.scope) == schedule.importance)
+        return next(alike, schedule.importance)
+
+
+def _choices(space: FamilySpace, field: str) -> Sequence[Any]:
+    """What a field is chosen from."""
+    choices: Sequence[Any] = space.ratios if field == n.STEP_RATIO else getattr(space, field)
+    return choices
 
 
 class Sweep:

@@ -11,11 +11,12 @@ import numpy as np
 from search.records.ledger import Ledger
 from search.records.recovery import schedule_of
 from search.study import FinalistSettings
+from trainables.node import Node
+from trainables.pruning.pruners import PRUNERS
 from trainables.records import names as n
-from trainables.schedule import Node, Schedule, chain
+from trainables.schedule import FAMILIES, Schedule, StructuredSchedule
 from trainables.tree import Tree
 
-CONTROL = "random"
 WHO = (n.IMPORTANCE, n.PRUNER)
 
 
@@ -40,7 +41,7 @@ class Final:
         """
         scores = {recipe: score for recipe, score in self._scores.items() if np.isfinite(score)}
         ranked = sorted(scores, key=lambda recipe: -scores[recipe])
-        best = [recipe for recipe in ranked if recipe.importance != CONTROL][: self.settings.top]
+        best = [recipe for recipe in ranked if not _by_control(recipe)][: self.settings.top]
         return [*best, *[recipe for recipe in ranked if _is_control(recipe)][:1]]
 
     @property
@@ -68,7 +69,7 @@ class Final:
         The plain control is never dropped, nor is anything unstructured, of which a comparison asks more than who is best.
         As long as it is undecided who runs again, all others are: they may be yet.
         """
-        if self.settings.family == n.UNSTRUCTURED:
+        if not FAMILIES[self.settings.family].finalists_alone:
             return set()
         chosen = set[Schedule]() if self.undecided else {*self.recipes}
         out, kept = set[str](), set[str]()
@@ -107,8 +108,8 @@ class Final:
 
     def _steps(self, schedule: Schedule) -> list[str]:
         """The addresses of its steps; none where its dense network isn't on record."""
-        root, problem = self._roots.get(schedule.seed), self.tree.problem
-        return [node.id for node in chain(root, schedule, problem.retrain, problem.regularisation)] if root else []
+        root = self._roots.get(schedule.seed)
+        return [node.id for node in self.tree.problem.chain(schedule, root)] if root else []
 
     @cached_property
     def _roots(self) -> Mapping[int, Node]:
@@ -130,7 +131,12 @@ class Final:
 
 
 def _is_control(recipe: Schedule) -> bool:
-    return recipe.importance == CONTROL and getattr(recipe, "pruner", "base") == "base"
+    """Whether it is the plain control: cut by chance, and not prepared by a training."""
+    return _by_control(recipe) and not (isinstance(recipe, StructuredSchedule) and PRUNERS[recipe.pruner].regularises)
+
+
+def _by_control(recipe: Schedule) -> bool:
+    return bool(recipe.importances[recipe.importance].control)
 
 
 def _of_seed(schedule: Schedule, seed: int) -> Schedule:

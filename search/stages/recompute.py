@@ -15,9 +15,9 @@ from search.cluster.nodes import alive, dense_cores
 from search.stages import waiting
 from search.study import ResourceSettings
 from search.tune.trial import LOST_IN_A_ROW
+from trainables.node import Node
 from trainables.problem import Problem
 from trainables.records.names import InputError
-from trainables.schedule import Node
 from trainables.storage.base import Place
 from trainables.storage.store import Store
 from trainables.tree import Tree

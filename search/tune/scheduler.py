@@ -10,7 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 from search.records.ledger import Ledger
 from search.sampling.outlook import Outlook
 from search.tune.live_trials import LiveFifo
-from trainables.pruning.masks import PARTS_PER_MILLION
+from trainables.pruning.levels import PARTS_PER_MILLION
 from trainables.records import names as n
 from trainables.schedule import FAMILIES, Schedule
 from trainables.trainable import gain_metric

@@ -29,7 +29,7 @@ from ray.tune.search.optuna import OptunaSearch
 from search.records.ledger import Ledger
 from search.records.recovery import ADDED, EXHAUSTED, FAILED, GIVEN_UP, REASON, lost_rows
 from search.sampling.candidates import step_tree
-from search.sampling.samplers import TREE, sampler_for_ask
+from search.sampling.samplers import SAMPLERS, Random, sampler_for_ask
 from search.sampling.space import Params, Space
 from search.sampling.step_tree import StepTree
 from search.study import SearchSettings
@@ -205,8 +205,8 @@ class FrontSearch(OptunaSearch):
         return trial
 
     def _sampler_of(self, ask: int, known: int) -> BaseSampler:
-        name = self._settings.sampler if known < KNOWN_BEFORE_RANDOM else "random"
-        tree = self._step_tree if name == TREE else None
+        name = self._settings.sampler if known < KNOWN_BEFORE_RANDOM else Random.name
+        tree = self._step_tree if SAMPLERS[name].knows_tree else None
         return sampler_for_ask(name, self._settings.seed, ask, tree, self._ledger.reference)
 
     @cached_property

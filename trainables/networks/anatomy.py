@@ -34,6 +34,11 @@ def prunable(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
+def weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The prunable weights by their names in the state dict."""
+    return {f"{name}.weight": module.weight for name, module in prunable(model).items()}  # type: ignore[misc]
+
+
 def classifier(model: nn.Module, classes: int) -> dict[str, nn.Module]:
     """The layer that makes the logits, by name: the last one with ``classes`` outputs. It keeps all of them.
 
@@ -63,6 +68,11 @@ class Anatomy:
     def ignored(self, model: nn.Module) -> list[nn.Module]:
         """The modules of ``model`` whose output channels stay."""
         return [model.get_submodule(name) for name in self.keep]
+
+    def pruner_options(self, model: nn.Module) -> dict[str, Any]:
+        """What every pruner of torch-pruning is given; its default dictionaries are shared between instances."""
+        empty: dict[str, Any] = {"in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {}}
+        return {"ignored_layers": self.ignored(model), **empty}
 
     def channel_sparsity(self, model: nn.Module) -> float:
         """Fraction of the prunable layers' output channels that is gone, the classifier's left out."""

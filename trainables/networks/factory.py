@@ -48,6 +48,11 @@ def _torchvision_models() -> Any:
     return torchvision.models
 
 
+def is_own(name: str) -> bool:
+    """Whether this names a factory of the user's own."""
+    return name not in MODELS and not name.startswith(TORCHVISION)
+
+
 def _in_order(arguments: dict[str, Argument]) -> dict[str, Argument]:
     return dict(sorted(arguments.items()))
 

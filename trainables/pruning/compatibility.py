@@ -1,4 +1,4 @@
-"""Which of torch-pruning's methods work for a network, found by trying each on the untrained network once.
+"""Which methods of structured pruning work for a network, found by trying each on the untrained network once.
 
 Done before a study starts, so that no trial is spent on a combination that can't work.
 """
@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainables.networks.anatomy import Group, flattens, groups
+from trainables.networks.anatomy import Group, groups
 from trainables.problem import Problem
-from trainables.pruning import channels as structured
-from trainables.pruning import scores
-from trainables.pruning.channels import RegularisationSettings
+from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES, ChannelImportance, Scorer
+from trainables.pruning.pruners import PRUNERS, Regulariser
+from trainables.pruning.sample import Sample
 from trainables.records import names as n
 
 PROBE_IMAGES = 4
@@ -35,11 +35,11 @@ def refusals(problem: Problem, importances: Iterable[str], pruners: Iterable[str
 def refuse_importance(name: str, problem: Problem) -> str | None:
     """Why this importance can't score the network's groups, or None if it can."""
     model, anatomy = problem.build(), problem.anatomy
+    importance = CHANNEL_IMPORTANCES.make(name, {"score_images": PROBE_IMAGES}, problem.own.get(name, {}))
     try:
-        images, labels = scores.draw(problem.data, PROBE_IMAGES, 0, "cpu")
-        importance = scores.structured_importance(name, model, images, labels)
+        scorer = importance.scorer(model, Sample(problem.data, 0))
         for group in groups(model, anatomy):
-            reason = _refuse_group(importance, group)
+            reason = _refuse_group(importance, scorer, group)
             if reason is not None:
                 return f"{name} can't be used: {reason}"
     except Exception as error:
@@ -47,11 +47,11 @@ def refuse_importance(name: str, problem: Problem) -> str | None:
     return None
 
 
-def _refuse_group(importance: object, group: Group) -> str | None:
+def _refuse_group(importance: ChannelImportance, scorer: Scorer, group: Group) -> str | None:
     leader = group[0].dep.target.name.split(" ")[0]
-    if isinstance(importance, structured.ActivationImportance) and flattens(group):
-        return f"channels of {leader} are flattened before a linear layer, and torch-pruning scores them wrongly"
-    score = importance(group)  # type: ignore[operator]
+    if reason := importance.refuses(group):
+        return reason.format(leader=leader)
+    score = scorer(group)
     if score is None:
         return f"it has nothing to score in the group of {leader} (BatchNorm is missing?)"
     if len(score) != len(group[0].idxs):
@@ -63,13 +63,14 @@ def _refuse_group(importance: object, group: Group) -> str | None:
 
 def refuse_pruner(name: str, problem: Problem) -> str | None:
     """Why this pruner's regulariser can't train the network, or None if it can."""
-    if name == "base":
+    # At its default strengths: those of the study may be 0, on purpose.
+    pruner = PRUNERS.make(name, problem.own.get(name, {}))
+    if not isinstance(pruner, Regulariser):
         return None
     model, anatomy = problem.build(), problem.anatomy
-    strengths = RegularisationSettings().of(name)  # the strengths of the study may be 0, on purpose
     try:
-        hook = structured.regulariser(model, anatomy, name, strengths)
-        images, labels = scores.draw(problem.data, PROBE_IMAGES, 0, "cpu")
+        hook = pruner.penalty(model, anatomy)
+        images, labels = Sample(problem.data, 0).images(PROBE_IMAGES)
         model.train()
         F.cross_entropy(model(images), labels).backward()
         before = _gradients(model)

@@ -51,6 +51,8 @@ UNSTRUCTURED = "unstructured"
 STRUCTURED = "structured"
 DENSE = "dense"
 FAMILIES = (UNSTRUCTURED, STRUCTURED)
+RANDOM = "random"
+"""The importance of each family that is its control."""
 
 # Columns of points.jsonl, in order.
 TRIAL = "trial"

@@ -1,0 +1,111 @@
+"""What prepares channels for a cut: nothing, or a training with a regulariser that makes those small that will go.
+
+torch-pruning's pruners other than Base differ from Base only by a regulariser that must run in training before the cut.
+The penalties weigh channels by their group's L2 norm whatever importance cuts later, so one regularised training serves
+them all. A penalty acts at every update, so what a strength does grows with the updates of an epoch. The defaults are for
+some hundreds of updates: with 351, strengths of 0.01, 0.002 and 0.001 growing by 0.002 took 1.5, 2 and 13 points off the
+accuracy that these leave (``search/studies/comparison.yaml``).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch_pruning as tp
+from pydantic import Field
+from torch import nn
+
+from trainables.methods import Method, Registry
+from trainables.networks.anatomy import Anatomy
+from trainables.records import names as n
+from trainables.training.loop import Hook
+
+
+class Pruner(Method):
+    """What happens to the network before its channels are scored."""
+
+    regularises: ClassVar[bool] = False
+    """Whether it trains with a penalty, for ``sparse_epochs`` before each cut."""
+
+
+class Base(Pruner):
+    """Nothing: the network is cut as it is."""
+
+    name = "base"
+
+
+class Regulariser(Pruner):
+    """A training whose penalty makes channels small before they are cut."""
+
+    regularises = True
+    learning_rate: float = Field(0.02, gt=0, description="constant learning rate of the regularised training")
+
+    @abstractmethod
+    def penalty(self, model: nn.Module, anatomy: Anatomy) -> Hook:
+        """The hook that adds the penalty to the gradients, to run between backward and the optimizer's step."""
+
+
+class BnScale(Regulariser):
+    """An L1 penalty on all BatchNorm scales."""
+
+    name, source = "bn_scale", "Liu et al. 2017, arXiv:1708.06519"
+    bn_scale: float = Field(1e-3, ge=0, description="BNScale's L1 on BatchNorm scales, at every update (Liu et al. 2017)")
+
+    def penalty(self, model: nn.Module, anatomy: Anatomy) -> Hook:
+        """torch-pruning's BNScalePruner."""
+        return _regularise(tp.pruner.BNScalePruner, model, anatomy, reg=self.bn_scale)
+
+
+class GroupNorm(Regulariser):
+    """A penalty on the norm of each group's channels, the stronger the smaller they are."""
+
+    name, source = "group_norm", "Fang et al. 2023, arXiv:2301.12900"
+    group_norm: float = Field(1e-4, ge=0, description="GroupNorm's group penalty, at every update (Fang et al. 2023)")
+
+    def penalty(self, model: nn.Module, anatomy: Anatomy) -> Hook:
+        """torch-pruning's GroupNormPruner."""
+        return _regularise(tp.pruner.GroupNormPruner, model, anatomy, reg=self.group_norm)
+
+
+class GrowingReg(Regulariser):
+    """A penalty that grows as training goes on, on the channels of the smallest norms most."""
+
+    name, source = "growing_reg", "Wang et al. 2021, arXiv:2012.09243"
+    growing_reg: float = Field(3e-5, ge=0, description="initial strength of GrowingReg's penalty (Wang et al. 2021)")
+    growing_reg_delta: float = Field(6e-5, ge=0, description="what GrowingReg's penalty grows by at each growth")
+    growing_reg_interval: int = Field(5, ge=1, description="updates between two growths of GrowingReg's penalty")
+
+    def penalty(self, model: nn.Module, anatomy: Anatomy) -> Hook:
+        """torch-pruning's GrowingRegPruner, grown at every so many updates."""
+        strengths = {"reg": self.growing_reg, "delta_reg": self.growing_reg_delta}
+        return _growing(_pruner(tp.pruner.GrowingRegPruner, model, anatomy, **strengths), self.growing_reg_interval)
+
+
+def _pruner(kind: Any, model: nn.Module, anatomy: Anatomy, **strengths: float) -> Any:
+    importance = tp.importance.MagnitudeImportance(p=2)
+    return kind(model, anatomy.example, importance, **strengths, **anatomy.pruner_options(model))
+
+
+def _regularise(kind: Any, model: nn.Module, anatomy: Anatomy, **strengths: float) -> Hook:
+    penalty = _pruner(kind, model, anatomy, **strengths)
+    # GroupNorm divides by the range of a group's norms, which is 0 where one channel is left: nothing there can be cut.
+    penalty._groups = [group for group in penalty._groups if len(group[0].idxs) > 1]
+    hook: Hook = penalty.regularize
+    return hook
+
+
+def _growing(pruner: Any, interval: int) -> Hook:
+    updates = 0
+
+    def regularise(model: nn.Module) -> None:
+        nonlocal updates
+        updates += 1
+        if updates % interval == 0:
+            pruner.update_reg()
+        pruner.regularize(model)
+
+    return regularise
+
+
+PRUNERS = Registry[Pruner](n.PRUNER, Pruner, (Base, BnScale, GroupNorm, GrowingReg))

@@ -1,0 +1,52 @@
+"""What scores may see beside the network: a few fixed training images, and randomness of the step's own.
+
+A network that is scored is in eval mode and in fp32, and BatchNorm's statistics are not touched: scoring changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainables.data.dataset import Data
+from trainables.training.loop import normalise, training_tensors
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The training images and the randomness of one step, both drawn by its ``seed``, on the CPU.
+
+    Scores are computed there wherever training runs: torch-pruning mixes devices badly, and the set is small.
+    """
+
+    data: Data
+    seed: int
+
+    def images(self, count: int) -> tuple[Tensor, Tensor]:
+        """``count`` training images, normalised [N, C, H, W], and their labels."""
+        images, labels = training_tensors(self.data, "cpu")
+        order = torch.randperm(len(labels), generator=self.random())[:count]
+        return normalise(images[order], self.data), labels[order]
+
+    def random(self) -> torch.Generator:
+        """A generator that draws the same for the same step."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def gradients(self, model: nn.Module, count: int) -> None:
+        """Leave the gradient of the mean loss over ``count`` images in every parameter."""
+        images, labels = self.images(count)
+        ready(model)
+        for some, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+            loss = F.cross_entropy(model(some), truth, reduction="sum") / len(labels)
+            loss.backward()
+
+
+def ready(model: nn.Module) -> None:
+    """Put ``model`` into eval mode, without gradients, for scores."""
+    model.to(memory_format=torch.channels_last).eval()
+    model.zero_grad()
