@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from search.records.ledger import Ledger
+from search.sampling.samplers import SAMPLERS
 from search.sampling.space import (
     FamilySpace,
     SearchSpace,
@@ -25,16 +26,24 @@ from search.sampling.space import (
 )
 from search.study import Study, check_folder
 from trainables.data import dataset as data
+from trainables.methods import check_own
 from trainables.networks.network import Network, encode
 from trainables.node import Node
 from trainables.problem import Problem
+from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
+from trainables.pruning.channel_scopes import CHANNEL_SCOPES
 from trainables.pruning.compatibility import refusals
+from trainables.pruning.levels import LEVELS
+from trainables.pruning.pruners import PRUNERS
+from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
+from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule, told_as
 from trainables.storage.base import is_url
 from trainables.storage.store import Store
 from trainables.training.loop import Precision, fastest_precision
+from trainables.training.retraining import RETRAININGS
 from trainables.tree import Tree
 
 if TYPE_CHECKING:
@@ -44,6 +53,19 @@ FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "res
 """Where the study file says what a dense network's address holds under another name."""
 OF_TRAINING = ("numerics", "precision", "device", "threads")
 """What a dense network's address holds that tells how it was trained, and nothing of the data or of its shapes."""
+
+
+REGISTRIES = (
+    LEVELS,
+    WEIGHT_IMPORTANCES,
+    WEIGHT_SCOPES,
+    CHANNEL_IMPORTANCES,
+    CHANNEL_SCOPES,
+    PRUNERS,
+    RETRAININGS,
+    SAMPLERS,
+)
+"""All that a user's own method can be."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +92,9 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     check_folder(study)
     if fastest is None:
         _check_resources(study)
+    schedules = study.schedules(trusted=trusted)
+    check_own(study.methods, REGISTRIES)
     problem = problem_of(study, trusted=trusted, fastest=fastest)
-    schedules = study.schedules()
     for schedule in schedules:
         problem.check(schedule)
     refused = _refusals(study, problem)

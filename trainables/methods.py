@@ -100,6 +100,14 @@ class Registry(Mapping[str, type[M]], Generic[M]):
         values = {key: next((s[key] for s in sections if key in s), None) for key in kind.model_fields}
         return parse(kind, {key: value for key, value in values.items() if value is not None}, f"{self.field} {name}")
 
+    def check(self, name: str, settings: Mapping[str, Any]) -> None:
+        """InputError if these can't be the settings of the user's own method of this name."""
+        parse(self[name], settings, f"methods.{name}")
+
+    def has_own(self, name: str) -> bool:
+        """Whether the user's own method of this name has been loaded."""
+        return name in self._own
+
     def identity(self, method: Method) -> dict[str, Any]:
         """The part of a step's settings that stands for ``method``; ``of`` reads it back."""
         fields = method.model_dump(mode="json")
@@ -117,6 +125,19 @@ class Registry(Mapping[str, type[M]], Generic[M]):
     def help(self) -> str:
         """The names, as a description of a field lists them."""
         return " | ".join(self._classes)
+
+
+def check_own(methods: Mapping[str, Mapping[str, Any]], registries: Iterable[Registry[Any]]) -> None:
+    """InputError if settings are given for a method that is named nowhere, or that it can't have."""
+    known = list(registries)
+    for name, settings in methods.items():
+        kinds = [registry for registry in known if registry.has_own(name)]
+        if not kinds:
+            raise InputError(
+                f"methods: {name!r} is named nowhere in the study; name it where it is to be used, or leave it out"
+            )
+        for registry in kinds:
+            registry.check(name, settings)
 
 
 def _path(kind: type[Any]) -> str:
