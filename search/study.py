@@ -13,9 +13,10 @@ from pydantic.fields import FieldInfo
 
 from search.sampling.samplers import SAMPLERS
 from search.sampling.space import SpaceSettings
+from trainables import own
 from trainables.chain import RegularisationSettings, RetrainSettings
 from trainables.data.dataset import DataSettings
-from trainables.networks.factory import ModelSettings
+from trainables.networks.factory import ModelSettings, is_torchvision
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.untrusted import check_links, parse_yaml, read
@@ -167,6 +168,11 @@ class Study(Settings):
         """The place of the steps if the driver's own files are in ``folder``, which may have been moved."""
         return f"{self.storage.rstrip('/')}/{self.name}" if is_url(self.storage) else folder
 
+    def own_code(self) -> list[str]:
+        """The networks and methods of the user's own that the study names."""
+        named = _strings(self.model_dump(mode="json", include={"model", "space", "sweep", "search", "objectives"}))
+        return sorted({name for name in named if own.is_own(name) and not is_torchvision(name)})
+
     def schedules(self, *, trusted: bool = False) -> list[Schedule]:
         """The schedules of a sweep, in order and each once; InputError if one of them is wrong.
 
@@ -175,6 +181,15 @@ class Study(Settings):
         entries = enumerate(self.sweep or ())
         found = itertools.chain.from_iterable(_expand(entry, f"sweep.{i}", trusted=trusted) for i, entry in entries)
         return list(dict.fromkeys(found))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text in nested lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
 
 
 def _expand(entry: Mapping[str, Any], where: str, *, trusted: bool) -> Iterator[Schedule]:

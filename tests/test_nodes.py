@@ -32,6 +32,7 @@ from search.tune.trial import UNFIT, StudyTrainable
 from tests.conftest import digits_problem
 from tests.search_helpers import raw_study, refusal, write
 from trainables.measuring import latency
+from trainables.own import source_hash
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.tree import Tree
@@ -307,3 +308,15 @@ def test_ray_that_can_t_start_is_told_in_one_line(folder: str, monkeypatch: pyte
 def test_a_machine_s_hardware_is_told_without_a_gpu_too() -> None:
     assert isinstance(HERE, Machine)
     assert this_machine("cuda").gpu is None or torch.cuda.is_available()
+
+
+def test_a_node_with_other_code_of_the_user_s_own_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "code_of_a_users_own.py").write_text("def net(): pass\n")
+    monkeypatch.chdir(tmp_path)
+    source_hash.cache_clear()
+    here = this_machine("cpu")
+    same = Terms(here, "cpu", None, tmp_path, "secret", {"code_of_a_users_own:net": source_hash("code_of_a_users_own:net")})
+    other = replace(same, sources={"code_of_a_users_own:net": "0" * 64})
+    monkeypatch.setattr("search.cluster.nodes._unshared", lambda _: None)
+    assert unfit(same) is None
+    assert "has another code_of_a_users_own:net than this machine" in str(unfit(other))

@@ -154,3 +154,21 @@ def test_what_cannot_be_used_is_one_line(here: Path, capsys: pytest.CaptureFixtu
         ({f"{MODULE}:Nothing": {}}, "is named nowhere"),
     ):
         assert words in refusal(["run", str(study(here, methods=methods)), "--allow-code"], capsys)
+
+
+def test_a_network_of_ones_own_that_changed_is_another_network(here: Path) -> None:
+    from tests.conftest import digits_problem  # noqa: PLC0415
+    from trainables.networks.factory import ModelSettings  # noqa: PLC0415
+
+    def root() -> str:
+        own.source_hash.cache_clear()
+        return digits_problem(model=ModelSettings(name=f"{MODULE}:net"), trusted=True).root(0).id
+
+    layers = "nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)"
+    network = f"from torch import nn\n\n\ndef net(num_classes):\n    return nn.Sequential({layers})\n"
+    (here / f"{MODULE}.py").write_text(network)
+    before = root()
+    (here / f"{MODULE}.py").write_text(network.replace("ReLU", "Sigmoid"))
+    assert root() != before
+    (here / f"{MODULE}.py").write_text(network)
+    assert root() == before

@@ -16,6 +16,7 @@ from search.cluster.daemon import daemon_watched
 from search.cluster.nodes import DRIVER, PROBE, Machine, Node, Terms, alive, difference, this_machine, unfit
 from search.session import Session
 from search.study import ResourceSettings, Study
+from trainables.own import source_hash
 from trainables.problem import Problem
 from trainables.records.names import InputError
 from trainables.settings import one_line
@@ -109,7 +110,8 @@ def agreed(session: Session, cluster: Cluster, console: Console) -> Iterator[Ter
     storage = open_storage(place)
     auto = problem.precision if study.precision == "auto" else None
     # A trial in fp32 is as good on a node that would be faster in bf16.
-    terms = Terms(this_machine("cpu"), problem.device, auto if auto == "bf16" else None, place, secrets.token_hex(16))
+    fastest, sources = auto if auto == "bf16" else None, {name: source_hash(name) for name in study.own_code()}
+    terms = Terms(this_machine("cpu"), problem.device, fastest, place, secrets.token_hex(16), sources)
     try:
         storage.write(f"{PROBE}/{DRIVER}", terms.secret.encode())
         told = on_each(list(cluster.machines), study.resources, _prove, terms, ray.put(problem))

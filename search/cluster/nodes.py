@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -16,6 +16,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from trainables.identity import code_hash
 from trainables.measuring.latency import processor
+from trainables.own import source_hash
 from trainables.records.names import InputError
 from trainables.storage.base import Place
 from trainables.storage.places import open_storage
@@ -120,13 +121,17 @@ def difference(there: Machine, here: Machine) -> str | None:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a node must fulfil before a trial is computed on it. ``fastest`` is None where the precision was given."""
+    """What a node must fulfil before a trial is computed on it. ``fastest`` is None where the precision was given.
+
+    ``sources`` has the hash of the source of each network or method of the user's own.
+    """
 
     here: Machine
     device: str
     fastest: Precision | None
     place: Place
     secret: str
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 PROBE = ".probe"
@@ -144,7 +149,12 @@ def unfit(terms: Terms) -> str | None:
             f"is fastest in {machine.fastest}, and precision auto chose {terms.fastest} for the others; "
             "name a precision, or take the node out"
         )
-    return difference(machine, terms.here) or _unshared(terms)
+    return difference(machine, terms.here) or _other_source(terms.sources) or _unshared(terms)
+
+
+def _other_source(sources: Mapping[str, str]) -> str | None:
+    other = next((name for name, digest in sources.items() if source_hash(name) != digest), None)
+    return other and f"has another {other} than this machine; put the same code there, in the same folder"
 
 
 def check_fit(terms: Terms | None) -> None:

@@ -23,7 +23,7 @@ Argument = int | FiniteFloat | bool | str
 
 
 def _known_name(name: str) -> str:
-    if name.startswith(TORCHVISION):
+    if is_torchvision(name):
         return _torchvision_name(name)
     if ":" in name:
         if not own.is_own(name):
@@ -50,7 +50,12 @@ def _torchvision_models() -> Any:
 
 def is_own(name: str) -> bool:
     """Whether this names a factory of the user's own."""
-    return name not in MODELS and not name.startswith(TORCHVISION)
+    return name not in MODELS and not is_torchvision(name)
+
+
+def is_torchvision(name: str) -> bool:
+    """Whether this names a network of torchvision's."""
+    return name.startswith(TORCHVISION)
 
 
 def _in_order(arguments: dict[str, Argument]) -> dict[str, Argument]:
@@ -102,7 +107,7 @@ def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool
     name = settings.name
     if name in MODELS:
         return MODELS[name], {"classes": classes, "channels": channels}
-    if name.startswith(TORCHVISION):
+    if is_torchvision(name):
         if channels != 3:
             raise InputError(
                 f"model.name: {name!r} takes images of 3 channels, not {channels}; use one of {', '.join(MODELS)}"

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.networks.architectures import MODELS
-from trainables.networks.factory import TORCHVISION, ModelSettings, build
+from trainables.networks.factory import ModelSettings, build, is_own
 from trainables.records.names import InputError
 from trainables.settings import one_line
 
@@ -32,7 +31,7 @@ def check_size(
 
     A factory of the user's own is not looked at: it is code that was trusted, and needn't know the meta device.
     """
-    if settings.name not in MODELS and not settings.name.startswith(TORCHVISION):
+    if is_own(settings.name):
         return
     asked = f"model: {settings.name} with {settings.arguments} on images {list(shape)}"
     if math.prod(shape) * 4 > most_bytes:
