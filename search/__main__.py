@@ -15,6 +15,7 @@ from rich.table import Table
 from search.cluster.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
 from search.records.ledger import Row
 from search.study import describe, load_study
+from trainables.exporting.formats import FORMATS
 from trainables.records import names as n
 from trainables.records.names import InputError, StoppedError
 from trainables.settings import one_line
@@ -83,9 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write one point's network to a file of its own")
     export.add_argument("folder", help="a study's folder, results/<study>, or its URL")
     export.add_argument("--point", required=True, metavar="ID", help="the point's step_id, or the beginning of it")
-    export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
+    export.add_argument("--format", default="safetensors", metavar="NAME", help=f"{FORMATS.help()} [default: safetensors]")
+    export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the file to write")
     _common(export)
     export.set_defaults(command=_export)
+    methods = commands.add_parser("methods", help="list every method that a study can name, as a Markdown table")
+    methods.set_defaults(command=_methods)
     return parser
 
 
@@ -162,9 +166,15 @@ def _export(options: argparse.Namespace) -> None:
     from search.export import export_point  # noqa: PLC0415
 
     step_id, size = export_point(
-        options.folder, options.point, options.to, _console(), options.set, trusted=options.allow_code
+        options.folder, options.point, options.to, _console(), options.set, options.format, trusted=options.allow_code
     )
     print(f"Wrote point {step_id} to {options.to} ({size:,} bytes)")
+
+
+def _methods(_options: argparse.Namespace) -> None:
+    from search.methods import table  # noqa: PLC0415
+
+    print("\n".join(table()))
 
 
 if __name__ == "__main__":

@@ -14,19 +14,21 @@ from search.records.opened import open_study, opened_problem
 from search.records.snapshots import Snapshots
 from search.session import check_roots, steps_of
 from search.stages.recompute import compute_again
-from trainables.exporting.safetensors_file import export
+from trainables.exporting.formats import FORMATS
 from trainables.records.names import InputError
 from trainables.storage.store import Store
 from trainables.tree import Tree
 
 
 def export_point(
-    place: str, point: str, target: Path, console: Console, overrides: Sequence[str] = (), *, trusted: bool = False
-) -> tuple[str, int]:
+    place: str, point: str, target: Path, console: Console, overrides: Sequence[str] = (), form: str = "safetensors", *,
+    trusted: bool = False,
+) -> tuple[str, int]:  # fmt: skip
     """Write the network of a point, computed again if its weights weren't kept; returns (step id, bytes).
 
     ``place`` is a study's folder or URL; ``overrides`` are for what differs here, such as ``data.root``.
     """
+    exporter = FORMATS.load(form, trusted=trusted)()
     folder, study = open_study(place, overrides, trusted=trusted)
     if not target.parent.is_dir():
         raise InputError(f"--to: there is no folder {target.parent}; make it first")
@@ -45,7 +47,7 @@ def export_point(
         there = study.place_of(folder)
         with only_driver(folder, there) as held, Snapshots(folder, there, held):
             compute_again(tree, [step_id], study.resources, console)
-    return step_id, export(tree.network(tree.node(step_id)), tree.problem, target)
+    return step_id, exporter.write(tree.network(tree.node(step_id)), tree.problem, target)
 
 
 def find_point(store: Store, point: str, folder: Path) -> str:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from search.methods import REGISTRIES
 from search.records.ledger import Ledger
-from search.sampling.samplers import SAMPLERS
 from search.sampling.space import (
     FamilySpace,
     SearchSpace,
@@ -30,20 +30,13 @@ from trainables.methods import check_own
 from trainables.networks.network import Network, encode
 from trainables.node import Node
 from trainables.problem import Problem
-from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
-from trainables.pruning.channel_scopes import CHANNEL_SCOPES
 from trainables.pruning.compatibility import refusals
-from trainables.pruning.levels import LEVELS
-from trainables.pruning.pruners import PRUNERS
-from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
-from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule, told_as
 from trainables.storage.base import is_url
 from trainables.storage.store import Store
 from trainables.training.loop import Precision, fastest_precision
-from trainables.training.retraining import RETRAININGS
 from trainables.tree import Tree
 
 if TYPE_CHECKING:
@@ -53,19 +46,6 @@ FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "res
 """Where the study file says what a dense network's address holds under another name."""
 OF_TRAINING = ("numerics", "precision", "device", "threads")
 """What a dense network's address holds that tells how it was trained, and nothing of the data or of its shapes."""
-
-
-REGISTRIES = (
-    LEVELS,
-    WEIGHT_IMPORTANCES,
-    WEIGHT_SCOPES,
-    CHANNEL_IMPORTANCES,
-    CHANNEL_SCOPES,
-    PRUNERS,
-    RETRAININGS,
-    SAMPLERS,
-)
-"""All that a user's own method can be."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +73,7 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     if fastest is None:
         _check_resources(study)
     schedules = study.schedules(trusted=trusted)
-    check_own(study.methods, REGISTRIES)
+    check_own(study.methods, REGISTRIES.values())
     problem = problem_of(study, trusted=trusted, fastest=fastest)
     for schedule in schedules:
         problem.check(schedule)

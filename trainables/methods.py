@@ -100,6 +100,10 @@ class Registry(Mapping[str, type[M]], Generic[M]):
         values = {key: next((s[key] for s in sections if key in s), None) for key in kind.model_fields}
         return parse(kind, {key: value for key, value in values.items() if value is not None}, f"{self.field} {name}")
 
+    def settings(self) -> set[str]:
+        """The names of all settings of this program's own."""
+        return {key for kind in self._classes.values() for key in kind.model_fields}
+
     def check(self, name: str, settings: Mapping[str, Any]) -> None:
         """InputError if these can't be the settings of the user's own method of this name."""
         parse(self[name], settings, f"methods.{name}")

@@ -1,0 +1,57 @@
+"""All methods that a study can name, as tables for people and for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from search.sampling.samplers import SAMPLERS
+from trainables.exporting.formats import FORMATS
+from trainables.methods import Method, Registry
+from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
+from trainables.pruning.channel_scopes import CHANNEL_SCOPES
+from trainables.pruning.levels import LEVELS
+from trainables.pruning.pruners import PRUNERS
+from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
+from trainables.pruning.weight_scopes import WEIGHT_SCOPES
+from trainables.records import names as n
+from trainables.training.retraining import RETRAININGS
+
+REGISTRIES: Mapping[str, Registry[Any]] = {
+    "importance of weights": WEIGHT_IMPORTANCES,
+    "scope, unstructured": WEIGHT_SCOPES,
+    "importance of channels": CHANNEL_IMPORTANCES,
+    "scope, structured": CHANNEL_SCOPES,
+    "pruner, structured": PRUNERS,
+    "schedule": LEVELS,
+    "retraining": RETRAININGS,
+    "sampler": SAMPLERS,
+    "export format": FORMATS,
+}
+"""Every kind of method, in the words of the README."""
+
+OF_A_SCHEDULE = {n.EPOCHS, *LEVELS.settings()}
+"""Settings that a schedule gives, and no section of a study file."""
+
+
+def table() -> Iterator[str]:
+    """The lines of the README's table of methods, in Markdown."""
+    yield "| kind | name | what it does | settings | source |"
+    yield "|---|---|---|---|---|"
+    for kind, registry in REGISTRIES.items():
+        for name, method in registry.items():
+            settings = ", ".join(f"`{key}`" for key in method.model_fields if key not in OF_A_SCHEDULE)
+            about = method.line().replace("|", "\\|").replace("``", "`")
+            yield f"| {kind} | `{name}` | {about} | {settings} | {method.source} |"
+            kind = ""  # noqa: PLW2901 - told once
+
+
+def described(named: Mapping[str, set[str]]) -> dict[str, dict[str, Any]]:
+    """What reports say of methods: kind -> name -> label, first line, source; ``named`` has the names of each kind."""
+    found: dict[str, dict[str, Any]] = {}
+    for registry in REGISTRIES.values():
+        for name in sorted(named.get(registry.field, set())):
+            method: type[Method] | None = registry.get(name)
+            if method is not None:
+                found.setdefault(registry.field, {})[name] = method.described()
+    return found
