@@ -34,6 +34,7 @@ from tests.search_helpers import raw_study, refusal, write
 from trainables.measuring import latency
 from trainables.records import names as n
 from trainables.records.names import InputError
+from trainables.storage.store import Store
 from trainables.tree import Tree
 
 
@@ -205,10 +206,10 @@ def test_a_late_node_that_is_unfit_computes_nothing_and_stops_the_study(tmp_path
 def test_no_dense_network_is_trained_on_a_late_node_that_is_unfit(tmp_path: Path, terms: Terms) -> None:
     other = replace(terms, here=replace(HERE, code="0"))
     with pytest.raises(InputError, match=r"^--address: node .* runs another version of this program"):
-        dense_task(digits_problem(), tmp_path / "steps", 0, other)
+        dense_task(digits_problem(), Store(tmp_path / "steps"), 0, other)
     assert not list((tmp_path / "steps").glob("*"))
     for fit in (terms, None):
-        dense_task(digits_problem(), tmp_path / "steps", 0, fit)
+        dense_task(digits_problem(), Store(tmp_path / "steps"), 0, fit)
     assert list((tmp_path / "steps").glob("*"))
 
 

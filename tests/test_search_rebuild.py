@@ -8,10 +8,14 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
+from search.records.journal import open_journal
 from search.records.ledger import Ledger
-from search.records.recovery import forget_untold, lost_rows, lost_trials
+from search.records.recovery import lost_trials
+from search.records.retelling import under_way
 from search.sampling.space import SearchSpace, Space, SpaceSettings, Sweep
+from search.study import load_study
 from tests.conftest import MakeProblem
+from tests.search_helpers import raw_study, write
 from trainables.records import names as n
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
@@ -75,7 +79,7 @@ def ledger(tmp_path: Path) -> Ledger:
 def test_every_trial_is_found_under_its_number(space: Space, found: tuple[Tree, list[list[Point]]], ledger: Ledger) -> None:
     lost = lost_trials(found[0], ledger)
     assert lost == dict(enumerate(SCHEDULES))
-    rows = list(lost_rows(lost, space))
+    rows = list(under_way(lost, space))
     assert [row.user_attrs[n.TRIAL] for row in rows] == [0, 1, 2]
     assert [space.schedule(FixedTrial(row.params)) for row in rows] == SCHEDULES
 
@@ -130,14 +134,17 @@ def test_steps_of_no_trial_and_of_another_space_are_no_trials(tree: Tree, ledger
     run(tree, UnstructuredSchedule(step_ratio=0.4), 1)
     lost = lost_trials(tree, ledger)
     assert list(lost) == [0, 1]
-    assert list(lost_rows(lost, SPACE)) == list(lost_rows(lost, Sweep(SCHEDULES))) == []
+    assert list(under_way(lost, SPACE)) == list(under_way(lost, Sweep(SCHEDULES))) == []
 
 
 @pytest.mark.parametrize("points", [True, False])
 def test_without_points_optuna_s_study_is_forgotten(points: bool, tmp_path: Path) -> None:
-    (tmp_path / n.OPTUNA_FILE).touch()
+    study = load_study(write(tmp_path, raw_study(tmp_path)))
+    study.folder.mkdir(parents=True)
+    journal, anew = open_journal(study)
+    assert anew
+    journal.create_new_trial(0)
     if points:
-        (tmp_path / n.POINTS_FILE).touch()
-    for _ in range(2):
-        assert forget_untold(tmp_path) == (not points)
-    assert (tmp_path / n.OPTUNA_FILE).exists() == points
+        (study.folder / n.POINTS_FILE).touch()
+    journal, anew = open_journal(study)
+    assert (anew, journal.get_n_trials(0)) == (not points, int(points))

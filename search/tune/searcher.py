@@ -26,8 +26,10 @@ from pydantic import ValidationError
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from search.records.journal import NAME
 from search.records.ledger import Ledger
-from search.records.recovery import ADDED, EXHAUSTED, FAILED, GIVEN_UP, REASON, lost_rows
+from search.records.recovery import ADDED, EXHAUSTED, FAILED, GIVEN_UP, KNOWN, REASON
+from search.records.retelling import retold, under_way
 from search.sampling.candidates import step_tree
 from search.sampling.samplers import TREE, sampler_for_ask
 from search.sampling.space import Params, Space
@@ -78,7 +80,7 @@ class Asked:
 class FrontSearch(OptunaSearch):
     """Asks Optuna for schedules, tells it every point, and knows when to stop.
 
-    It first takes up the ``lost`` trials, of which Optuna's study has nothing any more.
+    It first tells it what else is on record, and takes up the ``lost`` trials, of which it has nothing any more.
     """
 
     _ot_study: Any
@@ -86,23 +88,21 @@ class FrontSearch(OptunaSearch):
     def __init__(
         self, space: Space, settings: SearchSettings, tree: Tree, ledger: Ledger, objectives: tuple[str, ...],
         storage: BaseStorage, clock: Callable[[], float] = time.monotonic, lost: Mapping[int, Schedule] | None = None,
+        began: float | None = None,
     ) -> None:  # fmt: skip
         # OptunaSearch enqueues starting points at every start; here they are enqueued once in a study's life.
         self._gain_metrics = metrics = [gain_metric(name) for name in objectives]
         super().__init__(
             space=space.schedule,  # type: ignore[arg-type] # suggest() is our own
-            metric=metrics, mode=["max"] * len(metrics), storage=storage, study_name="pruning",
+            metric=metrics, mode=["max"] * len(metrics), storage=storage, study_name=NAME,
             sampler=sampler_for_ask(settings.sampler, settings.seed, 0),
         )  # fmt: skip
         self._schedules, self._settings, self._tree, self._ledger = space, settings, tree, ledger
-        self._clock, self._began = clock, clock()
+        self._clock, self._began = clock, clock() if began is None else began
         self._under_way: dict[str, Asked] = {}
         self._died: dict[str, Asked] = {}
         self.finished_because: str | None = None
-        told = {row.user_attrs.get(n.TRIAL) for row in self._ot_study.get_trials(deepcopy=False)}
-        for row in lost_rows(lost or {}, space):
-            if row.user_attrs[n.TRIAL] not in told:
-                self._ot_study.add_trial(row)
+        self._tell_what_is_on_record(lost or {})
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
         self._check_numbers(asked)
@@ -121,6 +121,15 @@ class FrontSearch(OptunaSearch):
         numbers = {row.user_attrs[n.TRIAL] for row in rows if n.TRIAL in row.user_attrs}
         self._numbers = numbers | set(lost or {}) | ledger.trial_numbers
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING and space.holds(params_of(row))]
+
+    def _tell_what_is_on_record(self, lost: Mapping[int, Schedule]) -> None:
+        """Add the trials that Optuna's study doesn't have: those that have ended, and of the others the ``lost`` ones."""
+        rows = self._ot_study.get_trials(deepcopy=False)
+        told = {row.user_attrs.get(n.TRIAL) for row in rows}
+        for trial, own in retold(self._schedules, self._tree, self._ledger, rows):
+            told.add(trial)
+            self._ot_study.add_trials(own)
+        self._ot_study.add_trials(under_way({key: lost[key] for key in lost.keys() - told}, self._schedules))
 
     def _check_numbers(self, asked: Sequence[FrozenTrial]) -> None:
         """InputError if a sweep's numbers stand for other schedules than they did: some would never run."""
@@ -225,7 +234,7 @@ class FrontSearch(OptunaSearch):
         # What a sweep names is a trial even where another one's chain has passed its last step: it is a row of both.
         known = asked.ids[-1] in self._told and self._schedules.size is None
         if known or not self._given_up.isdisjoint(asked.ids):
-            self._close(row.number, f"known: {asked.ids[-1]}")
+            self._close(row.number, f"{KNOWN}{asked.ids[-1]}")
             return None
         row.set_user_attr(n.TRIAL, asked.trial)
         self._numbers.add(asked.trial)
@@ -281,7 +290,7 @@ class FrontSearch(OptunaSearch):
             self._add(asked, result)
             self._give_up(asked, result[n.STEP])
         elif result[n.STEP_ID] in self._told:
-            self._close(asked.number, f"known: {result[n.STEP_ID]}")
+            self._close(asked.number, f"{KNOWN}{result[n.STEP_ID]}")
         else:
             self._tell(result[n.STEP_ID])
             self._attribute(asked.number, n.STEP_ID, result[n.STEP_ID])
