@@ -68,7 +68,7 @@ def test_a_wider_space_is_searched_on_with_all_that_is_known(results: Path) -> N
     assert without_latency(points[: len(before)]) == without_latency(before)
     assert steps.items() <= tree_of(folder / n.STEPS_FOLDER).items()
     assert max(Counter(row[n.STEP_ID] for row in points[1:] if not row[n.REUSED]).values()) == 1
-    assert [row[n.TRIAL] for row in rows(folder / n.TRIALS_FILE)] == list(range(7))
+    assert sorted(row[n.TRIAL] for row in rows(folder / n.TRIALS_FILE)) == list(range(7))
     assert told(folder) == gains_of(folder, "accuracy", "compression")
     assert {tuple(row.distributions["unstructured.importance"].choices) for row in optuna_rows(folder) if row.params} == {
         ("magnitude", "random")
@@ -102,7 +102,7 @@ def test_other_objectives_and_another_reference_are_taken_from_what_was_measured
     assert f"hypervolume {ledger.hypervolume:.4f}" in " ".join(capsys.readouterr().out.split())
     run(changed(results, objectives=["accuracy", "compression"], search={"trials": 5, "sampler": "tree"}))
     assert told(folder) == gains_of(folder, "accuracy", "compression")
-    assert [row[n.TRIAL] for row in rows(folder / n.TRIALS_FILE)] == list(range(5))
+    assert sorted(row[n.TRIAL] for row in rows(folder / n.TRIALS_FILE)) == list(range(5))
 
 
 def test_an_objective_that_was_not_measured_is_measured_where_that_costs_little(results: Path) -> None:

@@ -109,7 +109,8 @@ def agreed(session: Session, cluster: Cluster, console: Console) -> Iterator[Ter
     storage = open_storage(place)
     auto = problem.precision if study.precision == "auto" else None
     # A trial in fp32 is as good on a node that would be faster in bf16.
-    terms = Terms(this_machine("cpu"), problem.device, auto if auto == "bf16" else None, place, secrets.token_hex(16))
+    fastest, reuse = auto if auto == "bf16" else None, session.tree.store.reuse
+    terms = Terms(this_machine("cpu"), problem.device, fastest, place, secrets.token_hex(16), reuse)
     try:
         storage.write(f"{PROBE}/{DRIVER}", terms.secret.encode())
         told = on_each(list(cluster.machines), study.resources, _prove, terms, ray.put(problem))

@@ -16,8 +16,9 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from trainables.identity import code_hash
 from trainables.measuring.latency import processor
+from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.storage.base import Place
+from trainables.storage.base import Place, above
 from trainables.storage.places import open_storage
 from trainables.training.loop import Precision, fastest_precision
 
@@ -127,6 +128,8 @@ class Terms:
     fastest: Precision | None
     place: Place
     secret: str
+    reuse: tuple[Place, ...] = ()
+    """Steps of other studies that are read."""
 
 
 PROBE = ".probe"
@@ -166,4 +169,7 @@ def _unshared(terms: Terms) -> str | None:
         seen = False
     if not seen:
         return f"doesn't see the same files in {terms.place} as this machine; choose a `storage` that all nodes share"
+    for place in map(above, terms.reuse):
+        if open_storage(place).read(n.STUDY_FILE) is None:
+            return f"doesn't see the study in {place}; `reuse` what all nodes share"
     return None

@@ -64,6 +64,8 @@ def ready(study: Study, console: Console, *, trusted: bool, address: str | None)
         check_roots(session.tree, ledger)
         if cluster:
             session = _on_nodes(session, cluster, console, stack)
+        if not (study.folder / n.STUDY_FILE).exists():
+            begin(session)  # first, because a folder of other files without it is nobody's
         journal, anew = open_journal(study)
         # What was fetched is older than the last steps, if the driver that stored it was killed.
         lost = lost_trials(session.tree, ledger) if anew or snapshots.fetched else {}
