@@ -114,7 +114,7 @@ def test_an_objective_that_was_not_measured_is_measured_where_that_costs_little(
     after = rows(folder / n.POINTS_FILE)
     assert all(row[n.LATENCY] > 0 for row in after)  # of one shape all
     assert len(after) > len(unmeasured)
-    assert told(folder)
+    assert told(folder) == gains_of(folder, "accuracy", "latency")
 
 
 def test_the_study_as_it_was_is_not_told_again(results: Path) -> None:

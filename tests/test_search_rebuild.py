@@ -6,17 +6,18 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import FixedTrial
+from optuna.trial import FixedTrial, TrialState
 
 from search.records.journal import open_journal
 from search.records.ledger import Ledger
-from search.records.recovery import lost_trials
-from search.records.retelling import under_way
+from search.records.recovery import ADDED, GIVEN_UP, lost_trials
+from search.records.retelling import retold, under_way
 from search.sampling.space import SearchSpace, Space, SpaceSettings, Sweep
 from search.study import load_study
 from tests.conftest import MakeProblem
 from tests.search_helpers import raw_study, write
 from trainables.records import names as n
+from trainables.records.names import gains
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
 from trainables.tree import Point, Tree
@@ -135,6 +136,61 @@ def test_steps_of_no_trial_and_of_another_space_are_no_trials(tree: Tree, ledger
     lost = lost_trials(tree, ledger)
     assert list(lost) == [0, 1]
     assert list(under_way(lost, SPACE)) == list(under_way(lost, Sweep(SCHEDULES))) == []
+
+
+OBJECTIVES = ("accuracy", "macs")
+
+
+def ledger_of(folder: Path, found: tuple[Tree, list[list[Point]]], state: str) -> Ledger:
+    """All that was found on record, but that the last step of trial 1 is missing if it didn't complete."""
+    made = Ledger(folder, OBJECTIVES, 0.1)
+    made.add_dense(found[0].dense_point(0))
+    for trial, own in enumerate(found[1]):
+        ended = state if trial == 1 else n.COMPLETE
+        for point in own if ended == n.COMPLETE else own[:-1]:
+            made.add({**point, n.TRIAL: trial})
+        made.add_trial(trial, ended, SCHEDULES[trial].model_dump(mode="json", exclude_none=True), "it diverged")
+    return made
+
+
+@pytest.mark.parametrize("state", [n.COMPLETE, n.FAILED, n.STOPPED])
+def test_trials_that_have_ended_are_told_from_their_points(
+    state: str, found: tuple[Tree, list[list[Point]]], tmp_path: Path
+) -> None:
+    tree, points = found
+    ledger = ledger_of(tmp_path, found, state)
+    rows = dict(retold(SPACE, tree, ledger, []))
+    steps = [[point[n.STEP_ID] for point in own] for own in points]
+    assert [(row.user_attrs.get(ADDED), row.user_attrs[n.STEP_ID]) for row in rows[0]] == [
+        (0, steps[0][0]),
+        (None, steps[0][1]),
+    ]
+    assert [row.values for row in rows[0]] == [gains(point, ledger.dense[0], OBJECTIVES) for point in points[0]]
+    assert SPACE.schedule(FixedTrial(rows[0][1].params)) == SCHEDULES[0]
+    told_of = [(row.state, row.user_attrs.get(n.STEP_ID), row.user_attrs.get(GIVEN_UP)) for row in rows[1]]
+    assert (
+        told_of
+        == {
+            n.COMPLETE: [(TrialState.COMPLETE, steps[1][2], None)],  # the others are told already
+            n.FAILED: [(TrialState.FAIL, None, steps[1][2])],
+            n.STOPPED: [],  # it may be worth going on with now
+        }[state]
+    )
+    again = [row for own in rows.values() for row in own]
+    assert [own for _, own in retold(SPACE, tree, ledger, again) if own] == []
+
+
+def test_of_another_space_what_is_within_it_is_told(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, found, n.COMPLETE)
+    short = SearchSpace(SpaceSettings.model_validate({"unstructured": {"max_steps": 1}}))
+    ((row,),) = [own for _, own in retold(short, found[0], ledger, []) if own]
+    assert (row.user_attrs[ADDED], row.params["unstructured.steps"]) == (0, 1)
+
+
+def test_a_trial_whose_points_are_lost_is_not_told_from_them(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
+    ledger_of(tmp_path, found, n.FAILED)
+    (tmp_path / n.POINTS_FILE).unlink()
+    assert list(retold(SPACE, found[0], Ledger(tmp_path, OBJECTIVES, 0.1), [])) == []
 
 
 @pytest.mark.parametrize("points", [True, False])

@@ -88,6 +88,13 @@ def _heal_points(trial: int, schedule: Schedule, given_up: str | None, session: 
             ledger.add({**with_latency(tree.point(node, schedule, number, trial), session), n.TRIAL: trial})
 
 
+def fill_latencies(session: Session, ledger: Ledger) -> None:
+    """Write among the points the latencies that this host has measured of their shapes."""
+    table = LatencyTable(session.study.place, session.tree.problem.threads)
+    found = {shape: table.find(row) or {} for shape, row in {row[n.SHAPE_ID]: row for row in ledger.points}.items()}
+    ledger.rewrite({row[n.STEP_ID]: found[row[n.SHAPE_ID]] for row in ledger.points})
+
+
 def with_latency(point: Point, session: Session) -> Point:
     """The point with the latency that its gains are counted with, if that is an objective."""
     if "latency" not in session.study.objectives:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from search.cluster.nodes import Terms, alive, check_fit, dense_cores
 from search.records.ledger import Ledger
-from search.records.recovery import with_latency
+from search.records.recovery import fill_latencies, with_latency
 from search.sampling.space import Sweep
 from search.session import Session
 from search.stages import waiting
@@ -81,9 +81,9 @@ def record_dense(session: Session, ledger: Ledger, console: Console) -> None:
     """Put the dense networks on record; of one that is there, an objective may have been named only since."""
     for seed in session.seeds:
         if seed in ledger.dense:
-            row = ledger.dense[seed]
-            if not ledger.measured(row):
-                ledger.rewrite({row[n.STEP_ID]: with_latency(row, session)})
+            if not ledger.measured(ledger.dense[seed]):
+                with_latency(ledger.dense[seed], session)
+                fill_latencies(session, ledger)
             continue
         point = with_latency(session.tree.dense_point(seed), session)
         ledger.add_dense(point)

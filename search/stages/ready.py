@@ -73,6 +73,8 @@ def ready(study: Study, console: Console, *, trusted: bool, address: str | None)
         session = replace(session, tree=run.tree)
         begin(session)
         _tell(session, run, console)
+        if anew and ledger.trials:
+            console.print("[dim]The sampler is told anew of what is on record.[/dim]")
         yield Driver(session, ledger, journal, lost, snapshots, run, console, held)
 
 

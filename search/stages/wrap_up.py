@@ -11,6 +11,7 @@ from rich.console import Console
 
 from search.records.driver import tidy, why_lost
 from search.records.ledger import Ledger
+from search.records.recovery import fill_latencies
 from search.session import Session
 from search.stages.ready import Driver
 from trainables.measuring.latency import LatencyTable
@@ -46,8 +47,7 @@ def measure_latencies(session: Session, ledger: Ledger, console: Console) -> Non
         with console.status("Measuring latencies, as soon as nothing else runs …"), table.quiet():
             for row in missing:
                 table.of(row, tree)
-    found = {shape: table.find(row) or {} for shape, row in {row[n.SHAPE_ID]: row for row in ledger.points}.items()}
-    ledger.rewrite({row[n.STEP_ID]: found[row[n.SHAPE_ID]] for row in ledger.points})
+    fill_latencies(session, ledger)
 
 
 def _to_measure(rows: Iterable[Point], table: LatencyTable, tree: Tree) -> Iterator[Point]:

@@ -129,7 +129,9 @@ class FrontSearch(OptunaSearch):
         for trial, own in retold(self._schedules, self._tree, self._ledger, rows):
             told.add(trial)
             self._ot_study.add_trials(own)
-        self._ot_study.add_trials(under_way({key: lost[key] for key in lost.keys() - told}, self._schedules))
+        self._ot_study.add_trials(
+            under_way({trial: one for trial, one in lost.items() if trial not in told}, self._schedules)
+        )
 
     def _check_numbers(self, asked: Sequence[FrozenTrial]) -> None:
         """InputError if a sweep's numbers stand for other schedules than they did: some would never run."""
