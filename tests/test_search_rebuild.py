@@ -11,7 +11,7 @@ from optuna.trial import FixedTrial, TrialState
 from search.records.journal import open_journal
 from search.records.ledger import Ledger
 from search.records.recovery import ADDED, GIVEN_UP, lost_trials
-from search.records.retelling import retold, under_way
+from search.records.retelling import OUTSIDE, end_outside, retold, under_way
 from search.sampling.space import SearchSpace, Space, SpaceSettings, Sweep
 from search.study import load_study
 from tests.conftest import MakeProblem
@@ -185,6 +185,19 @@ def test_of_another_space_what_is_within_it_is_told(found: tuple[Tree, list[list
     short = SearchSpace(SpaceSettings.model_validate({"unstructured": {"max_steps": 1}}))
     ((row,),) = [own for _, own in retold(short, found[0], ledger, []) if own]
     assert (row.user_attrs[ADDED], row.params["unstructured.steps"]) == (0, 1)
+
+
+def test_what_was_under_way_and_is_of_the_space_no_more_ends(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, found, n.COMPLETE)
+    ledger.add({**found[1][0][0], n.TRIAL: 3})
+    lost = {**dict(enumerate(SCHEDULES)), 3: SCHEDULES[1], 4: SCHEDULES[2]}
+    end_outside(lost, SPACE, ledger)
+    end_outside(lost, Sweep([]), ledger)  # its finalists' turn comes later
+    assert len(ledger.trials) == 3
+    short = SearchSpace(SpaceSettings.model_validate({"unstructured": {"max_steps": 1}, "structured": {}}))
+    end_outside(lost, short, ledger)
+    (ended,) = ledger.trials[3:]
+    assert (ended[n.TRIAL], ended[n.STATE], ended[n.REASON]) == (3, n.STOPPED, OUTSIDE)
 
 
 def test_a_trial_whose_points_are_lost_is_not_told_from_them(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:

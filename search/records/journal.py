@@ -32,14 +32,12 @@ def open_journal(study: Study) -> tuple[BaseStorage, bool]:
     if not (study.folder / n.POINTS_FILE).exists():
         file.unlink(missing_ok=True)
     storage = _read(file)
-    made_for = _made_for(storage, study)
-    if made_for == _wanted(study):
-        return storage, False
-    file.unlink(missing_ok=True)
-    storage = _read(file)
-    ways = [StudyDirection.MAXIMIZE] * len(study.objectives)
-    optuna.create_study(storage=storage, study_name=NAME, directions=ways).set_user_attr(MADE_FOR, _wanted(study))
-    return storage, True
+    if _made_for(storage, study) != _wanted(study):
+        file.unlink(missing_ok=True)
+        storage = _read(file)
+        ways = [StudyDirection.MAXIMIZE] * len(study.objectives)
+        optuna.create_study(storage=storage, study_name=NAME, directions=ways).set_user_attr(MADE_FOR, _wanted(study))
+    return storage, not storage.get_n_trials(storage.get_study_id_from_name(NAME))
 
 
 def _read(file: Path) -> JournalStorage:

@@ -23,6 +23,7 @@ from trainables.tree import Tree
 
 Told = set[str | None]
 """Addresses of the steps that Optuna's study has with their values; each is told once."""
+OUTSIDE = "the space has changed"
 UNMEASURED = "an objective was not measured"
 
 
@@ -87,6 +88,13 @@ def _row(fixed: FixedTrial, attributes: Mapping[str, object], values: list[float
     return create_trial(
         state=state, params=fixed.params, distributions=fixed.distributions, values=values, user_attrs=dict(attributes)
     )
+
+
+def end_outside(lost: Mapping[int, Schedule], space: Space, ledger: Ledger) -> None:
+    """Put on record as stopped what was under way and is no schedule of the space any more; nobody would take it up."""
+    for number, schedule in lost.items():
+        if space.size is None and within(space, schedule) is None:
+            ledger.add_trial(number, n.STOPPED, schedule.model_dump(mode="json", exclude_none=True), OUTSIDE)
 
 
 def under_way(lost: Mapping[int, Schedule], space: Space) -> Iterator[FrozenTrial]:

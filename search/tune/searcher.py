@@ -29,7 +29,7 @@ from ray.tune.search.optuna import OptunaSearch
 from search.records.journal import NAME
 from search.records.ledger import Ledger
 from search.records.recovery import ADDED, EXHAUSTED, FAILED, GIVEN_UP, KNOWN, REASON
-from search.records.retelling import retold, under_way
+from search.records.retelling import end_outside, retold, under_way
 from search.sampling.candidates import step_tree
 from search.sampling.samplers import TREE, sampler_for_ask
 from search.sampling.space import Params, Space
@@ -126,6 +126,7 @@ class FrontSearch(OptunaSearch):
         """Add the trials that Optuna's study doesn't have: those that have ended, and of the others the ``lost`` ones."""
         rows = self._ot_study.get_trials(deepcopy=False)
         told = {row.user_attrs.get(n.TRIAL) for row in rows}
+        end_outside({trial: one for trial, one in lost.items() if trial not in told}, self._schedules, self._ledger)
         for trial, own in retold(self._schedules, self._tree, self._ledger, rows):
             told.add(trial)
             self._ot_study.add_trials(own)
