@@ -151,6 +151,15 @@ def test_a_node_shows_that_it_sees_the_same_files(terms: Terms, tmp_path: Path) 
     assert f"the same files in {tmp_path / 'other'} " in str(unfit(replace(terms, place=tmp_path / "other")))
 
 
+def test_a_node_sees_the_studies_whose_steps_are_read(terms: Terms, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    reading = replace(terms, reuse=(str(other / n.STEPS_FOLDER),))
+    assert f"doesn't see the study in {other}; " in str(unfit(reading))
+    other.mkdir()
+    (other / n.STUDY_FILE).touch()
+    assert unfit(reading) is None
+
+
 def test_a_node_must_be_as_fast_as_what_was_chosen(terms: Terms) -> None:
     other = {"bf16": "fp32", "fp32": "bf16"}[HERE.fastest]
     assert unfit(replace(terms, fastest=HERE.fastest)) is None
