@@ -78,8 +78,17 @@ def failure_table(study: Study) -> pd.DataFrame:
 
 
 def provenance_table(provenance: Mapping[str, Any]) -> pd.DataFrame:
-    """Nested settings as one row a value, keys joined with dots."""
-    return pd.DataFrame(list(_flat(provenance)), columns=["what", "value"])
+    """Nested settings as one row a value, keys joined with dots; then what was otherwise in earlier runs."""
+    now = dict(_flat({name: value for name, value in provenance.items() if name != n.HISTORY}))
+    return pd.DataFrame([*now.items(), *_otherwise(provenance.get(n.HISTORY), now)], columns=["what", "value"])
+
+
+def _otherwise(history: Any, now: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for entry in history if isinstance(history, list) else ():
+        if isinstance(entry, dict):
+            sections = {name: value for name, value in entry.items() if isinstance(value, dict)}
+            runs = f"from run {entry.get('first')}: "
+            yield from ((f"{runs}{name}", value) for name, value in _flat(sections) if now.get(name, value) != value)
 
 
 def _best_row(drop: float, family: str, point: Mapping[Any, Any] | None) -> dict[str, str]:

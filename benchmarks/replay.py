@@ -84,6 +84,8 @@ class ReplayLedger:
     reference: list[float]
     epochs_computed: int = 0
     trial_numbers: frozenset[int] = frozenset()
+    points: tuple[Any, ...] = ()
+    trials: tuple[Any, ...] = ()
 
 
 class Score:

@@ -25,6 +25,7 @@ from rich.console import Console
 from search import run as runner
 from search.cluster.connection import ENVIRONMENT, environment
 from search.session import prepare
+from search.stages import ready, trials
 from search.study import load_study
 from search.tune.trial import StudyTrainable
 from trainables.node import Node
@@ -111,9 +112,9 @@ def main(file: str, trainable: str, workers: int, nodes: int) -> None:
     study = load_study(file)
     (study.folder.parent / CPU_FOLDER).mkdir(parents=True)
     session = prepare(study)
-    runner.begin(session)
+    ready.begin(session)
     session.tree.record(session.tree.problem.root(0))
-    with cores(workers, nodes), patch.object(runner, "StudyTrainable", TRAINABLES[trainable]):
+    with cores(workers, nodes), patch.object(trials, "StudyTrainable", TRAINABLES[trainable]):
         runner.run(study, Console())
 
 

@@ -17,6 +17,8 @@ from rich.console import Console
 from search.records.driver import only_driver
 from search.records.ledger import Ledger, Row, append, read_rows
 from search.records.opened import open_study, opened_problem
+from search.records.openings import record_opening
+from search.records.provenance import Run
 from search.records.snapshots import Snapshots
 from search.session import check_roots, steps_of
 from search.stages import waiting
@@ -39,8 +41,9 @@ def confirm(
 ) -> int:
     """Measure test accuracies into ``confirmed.jsonl``; returns how many were new.
 
-    What was confirmed before is not opened again. With ``stored_only``, networks whose weights aren't on disk are passed
-    over; otherwise they are computed again. ``place`` is a study's folder, or its URL.
+    What was confirmed before is not opened again, and each opening is on record before it begins. With ``stored_only``,
+    networks whose weights aren't on disk are passed over; otherwise they are computed again. ``place`` is a study's folder,
+    or its URL.
     """
     folder, study = open_study(place, overrides, trusted=trusted)
     problem, writable = opened_problem(study, overrides, trusted=trusted)
@@ -49,19 +52,28 @@ def confirm(
     with only_driver(folder, there) as held, Snapshots(folder, there, held):
         ledger = Ledger(folder, study.objectives, study.reference.accuracy_drop)
         check_roots(tree, ledger, "give the data and the network that it was made with", trains=False)
-        rows = _waiting(study, ledger, tree, read_rows(folder / n.CONFIRMED_FILE), console)
-        # First those that are there: what can't be computed again keeps none of them closed.
-        whole = {row[n.STEP_ID] for row in rows if tree.has_weights(row[n.STEP_ID])}
-        stored = [row for row in rows if row[n.STEP_ID] in whole]
-        lost = [row for row in rows if row[n.STEP_ID] not in whole and not stored_only]
+        stored, lost = _parted(tree, _waiting(study, ledger, tree, read_rows(folder / n.CONFIRMED_FILE), console))
+        lost = [] if stored_only else lost
         if lost:
             check_roots(tree, ledger, "pass over what has to be trained again (--stored-only)")
-        if stored or lost:
-            split = tensors(*test_split.load(study.data, problem.data, writable=writable), problem.device)
-            _open(tree, stored, split, folder, console)
-            compute_again(tree, [row[n.STEP_ID] for row in lost], study.resources, console)
-            _open(tree, lost, split, folder, console)
+        if not stored and not lost:
+            return 0
+        split = tensors(*test_split.load(study.data, problem.data, writable=writable), problem.device)
+        if before := record_opening(folder, len(stored) + len(lost)):
+            console.print(f"[dim]{before}[/dim]")
+        _open(tree, stored, split, folder, console)
+        if lost:  # after the others: what can't be computed again keeps none of them closed
+            run = Run(folder, tree, ledger)
+            compute_again(run.tree, [row[n.STEP_ID] for row in lost], study.resources, console)
+            _open(run.tree, lost, split, folder, console)
+            run.end()
     return len(stored) + len(lost)
+
+
+def _parted(tree: Tree, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The points whose weights are there, and those whose weights are gone."""
+    whole = {row[n.STEP_ID] for row in rows if tree.has_weights(row[n.STEP_ID])}
+    return [row for row in rows if row[n.STEP_ID] in whole], [row for row in rows if row[n.STEP_ID] not in whole]
 
 
 def _open(

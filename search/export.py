@@ -11,6 +11,7 @@ from rich.console import Console
 from search.records.driver import only_driver
 from search.records.ledger import Ledger
 from search.records.opened import open_study, opened_problem
+from search.records.provenance import Run
 from search.records.snapshots import Snapshots
 from search.session import check_roots, steps_of
 from search.stages.recompute import compute_again
@@ -30,24 +31,29 @@ def export_point(
     """
     exporter = FORMATS.load(form, trusted=trusted)()
     folder, study = open_study(place, overrides, trusted=trusted)
+    _check_target(target)
+    store = steps_of(study, folder)
+    step_id = find_point(store, point, folder)
+    tree = Tree(opened_problem(study, overrides, trusted=trusted)[0], store)
+    lost = not tree.has_weights(step_id)
+    ledger = Ledger(folder, study.objectives, study.reference.accuracy_drop)
+    check_roots(tree, ledger, "give what it was made with", trains=lost)
+    if lost:
+        there = study.place_of(folder)
+        with only_driver(folder, there) as held, Snapshots(folder, there, held):
+            run = Run(folder, tree, ledger)
+            compute_again(run.tree, [step_id], study.resources, console)
+            run.end()
+    return step_id, exporter.write(tree.network(tree.node(step_id)), tree.problem, target)
+
+
+def _check_target(target: Path) -> None:
     if not target.parent.is_dir():
         raise InputError(f"--to: there is no folder {target.parent}; make it first")
     if target.is_dir():
         raise InputError(f"--to: {target} is a folder; name a file in it")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise InputError(f"--to: {target} can't be written; choose another file")
-    store = steps_of(study, folder)
-    step_id = find_point(store, point, folder)
-    tree = Tree(opened_problem(study, overrides, trusted=trusted)[0], store)
-    lost = not tree.has_weights(step_id)
-    check_roots(
-        tree, Ledger(folder, study.objectives, study.reference.accuracy_drop), "give what it was made with", trains=lost
-    )
-    if lost:
-        there = study.place_of(folder)
-        with only_driver(folder, there) as held, Snapshots(folder, there, held):
-            compute_again(tree, [step_id], study.resources, console)
-    return step_id, exporter.write(tree.network(tree.node(step_id)), tree.problem, target)
 
 
 def find_point(store: Store, point: str, folder: Path) -> str:

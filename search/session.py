@@ -14,6 +14,7 @@ import torch
 
 from search.methods import REGISTRIES
 from search.records.ledger import Ledger
+from search.records.reused import reused_steps
 from search.sampling.space import (
     FamilySpace,
     SearchSpace,
@@ -112,9 +113,10 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def steps_of(study: Study, folder: Path) -> Store:
-    """The steps of the study whose own files are in ``folder``."""
+    """The steps of the study whose own files are in ``folder``, with those that it reads of other studies."""
     place = study.place_of(folder)
-    return Store(f"{place if is_url(place) else folder.absolute()}/{n.STEPS_FOLDER}")  # workers may run in another folder
+    steps = f"{place if is_url(place) else folder.absolute()}/{n.STEPS_FOLDER}"  # workers may run in another folder
+    return Store(steps, reuse=reused_steps(study, folder))
 
 
 def _check_resources(study: Study) -> None:

@@ -139,6 +139,9 @@ class Study(Settings):
     finalists: FinalistSettings | None = Field(None, description="of a sweep: the best run again on fresh seeds")
     search: SearchSettings = SearchSettings()
     resources: ResourceSettings = ResourceSettings()
+    reuse: tuple[Annotated[str, AfterValidator(_without_file_scheme)], ...] = Field(
+        (), description="folders or URLs of other studies, whose steps are read where they are the same, and never written"
+    )
     keep: Literal["all", "front", "none"] = Field("all", description="whose weights stay on disk when the study has ended")
     storage: Annotated[str, AfterValidator(_without_file_scheme)] = Field(
         "results", description="folder that holds the folders of results, or s3://bucket/prefix or gs://bucket/prefix"
@@ -317,29 +320,36 @@ def check_folder(study: Study) -> None:
             check_same(parse(Study, _mapping(content, file), file), study, str(study.place))
 
 
-def check_same(before: Study, study: Study, where: str, remedy: str = "choose another `name`, or remove it") -> None:
-    """InputError if the study differs in more than in what it may be continued with."""
-    for key, (old, new) in _differences(before.model_dump(mode="json"), study.model_dump(mode="json")):
-        raise InputError(f"{key}: {new!r}, but {where} holds a study with {old!r}; {remedy}")
-
-
-BUDGETS = tuple(f"search.{name}" for name in ("trials", "epochs", "minutes", "stall_epochs", "stall_share"))
-MAY_CHANGE = (*BUDGETS, "data.root", "model.checkpoint", "resources", "keep", "storage")
-"""What a study may be continued with: it doesn't change what a schedule is or which one the sampler chooses next.
+OF_PLACE = ("data.root", "model.checkpoint", "resources", "keep", "storage", "reuse", "search")
+"""What may differ when a study that has been run is looked at: nothing on record means something else for it.
 
 Data and checkpoint may have moved: what they hold is part of the dense network's address, and is compared there.
 """
+MAY_CHANGE = (*OF_PLACE, "space", "objectives", "reference")
+"""What a study may be continued with: every step on record stays what it is, and the sampler is told of it anew.
+
+A sampler is made afresh for each ask, from what it was told, so that it too may be another.
+"""
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
-    if path in MAY_CHANGE or old == new:
+def check_same(
+    before: Study, study: Study, where: str, remedy: str = "choose another `name`, or remove it",
+    may_differ: Sequence[str] = MAY_CHANGE,
+) -> None:  # fmt: skip
+    """InputError if the study differs in more than in what may differ: that with which it may be continued."""
+    for key, (old, new) in _differences(before.model_dump(mode="json"), study.model_dump(mode="json"), may_differ):
+        raise InputError(f"{key}: {new!r}, but {where} holds a study with {old!r}; {remedy}")
+
+
+def _differences(old: Any, new: Any, may_differ: Sequence[str], path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    if path in may_differ or old == new:
         return
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+            yield from _differences(old.get(key), new.get(key), may_differ, f"{path}.{key}".lstrip("."))
     elif path == "sweep" and isinstance(old, list) and isinstance(new, list):  # as a whole it would fill the screen
         for i, (one, other) in enumerate(itertools.zip_longest(old, new)):
-            yield from _differences(one, other, f"{path}.{i}")
+            yield from _differences(one, other, may_differ, f"{path}.{i}")
     else:
         yield path, (old, new)
 

@@ -22,6 +22,7 @@ from analysis.load import load_study
 from analysis.pareto import front
 from analysis.report import write_report
 from analysis.summary import summarise
+from analysis.tables import provenance_table
 from tests.made_up import dense, end, example_study, point, write_study
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
@@ -82,6 +83,17 @@ def test_nothing_of_a_study_becomes_markup(tmp_path: Path) -> None:
     (study / n.PROVENANCE_FILE).write_text(json.dumps({HOSTILE: [HOSTILE]}))
     page = write_report(load_study(study)).read_text()
     assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_provenance_tells_what_was_otherwise_in_earlier_runs() -> None:
+    now = {"versions": {"torch": "2", "ray": "1"}, "hours": 3}
+    earlier = {"first": 1, "runs": 2, "hours": 1, "versions": {"torch": "1", "ray": "1"}, "code": {"sha256": "a"}}
+    table = provenance_table({**now, n.HISTORY: [earlier, {"first": 3, "runs": 1, **now}, "damaged"]})
+    assert dict(table.to_numpy().tolist()) == {
+        "versions.torch": "2", "versions.ray": "1", "hours": "3", "from run 1: versions.torch": "1",
+    }  # fmt: skip
+    assert provenance_table(now).equals(table.iloc[:3])
+    assert provenance_table({**now, n.HISTORY: "damaged"}).equals(table.iloc[:3])
 
 
 STUDIES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {

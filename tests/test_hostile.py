@@ -23,11 +23,11 @@ from PIL import Image
 from analysis import load as analysis_load
 from analysis.__main__ import main as analysis_main
 from search.__main__ import front_table, main
+from search.records.journal import open_journal
 from search.records.ledger import Ledger
-from search.records.provenance import provenance
-from search.run import _storage, begin
+from search.records.provenance import Run, read_before
 from search.session import prepare
-from search.stages.wrap_up import _before
+from search.stages.ready import begin
 from search.study import load_study, read_yaml
 from tests.made_up import dense, point, write_study
 from tests.search_helpers import SWEEP, one_line, raw_study, refusal, tree_of, write
@@ -137,7 +137,7 @@ def test_pickles_for_anything_else_are_refused(harm: bytes, folder: Path, tmp_pa
     with pytest.raises(InputError):
         export.load(folder / EXPORTED)
     with pytest.raises(InputError, match=n.OPTUNA_FILE):
-        _storage(load_study(folder / n.STUDY_FILE, [f"storage={folder.parent}"]))
+        open_journal(load_study(folder / n.STUDY_FILE, [f"storage={folder.parent}"]))
     for name in ("weights.safetensors", "weights.pt"):
         with pytest.raises(InputError):
             load_checkpoint(network, str(folder / name))
@@ -149,17 +149,24 @@ def test_pickles_for_anything_else_are_refused(harm: bytes, folder: Path, tmp_pa
 @pytest.mark.parametrize("text", ["", "[]", '{"runs": "many"}', '{"runs": NaN}', "[" * 9999, '{"first_run": 1}'])
 def test_a_damaged_provenance_is_written_anew_at_the_end_of_a_run(text: str, tmp_path: Path) -> None:
     (tmp_path / n.PROVENANCE_FILE).write_text(text)
-    assert _before(tmp_path / n.PROVENANCE_FILE) == {}
+    assert read_before(tmp_path / n.PROVENANCE_FILE) == {"runs": 0, "hours": 0.0, "nodes": {}, n.HISTORY: []}
     whole = {"first_run": "2026-01-01", "runs": 2, "hours": 0.5}
     (tmp_path / n.PROVENANCE_FILE).write_bytes(to_json(whole))
-    assert _before(tmp_path / n.PROVENANCE_FILE) == whole
+    before = read_before(tmp_path / n.PROVENANCE_FILE)
+    assert {name: before[name] for name in whole} == whole
 
 
 @pytest.mark.parametrize("nodes", [[1], "node", None, {"a host": {"processor": "one"}}])
-def test_of_nodes_that_earlier_runs_saw_what_is_damaged_is_left_out(nodes: Any, made: tuple[Path, Problem]) -> None:
+def test_of_nodes_that_earlier_runs_saw_what_is_damaged_is_left_out(
+    nodes: Any, made: tuple[Path, Problem], tmp_path: Path
+) -> None:
     study = load_study(made[0] / n.STUDY_FILE)
     ledger = Ledger(made[0], study.objectives, study.reference.accuracy_drop)
-    told = provenance(prepare(study), ledger, {"nodes": nodes}, 1.0)
+    file = tmp_path / n.PROVENANCE_FILE
+    file.write_bytes(to_json({"first_run": "2026-01-01", "runs": 2, "hours": 0.5, "nodes": nodes, n.HISTORY: nodes}))
+    Run(tmp_path, prepare(study).tree, ledger).end()
+    told = json.loads(file.read_text())
+    assert (told["runs"], [entry["first"] for entry in told[n.HISTORY]]) == (3, [3] if nodes == [1] else [1, 3])
     assert told["nodes"] == (nodes if isinstance(nodes, dict) else {})
 
 

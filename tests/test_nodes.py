@@ -35,6 +35,7 @@ from trainables.measuring import latency
 from trainables.own import source_hash
 from trainables.records import names as n
 from trainables.records.names import InputError
+from trainables.storage.store import Store
 from trainables.tree import Tree
 
 
@@ -151,6 +152,15 @@ def test_a_node_shows_that_it_sees_the_same_files(terms: Terms, tmp_path: Path) 
     assert f"the same files in {tmp_path / 'other'} " in str(unfit(replace(terms, place=tmp_path / "other")))
 
 
+def test_a_node_sees_the_studies_whose_steps_are_read(terms: Terms, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    reading = replace(terms, reuse=(str(other / n.STEPS_FOLDER),))
+    assert f"doesn't see the study in {other}; " in str(unfit(reading))
+    other.mkdir()
+    (other / n.STUDY_FILE).touch()
+    assert unfit(reading) is None
+
+
 def test_a_node_must_be_as_fast_as_what_was_chosen(terms: Terms) -> None:
     other = {"bf16": "fp32", "fp32": "bf16"}[HERE.fastest]
     assert unfit(replace(terms, fastest=HERE.fastest)) is None
@@ -206,10 +216,10 @@ def test_a_late_node_that_is_unfit_computes_nothing_and_stops_the_study(tmp_path
 def test_no_dense_network_is_trained_on_a_late_node_that_is_unfit(tmp_path: Path, terms: Terms) -> None:
     other = replace(terms, here=replace(HERE, code="0"))
     with pytest.raises(InputError, match=r"^--address: node .* runs another version of this program"):
-        dense_task(digits_problem(), tmp_path / "steps", 0, other)
+        dense_task(digits_problem(), Store(tmp_path / "steps"), 0, other)
     assert not list((tmp_path / "steps").glob("*"))
     for fit in (terms, None):
-        dense_task(digits_problem(), tmp_path / "steps", 0, fit)
+        dense_task(digits_problem(), Store(tmp_path / "steps"), 0, fit)
     assert list((tmp_path / "steps").glob("*"))
 
 

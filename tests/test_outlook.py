@@ -13,8 +13,8 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from search.records.ledger import Ledger
-from search.run import scheduler_of
 from search.sampling.outlook import Outlook, all_beaten, halvings
+from search.stages.trials import scheduler_of
 from search.study import SearchSettings
 from search.tune.live_trials import LiveFifo
 from search.tune.scheduler import FrontScheduler

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import FixedTrial
+from optuna.trial import FixedTrial, TrialState
 
+from search.records.journal import open_journal
 from search.records.ledger import Ledger
-from search.records.recovery import forget_untold, lost_rows, lost_trials
+from search.records.recovery import ADDED, GIVEN_UP, lost_trials
+from search.records.retelling import OUTSIDE, end_outside, retold, under_way
 from search.sampling.space import SearchSpace, Space, SpaceSettings, Sweep
+from search.study import load_study
 from tests.conftest import MakeProblem
+from tests.search_helpers import raw_study, write
 from trainables.records import names as n
+from trainables.records.names import gains
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
 from trainables.tree import Point, Tree
@@ -75,7 +80,7 @@ def ledger(tmp_path: Path) -> Ledger:
 def test_every_trial_is_found_under_its_number(space: Space, found: tuple[Tree, list[list[Point]]], ledger: Ledger) -> None:
     lost = lost_trials(found[0], ledger)
     assert lost == dict(enumerate(SCHEDULES))
-    rows = list(lost_rows(lost, space))
+    rows = list(under_way(lost, space))
     assert [row.user_attrs[n.TRIAL] for row in rows] == [0, 1, 2]
     assert [space.schedule(FixedTrial(row.params)) for row in rows] == SCHEDULES
 
@@ -130,14 +135,85 @@ def test_steps_of_no_trial_and_of_another_space_are_no_trials(tree: Tree, ledger
     run(tree, UnstructuredSchedule(step_ratio=0.4), 1)
     lost = lost_trials(tree, ledger)
     assert list(lost) == [0, 1]
-    assert list(lost_rows(lost, SPACE)) == list(lost_rows(lost, Sweep(SCHEDULES))) == []
+    assert list(under_way(lost, SPACE)) == list(under_way(lost, Sweep(SCHEDULES))) == []
+
+
+OBJECTIVES = ("accuracy", "macs")
+
+
+def ledger_of(folder: Path, found: tuple[Tree, list[list[Point]]], state: str) -> Ledger:
+    """All that was found on record, but that the last step of trial 1 is missing if it didn't complete."""
+    made = Ledger(folder, OBJECTIVES, 0.1)
+    made.add_dense(found[0].dense_point(0))
+    for trial, own in enumerate(found[1]):
+        ended = state if trial == 1 else n.COMPLETE
+        for point in own if ended == n.COMPLETE else own[:-1]:
+            made.add({**point, n.TRIAL: trial})
+        made.add_trial(trial, ended, SCHEDULES[trial].model_dump(mode="json", exclude_none=True), "it diverged")
+    return made
+
+
+@pytest.mark.parametrize("state", [n.COMPLETE, n.FAILED, n.STOPPED])
+def test_trials_that_have_ended_are_told_from_their_points(
+    state: str, found: tuple[Tree, list[list[Point]]], tmp_path: Path
+) -> None:
+    tree, points = found
+    ledger = ledger_of(tmp_path, found, state)
+    rows = dict(retold(SPACE, tree, ledger, []))
+    steps = [[point[n.STEP_ID] for point in own] for own in points]
+    assert [(row.user_attrs.get(ADDED), row.user_attrs[n.STEP_ID]) for row in rows[0]] == [
+        (0, steps[0][0]),
+        (None, steps[0][1]),
+    ]
+    assert [row.values for row in rows[0]] == [gains(point, ledger.dense[0], OBJECTIVES) for point in points[0]]
+    assert SPACE.schedule(FixedTrial(rows[0][1].params)) == SCHEDULES[0]
+    told_of = [(row.state, row.user_attrs.get(n.STEP_ID), row.user_attrs.get(GIVEN_UP)) for row in rows[1]]
+    assert (
+        told_of
+        == {
+            n.COMPLETE: [(TrialState.COMPLETE, steps[1][2], None)],  # the others are told already
+            n.FAILED: [(TrialState.FAIL, None, steps[1][2])],
+            n.STOPPED: [],  # it may be worth going on with now
+        }[state]
+    )
+    again = [row for own in rows.values() for row in own]
+    assert [own for _, own in retold(SPACE, tree, ledger, again) if own] == []
+
+
+def test_of_another_space_what_is_within_it_is_told(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, found, n.COMPLETE)
+    short = SearchSpace(SpaceSettings.model_validate({"unstructured": {"max_steps": 1}}))
+    ((row,),) = [own for _, own in retold(short, found[0], ledger, []) if own]
+    assert (row.user_attrs[ADDED], row.params["unstructured.steps"]) == (0, 1)
+
+
+def test_what_was_under_way_and_is_of_the_space_no_more_ends(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, found, n.COMPLETE)
+    ledger.add({**found[1][0][0], n.TRIAL: 3})
+    lost = {**dict(enumerate(SCHEDULES)), 3: SCHEDULES[1], 4: SCHEDULES[2]}
+    end_outside(lost, SPACE, ledger)
+    end_outside(lost, Sweep([]), ledger)  # its finalists' turn comes later
+    assert len(ledger.trials) == 3
+    short = SearchSpace(SpaceSettings.model_validate({"unstructured": {"max_steps": 1}, "structured": {}}))
+    end_outside(lost, short, ledger)
+    (ended,) = ledger.trials[3:]
+    assert (ended[n.TRIAL], ended[n.STATE], ended[n.REASON]) == (3, n.STOPPED, OUTSIDE)
+
+
+def test_a_trial_whose_points_are_lost_is_not_told_from_them(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
+    ledger_of(tmp_path, found, n.FAILED)
+    (tmp_path / n.POINTS_FILE).unlink()
+    assert list(retold(SPACE, found[0], Ledger(tmp_path, OBJECTIVES, 0.1), [])) == []
 
 
 @pytest.mark.parametrize("points", [True, False])
 def test_without_points_optuna_s_study_is_forgotten(points: bool, tmp_path: Path) -> None:
-    (tmp_path / n.OPTUNA_FILE).touch()
+    study = load_study(write(tmp_path, raw_study(tmp_path)))
+    study.folder.mkdir(parents=True)
+    journal, anew = open_journal(study)
+    assert anew
+    journal.create_new_trial(0)
     if points:
-        (tmp_path / n.POINTS_FILE).touch()
-    for _ in range(2):
-        assert forget_untold(tmp_path) == (not points)
-    assert (tmp_path / n.OPTUNA_FILE).exists() == points
+        (study.folder / n.POINTS_FILE).touch()
+    journal, anew = open_journal(study)
+    assert (anew, journal.get_n_trials(0)) == (not points, int(points))

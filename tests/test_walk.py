@@ -19,10 +19,10 @@ from trainables.pruning.masks import masking
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
-from trainables.storage.store import Store
+from trainables.storage.store import ASKED, Store
 from trainables.training.loop import evaluate, fit
 from trainables.training.retraining import RETRAININGS
-from trainables.tree import ASKED, Tree, walk
+from trainables.tree import Tree, walk
 
 MEASURED_NUMBERS = (
     n.STEP, n.STEPS, n.FINE_TUNE_EPOCHS, n.SPARSE_EPOCHS, n.SEED, n.EPOCHS, n.TOTAL_EPOCHS, n.SECONDS, n.REQUESTED_SPARSITY,

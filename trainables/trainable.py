@@ -43,10 +43,15 @@ class PruningTrainable(tune.Trainable):
         folder: Place = "",
         dense: Mapping[str, bytes] | None = None,
         objectives: Sequence[str] = (n.ACCURACY, n.COMPRESSION),
+        reuse: Sequence[Place] = (),
+        run: int | None = None,
     ) -> None:
-        """``problem``, the store's ``folder`` or URL and dense weights come once, through ``tune.with_parameters``."""
+        """All comes once, through ``tune.with_parameters``.
+
+        ``folder`` (or a URL), ``dense`` weights, ``reuse`` and ``run`` are the store's.
+        """
         assert problem is not None, "give the problem with tune.with_parameters(..., problem=...)"
-        self._tree = Tree(problem, Store(folder, dense or {}))
+        self._tree = Tree(problem, Store(folder, dense or {}, tuple(reuse), run))
         self._objectives = tuple(objectives)
         self._latencies = LatencyTable(above(folder), problem.threads)
         self._begin(config)

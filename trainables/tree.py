@@ -17,14 +17,11 @@ from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.points import is_record
 from trainables.schedule import REMOVED, Schedule
-from trainables.storage.store import Record, Store
+from trainables.storage.store import ASKED, Record, Store
 from trainables.training.loop import TrainingDivergedError, evaluate, threads
 from trainables.training.resuming import Resumable
 
 Point = dict[str, Any]
-
-ASKED = "asked"
-"""The key of a record that tells the trial it was computed for, of which it is no property: number and schedule."""
 
 MEASURED = (
     n.REQUESTED_SPARSITY, n.SPARSITY, n.CHANNEL_SPARSITY, n.ACCURACY_BEFORE, n.ACCURACY, n.PARAMS, n.MACS, n.EFFECTIVE_MACS,

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any, Self
 
 import ray
 from ray._private import ray_constants
 
 from search.cluster.daemon import watched
+from search.cluster.interrupts import take_sigterm_back
 from search.cluster.node_checks import Cluster, look
 from search.cluster.reaper import reaper
 from search.study import Study
@@ -49,6 +51,25 @@ def local() -> Iterator[None]:
                 f"ray: can't be started here ({one_line(error)}); check RAY_TMPDIR, and the room there and in /dev/shm"
             ) from None
         yield
+
+
+class LazyRay:
+    """Ray on this machine, begun when it is first needed and ended with the ``with`` block; one that is there is used."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def start(self) -> None:
+        """Have a Ray to compute with."""
+        if not ray.is_initialized():
+            self._stack.enter_context(local())
+        take_sigterm_back()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
 
 @contextmanager

@@ -111,7 +111,8 @@ def agreed(session: Session, cluster: Cluster, console: Console) -> Iterator[Ter
     auto = problem.precision if study.precision == "auto" else None
     # A trial in fp32 is as good on a node that would be faster in bf16.
     fastest, sources = auto if auto == "bf16" else None, {name: source_hash(name) for name in study.own_code()}
-    terms = Terms(this_machine("cpu"), problem.device, fastest, place, secrets.token_hex(16), sources)
+    reuse = session.tree.store.reuse
+    terms = Terms(this_machine("cpu"), problem.device, fastest, place, secrets.token_hex(16), sources, reuse)
     try:
         storage.write(f"{PROBE}/{DRIVER}", terms.secret.encode())
         told = on_each(list(cluster.machines), study.resources, _prove, terms, ray.put(problem))

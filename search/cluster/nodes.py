@@ -17,8 +17,9 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from trainables.identity import code_hash
 from trainables.measuring.latency import processor
 from trainables.own import source_hash
+from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.storage.base import Place
+from trainables.storage.base import Place, above
 from trainables.storage.places import open_storage
 from trainables.training.loop import Precision, fastest_precision
 
@@ -132,6 +133,8 @@ class Terms:
     place: Place
     secret: str
     sources: Mapping[str, str] = field(default_factory=dict)
+    reuse: tuple[Place, ...] = ()
+    """Steps of other studies that are read."""
 
 
 PROBE = ".probe"
@@ -176,4 +179,7 @@ def _unshared(terms: Terms) -> str | None:
         seen = False
     if not seen:
         return f"doesn't see the same files in {terms.place} as this machine; choose a `storage` that all nodes share"
+    for place in map(above, terms.reuse):
+        if open_storage(place).read(n.STUDY_FILE) is None:
+            return f"doesn't see the study in {place}; `reuse` what all nodes share"
     return None

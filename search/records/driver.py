@@ -9,6 +9,7 @@ from pathlib import Path
 
 from search.cluster.watch import watching
 from trainables.records import names as n
+from trainables.records.files import remove_temporaries
 from trainables.records.names import InputError
 from trainables.storage.base import Held, HeldError, Place, is_url, this_process
 from trainables.storage.places import open_storage
@@ -54,6 +55,11 @@ def _driving(place: Place) -> Iterator[Held]:
             yield held
     except HeldError as error:
         raise InputError(f"storage: {place} is being run by {error}; wait for it, or stop it") from None
+
+
+def tidy(folder: Path) -> None:
+    """Remove what processes that were killed left in the middle of writing."""
+    remove_temporaries(folder, folder / n.LATENCY_FOLDER, *(folder / n.STEPS_FOLDER).glob("*"))
 
 
 def _always() -> bool:

@@ -29,6 +29,7 @@ class Ledger:
     def __init__(self, folder: Path, objectives: Sequence[str], accuracy_drop: float) -> None:
         self._folder = folder
         self._objectives = tuple(objectives)
+        self._columns = [n.OBJECTIVES[name].column for name in objectives]
         self._accuracy_drop = accuracy_drop
         self.trials: list[Row] = list(read_rows(folder / n.TRIALS_FILE, _trial_fault))
         self._ended = {row[n.TRIAL] for row in self.trials}
@@ -77,19 +78,21 @@ class Ledger:
 
     def rewrite(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
         """Fill in columns of points by step id (latencies, which are measured after the trials)."""
+        unmeasured = [row for row in self.points if row[n.TRIAL] is not None and not self.measured(row)]
         for row in self.points:
             row.update(columns.get(row[n.STEP_ID], {}))
+        for row in unmeasured:
+            self._update_front(row)
         write_atomically(self._folder / n.POINTS_FILE, b"".join(to_json(row) for row in self.points))
 
     def _point_fault(self, row: Row) -> str | None:
         """Why a row of points.jsonl can't be counted, or None if it can."""
-        columns = [n.OBJECTIVES[name].column for name in self._objectives]
-        if fault := fault_of(row, (*REQUIRED, n.EPOCHS, n.TOTAL_EPOCHS, *columns)):
+        if fault := fault_of(row, (*REQUIRED, n.EPOCHS, n.TOTAL_EPOCHS)):
             return fault
         addresses = {name: row.get(name) for name in (n.STEP_ID, n.SHAPE_ID)}
         if path := next((name for name, value in addresses.items() if value is not None and not is_address(value)), None):
             return f"{path} is {row[path]!r}, which is no address"
-        if none := next((name for name in columns if name != n.ACCURACY and not row[name]), None):
+        if none := next((name for name in self._columns if name != n.ACCURACY and row.get(name) == 0), None):
             return f"{none} is 0, and an objective"
         if row.get(n.TRIAL) is not None and row[n.SEED] not in self.dense:
             return f"the dense network of seed {row[n.SEED]} doesn't come before it"
@@ -111,6 +114,8 @@ class Ledger:
             self._history.append((self.epochs_computed, self.hypervolume))
 
     def _update_front(self, row: Row) -> None:
+        if not self.measured(row):
+            return
         self._front[row[n.STEP_ID]] = self.above_reference(row)
         ids, values = list(self._front), np.array(list(self._front.values()))
         # The dense network competes, because what it beats is no pruning worth having; it is never listed.
@@ -129,8 +134,15 @@ class Ledger:
 
     def above_reference(self, row: Row) -> list[float]:
         """A point's gains above the reference: accuracies of different seeds relative to their own dense network's."""
-        told = gains(row, self.dense[row[n.SEED]], self._objectives)
-        return [gain - origin for gain, origin in zip(told, self.reference_of(row[n.SEED]), strict=True)]
+        return [gain - origin for gain, origin in zip(self.gains(row), self.reference_of(row[n.SEED]), strict=True)]
+
+    def gains(self, row: Row) -> list[float]:
+        """A point's gains on the study's objectives, each of which was ``measured``."""
+        return gains(row, self.dense[row[n.SEED]], self._objectives)
+
+    def measured(self, row: Row) -> bool:
+        """Whether every objective was measured of a point and of its dense network: one may be named only later."""
+        return all(one[name] is not None for one in (row, self.dense[row[n.SEED]]) for name in self._columns)
 
     @property
     def front(self) -> list[str]:
@@ -179,7 +191,7 @@ class Ledger:
         """
         families: defaultdict[str, dict[str, Row]] = defaultdict(dict)
         for row in self.points:
-            if row[n.STEP]:
+            if row[n.STEP] and self.measured(row):
                 families[row[n.FAMILY]][row[n.STEP_ID]] = row
         found = []
         for rows in families.values():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from search.records.snapshots import local_folder
 from search.session import problem_of
-from search.study import Study, check_same, load_study
+from search.study import OF_PLACE, Study, check_same, load_study, yaml_inline
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.names import InputError
@@ -18,16 +18,15 @@ from trainables.storage.base import is_url
 def open_study(place: str, overrides: Sequence[str], *, trusted: bool = False) -> tuple[Path, Study]:
     """The folder of a study's own files, and the study; ``place`` is the folder, or the study's URL.
 
-    InputError if the steps are at a URL that only the folder names: it would be reached with the user's credentials.
+    InputError if steps are at a URL that only the folder names: it would be reached with the user's credentials.
     """
     folder = local_folder(place)
     if not (folder / n.STUDY_FILE).exists():
         raise InputError(f"folder: {folder} holds no study; give results/<study>")
     check_links(folder)
     study = load_study(folder / n.STUDY_FILE, overrides, trusted=trusted)
-    check_same(
-        load_study(folder / n.STUDY_FILE, trusted=trusted), study, str(folder), "leave that out: it has been run as it is"
-    )
+    written = load_study(folder / n.STUDY_FILE, trusted=trusted)
+    check_same(written, study, str(folder), "leave that out: it has been run as it is", OF_PLACE)
     there = str(study.place_of(folder))
     if is_url(place) and there != place.rstrip("/"):
         raise InputError(
@@ -37,6 +36,12 @@ def open_study(place: str, overrides: Sequence[str], *, trusted: bool = False) -
         raise InputError(
             f"storage: {folder} says that its steps are in {there}; if you trust it, give this URL in place of the "
             f"folder, or add --set storage={study.storage}"
+        )
+    urls = [url for url in study.reuse if is_url(url)]
+    if urls and not _named("reuse", overrides):
+        raise InputError(
+            f"reuse: {folder} says that it reads steps of {urls[0]}; if you trust it, add "
+            f"--set 'reuse={yaml_inline(study.reuse)}', or do without (--set 'reuse=[]')"
         )
     return folder, study
 

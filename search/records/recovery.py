@@ -7,23 +7,21 @@ each of its steps, leaves no record: only ``trials.jsonl`` knows of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
-from pydantic import ValidationError
+from optuna.trial import FixedTrial, FrozenTrial
 
 from search.records.ledger import Ledger
-from search.sampling.space import Space
 from search.session import Session
 from trainables.measuring.latency import LatencyTable
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import FAMILIES, Schedule
 from trainables.settings import parse
-from trainables.tree import ASKED, Point, Tree
+from trainables.storage.store import ASKED
+from trainables.tree import Point, Tree
 
 # User attributes of Optuna's rows.
 REASON = "reason"
@@ -33,23 +31,18 @@ GIVEN_UP = "given_up"
 
 FAILED = "failed: "
 """What the reason of a trial that failed begins with."""
+KNOWN = "known: "
+"""And that of one whose last step was told before."""
 
 STATES = {FAILED: n.FAILED, "stopped": n.STOPPED}
 AT_ONCE = 16
-
-
-def forget_untold(folder: Path) -> bool:
-    """Whether Optuna's study is lost. Where the points are, it goes too: it would never ask again for what it was told."""
-    if not (folder / n.POINTS_FILE).exists():
-        (folder / n.OPTUNA_FILE).unlink(missing_ok=True)
-    return not (folder / n.OPTUNA_FILE).exists()
 
 
 def lost_trials(tree: Tree, ledger: Ledger) -> dict[int, Schedule]:
     """The trials on record, and those that steps were computed for, by number."""
     # A store far away answers in tens of milliseconds, and a study may have ten thousand steps.
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        records = list(pool.map(tree.known, tree.store.ids()))
+        records = list(pool.map(tree.known, tree.store.own_ids()))
     found = [schedule_of(record.get(ASKED)) for record in records if record]
     told = filter(None, [*found, *map(schedule_of, ledger.trials)])
     # A number that was lost and given again stands for two schedules: trials.jsonl decides, or the last address.
@@ -65,19 +58,6 @@ def schedule_of(told: Any) -> tuple[int, Schedule] | None:
         return (told[n.TRIAL], parse(family, told[n.SCHEDULE], "a step's record")) if family else None
     except InputError:
         return None
-
-
-def lost_rows(lost: Mapping[int, Schedule], space: Space) -> Iterator[FrozenTrial]:
-    """The trials that are schedules of this space, as rows of Optuna's study that are still under way."""
-    for number, schedule in lost.items():
-        try:
-            fixed = FixedTrial(space.params(schedule))
-            space.schedule(fixed)
-        except (ValueError, InputError, ValidationError):
-            continue
-        yield create_trial(
-            state=TrialState.RUNNING, params=fixed.params, distributions=fixed.distributions, user_attrs={n.TRIAL: number}
-        )
 
 
 def heal(rows: Iterable[FrozenTrial], session: Session, ledger: Ledger) -> None:
@@ -106,6 +86,13 @@ def _heal_points(trial: int, schedule: Schedule, given_up: str | None, session: 
             return
         if not ledger.has(trial, node.id) and tree.known(node.id) is not None:
             ledger.add({**with_latency(tree.point(node, schedule, number, trial), session), n.TRIAL: trial})
+
+
+def fill_latencies(session: Session, ledger: Ledger) -> None:
+    """Write among the points the latencies that this host has measured of their shapes."""
+    table = LatencyTable(session.study.place, session.tree.problem.threads)
+    found = {shape: table.find(row) or {} for shape, row in {row[n.SHAPE_ID]: row for row in ledger.points}.items()}
+    ledger.rewrite({row[n.STEP_ID]: found[row[n.SHAPE_ID]] for row in ledger.points})
 
 
 def with_latency(point: Point, session: Session) -> Point:

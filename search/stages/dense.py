@@ -13,16 +13,25 @@ from rich.console import Console
 
 from search.cluster.nodes import Terms, alive, check_fit, dense_cores
 from search.records.ledger import Ledger
-from search.records.recovery import with_latency
+from search.records.recovery import fill_latencies, with_latency
 from search.sampling.space import Sweep
 from search.session import Session
 from search.stages import waiting
+from search.stages.ready import Driver
 from search.tune.trial import LOST_IN_A_ROW
 from trainables.problem import Problem
 from trainables.records import names as n
-from trainables.storage.base import Place
 from trainables.storage.store import Store
 from trainables.tree import Tree
+
+
+def dense_networks(driver: Driver) -> None:
+    """Train those that aren't in the store, and put all on record, measured on every objective."""
+    session, ledger = driver.session, driver.ledger
+    if seeds := missing_seeds(session):
+        driver.ray.start()
+        train_dense(session, seeds, driver.console)
+    record_dense(session, ledger, driver.console)
 
 
 def missing_seeds(session: Session) -> list[int]:
@@ -50,11 +59,11 @@ def train_dense(session: Session, seeds: Sequence[int], console: Console) -> Non
     task = ray.remote(dense_task).options(num_cpus=cores, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
     epochs = sum(tree.epochs_of(tree.problem.root(seed)) for seed in seeds)
     with waiting.shown(console, described(len(seeds), epochs), epochs) as show:
-        tasks = [task.remote(shared, tree.store.place, seed, session.terms, counter) for seed in seeds]
+        tasks = [task.remote(shared, tree.store, seed, session.terms, counter) for seed in seeds]
         waiting.wait_for(tasks, counter, show, "dense: the dense network can't be trained")
     for seed, record in before.items():
         now = tree.record_of(tree.problem.root(seed))
-        if record is not None and record != now:
+        if record is not None and record["checksums"] != now["checksums"]:
             console.print(
                 f"[yellow]Seed {seed}: trained again, the dense network came out different on this machine[/yellow] "
                 f"({record[n.ACCURACY]:.2%}, now {now[n.ACCURACY]:.2%}); its points so far began from other weights."
@@ -69,9 +78,12 @@ def described(networks: int, epochs: int) -> str:
 
 
 def record_dense(session: Session, ledger: Ledger, console: Console) -> None:
-    """Put the dense networks on record."""
+    """Put the dense networks on record; of one that is there, an objective may have been named only since."""
     for seed in session.seeds:
         if seed in ledger.dense:
+            if not ledger.measured(ledger.dense[seed]):
+                with_latency(ledger.dense[seed], session)
+                fill_latencies(session, ledger)
             continue
         point = with_latency(session.tree.dense_point(seed), session)
         ledger.add_dense(point)
@@ -80,8 +92,8 @@ def record_dense(session: Session, ledger: Ledger, console: Console) -> None:
         )
 
 
-def dense_task(problem: Problem, place: Place, seed: int, terms: Terms | None, counter: Any = None) -> None:
+def dense_task(problem: Problem, store: Store, seed: int, terms: Terms | None, counter: Any = None) -> None:
     """Train one in a worker, which tells ``counter``, an actor, of every epoch; that one may be gone."""
     check_fit(terms)
     told = None if counter is None else lambda epoch: counter.note.remote(seed, epoch)
-    Tree(problem, Store(place), told).content(problem.root(seed))
+    Tree(problem, store, told).content(problem.root(seed))

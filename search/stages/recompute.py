@@ -18,7 +18,6 @@ from search.tune.trial import LOST_IN_A_ROW
 from trainables.node import Node
 from trainables.problem import Problem
 from trainables.records.names import InputError
-from trainables.storage.base import Place
 from trainables.storage.store import Store
 from trainables.tree import Tree
 
@@ -31,7 +30,7 @@ def compute_again(tree: Tree, step_ids: Iterable[str], resources: ResourceSettin
     lost = lost_nodes(tree, step_ids)
     if not lost:
         return
-    before = {step_id: tree.known(step_id) for step_id in lost}
+    before = {step_id: tree.record_of(node)["checksums"] for step_id, node in lost.items()}
     networks = "a network" if len(lost) == 1 else f"{len(lost)} networks"
     epochs = sum(tree.epochs_of(node) for node in lost.values())
     with local(), waiting.shown(console, f"Training {networks} again, whose weights are gone", epochs) as show:
@@ -44,9 +43,9 @@ def compute_again(tree: Tree, step_ids: Iterable[str], resources: ResourceSettin
         cores = dense_cores(alive(), resources, tree.problem.dense.threads)
         for chains, cpus in zip(rounds(lost, tree.epochs_of), (cores, resources.cpu), strict=True):
             task = ray.remote(again_task).options(num_cpus=cpus, num_gpus=resources.gpu, max_retries=LOST_IN_A_ROW)
-            tasks = [task.remote(shared, tree.store.place, chain, counter) for chain in chains]
+            tasks = [task.remote(shared, tree.store, chain, counter) for chain in chains]
             waiting.wait_for(tasks, counter, show, "a network whose weights are gone can't be trained again")
-    changed = sum(tree.known(step_id) != record for step_id, record in before.items())
+    changed = sum(tree.record_of(lost[step_id])["checksums"] != files for step_id, files in before.items())
     if changed:
         console.print(
             f"[yellow]Of {networks} that had to be trained again, {changed} came out different on this machine[/yellow] "
@@ -84,9 +83,8 @@ def rounds(lost: Mapping[str, Node], epochs_of: Callable[[Node], int]) -> tuple[
     return [[step_id] for step_id, node in lost.items() if node.parent is None], longest
 
 
-def again_task(problem: Problem, place: Place, chain: Chain, counter: Any) -> None:
+def again_task(problem: Problem, store: Store, chain: Chain, counter: Any) -> None:
     """Compute some steps in a worker, which tells ``counter``, an actor, of the epochs; that one may be gone."""
-    store = Store(place)
     for step_id in chain:
         tree = Tree(problem, store, partial(counter.note.remote, step_id))
         node = tree.node(step_id)

@@ -5,28 +5,38 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 
+from search.records.driver import tidy, why_lost
 from search.records.ledger import Ledger
-from search.records.provenance import provenance
+from search.records.recovery import fill_latencies
 from search.session import Session
+from search.stages.ready import Driver
 from trainables.measuring.latency import LatencyTable
 from trainables.records import names as n
-from trainables.records.files import write_atomically
-from trainables.records.untrusted import parse_json, read
-from trainables.storage.store import to_json
+from trainables.records.names import StoppedError
 from trainables.tree import Point, Tree
 
 
-def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *, ended: bool) -> None:
-    """Measure what is measured in quiet, tidy the store, and write where the numbers come from.
+def wrap_up(driver: Driver, *, ended: bool) -> None:
+    """Measure what is measured in quiet, tidy the store, and put on record that the run has come to its end.
 
     What goes on needs the weights that it would begin with, so they are given back only where the study has ``ended``.
     """
+    study = driver.session.study
+    if reason := why_lost(study.place, driver.held):
+        raise StoppedError(reason)
+    measure_latencies(driver.session, driver.ledger, driver.console)
+    if ended:
+        _discard(driver.session, driver.ledger)
+    driver.run.end()
+    tidy(study.folder)  # of workers that were killed in this run
+
+
+def measure_latencies(session: Session, ledger: Ledger, console: Console) -> None:
+    """Measure what conclusions rest on, as soon as nothing else runs, and write all that is known among the points."""
     study, tree = session.study, session.tree
     table = LatencyTable(study.place, tree.problem.threads)
     # Whether a family is faster is asked even where none of it is on the front.
@@ -37,12 +47,7 @@ def finish(session: Session, ledger: Ledger, console: Console, seconds: float, *
         with console.status("Measuring latencies, as soon as nothing else runs …"), table.quiet():
             for row in missing:
                 table.of(row, tree)
-    found = {shape: table.find(row) or {} for shape, row in {row[n.SHAPE_ID]: row for row in ledger.points}.items()}
-    ledger.rewrite({row[n.STEP_ID]: found[row[n.SHAPE_ID]] for row in ledger.points})
-    if ended:
-        _discard(session, ledger)
-    path = study.folder / n.PROVENANCE_FILE
-    write_atomically(path, to_json(provenance(session, ledger, _before(path), seconds), indent=1))
+    fill_latencies(session, ledger)
 
 
 def _to_measure(rows: Iterable[Point], table: LatencyTable, tree: Tree) -> Iterator[Point]:
@@ -58,23 +63,12 @@ def _to_measure(rows: Iterable[Point], table: LatencyTable, tree: Tree) -> Itera
             yield from islice((row for row in alike if tree.has_weights(row[n.STEP_ID])), 1)
 
 
-def _before(path: Path) -> dict[str, Any]:
-    """What the last run wrote; nothing if it is damaged, because it is about to be written anew."""
-    try:
-        before = parse_json(read(path))
-    except (FileNotFoundError, ValueError):
-        return {}
-    kinds = {"first_run": str, "runs": int, "hours": int | float}
-    whole = isinstance(before, dict) and all(isinstance(before.get(name), kind) for name, kind in kinds.items())
-    return before if whole else {}
-
-
 def _discard(session: Session, ledger: Ledger) -> None:
     """Give back the disk of weights that the study doesn't keep; dense networks always stay."""
     if session.study.keep == "all":
         return
     stay = {row[n.STEP_ID] for row in ledger.dense.values()}
     stay |= set(ledger.front) if session.study.keep == "front" else set()
-    for step_id in session.tree.store.ids():
+    for step_id in session.tree.store.own_ids():
         if step_id not in stay:
             session.tree.store.discard_weights(step_id)

@@ -46,7 +46,7 @@ class FrontScheduler(LiveFifo):
     def _catch_up(self) -> None:
         points = self._ledger.points
         for row in points[self._taken :]:
-            if row[n.STEP]:
+            if row[n.STEP] and self._ledger.measured(row):
                 gains = self._ledger.above_reference(row)
                 self._outlook.add((row[n.FAMILY], row[n.SCOPE]), row[n.REQUESTED_SPARSITY], gains)
         self._taken = len(points)

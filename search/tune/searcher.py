@@ -13,7 +13,6 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,18 +20,21 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import ValidationError
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from search.records.journal import NAME
 from search.records.ledger import Ledger
-from search.records.recovery import ADDED, EXHAUSTED, FAILED, GIVEN_UP, REASON, lost_rows
+from search.records.recovery import ADDED, EXHAUSTED, KNOWN
+from search.records.retelling import end_outside, retold, under_way
 from search.sampling.candidates import step_tree
 from search.sampling.samplers import SAMPLERS, Random, sampler_for_ask
 from search.sampling.space import Params, Space
 from search.sampling.step_tree import StepTree
 from search.study import SearchSettings
+from search.tune.telling import Asked, Telling
 from search.tune.trial_ends import not_swallowed
 from trainables.records import names as n
 from trainables.records.names import InputError
@@ -63,22 +65,10 @@ def known_in_a_row(asked: Sequence[FrozenTrial]) -> int:
     return sum(1 for _ in itertools.takewhile(lambda row: n.TRIAL not in row.user_attrs, reversed(asked)))
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A row of Optuna's study that is under way as trial ``trial``."""
-
-    number: int
-    trial: int
-    params: Params
-    distributions: Mapping[str, BaseDistribution]
-    ids: tuple[str, ...]
-    """Addresses of its steps."""
-
-
 class FrontSearch(OptunaSearch):
     """Asks Optuna for schedules, tells it every point, and knows when to stop.
 
-    It first takes up the ``lost`` trials, of which Optuna's study has nothing any more.
+    It first tells it what else is on record, and takes up the ``lost`` trials, of which it has nothing any more.
     """
 
     _ot_study: Any
@@ -86,23 +76,21 @@ class FrontSearch(OptunaSearch):
     def __init__(
         self, space: Space, settings: SearchSettings, tree: Tree, ledger: Ledger, objectives: tuple[str, ...],
         storage: BaseStorage, clock: Callable[[], float] = time.monotonic, lost: Mapping[int, Schedule] | None = None,
+        began: float | None = None,
     ) -> None:  # fmt: skip
         # OptunaSearch enqueues starting points at every start; here they are enqueued once in a study's life.
-        self._gain_metrics = metrics = [gain_metric(name) for name in objectives]
+        metrics = [gain_metric(name) for name in objectives]
         super().__init__(
             space=space.schedule,  # type: ignore[arg-type] # suggest() is our own
-            metric=metrics, mode=["max"] * len(metrics), storage=storage, study_name="pruning",
+            metric=metrics, mode=["max"] * len(metrics), storage=storage, study_name=NAME,
             sampler=sampler_for_ask(settings.sampler, settings.seed, 0),
         )  # fmt: skip
         self._schedules, self._settings, self._tree, self._ledger = space, settings, tree, ledger
-        self._clock, self._began = clock, clock()
+        self._clock, self._began = clock, clock() if began is None else began
         self._under_way: dict[str, Asked] = {}
         self._died: dict[str, Asked] = {}
         self.finished_because: str | None = None
-        told = {row.user_attrs.get(n.TRIAL) for row in self._ot_study.get_trials(deepcopy=False)}
-        for row in lost_rows(lost or {}, space):
-            if row.user_attrs[n.TRIAL] not in told:
-                self._ot_study.add_trial(row)
+        self._tell_what_is_on_record(lost or {})
         rows = self._ot_study.get_trials(deepcopy=False)
         asked = [row for row in rows if ADDED not in row.user_attrs]
         self._check_numbers(asked)
@@ -113,14 +101,24 @@ class FrontSearch(OptunaSearch):
                 if params not in enqueued:
                     self._ot_study.enqueue_trial(params)
                     self._waiting += 1
-        self._told = {row.user_attrs.get(n.STEP_ID) for row in rows if row.state == TrialState.COMPLETE}
-        given_up = {row.user_attrs[GIVEN_UP] for row in rows if GIVEN_UP in row.user_attrs}
-        self._given_up = given_up - self._told  # a trial that was under way beside it may have got there
+        self._telling = Telling(self._ot_study, space, metrics)
         asked = [row for row in asked if row.state != TrialState.WAITING]
         self._asks, self._known = len(asked), known_in_a_row(asked)
         numbers = {row.user_attrs[n.TRIAL] for row in rows if n.TRIAL in row.user_attrs}
         self._numbers = numbers | set(lost or {}) | ledger.trial_numbers
         self._orphans = [row for row in rows if row.state == TrialState.RUNNING and space.holds(params_of(row))]
+
+    def _tell_what_is_on_record(self, lost: Mapping[int, Schedule]) -> None:
+        """Add the trials that Optuna's study doesn't have: those that have ended, and of the others the ``lost`` ones."""
+        rows = self._ot_study.get_trials(deepcopy=False)
+        told = {row.user_attrs.get(n.TRIAL) for row in rows}
+        end_outside({trial: one for trial, one in lost.items() if trial not in told}, self._schedules, self._ledger)
+        for trial, own in retold(self._schedules, self._tree, self._ledger, rows):
+            told.add(trial)
+            self._ot_study.add_trials(own)
+        self._ot_study.add_trials(
+            under_way({trial: one for trial, one in lost.items() if trial not in told}, self._schedules)
+        )
 
     def _check_numbers(self, asked: Sequence[FrozenTrial]) -> None:
         """InputError if a sweep's numbers stand for other schedules than they did: some would never run."""
@@ -219,13 +217,13 @@ class FrontSearch(OptunaSearch):
             schedule = self._schedules.schedule(row)
             self._tree.problem.check(schedule)
         except (InputError, ValidationError) as refusal:
-            self._close(row.number, str(refusal).splitlines()[0])
+            self._telling.close(row.number, str(refusal).splitlines()[0])
             return None
         asked = self._asked(row.number, self._free_number(), schedule, row.params, row.distributions)
         # What a sweep names is a trial even where another one's chain has passed its last step: it is a row of both.
-        known = asked.ids[-1] in self._told and self._schedules.size is None
-        if known or not self._given_up.isdisjoint(asked.ids):
-            self._close(row.number, f"known: {asked.ids[-1]}")
+        known = self._telling.has(asked.ids[-1]) and self._schedules.size is None
+        if known or self._telling.gives_up(asked.ids):
+            self._telling.close(row.number, f"{KNOWN}{asked.ids[-1]}")
             return None
         row.set_user_attr(n.TRIAL, asked.trial)
         self._numbers.add(asked.trial)
@@ -248,7 +246,7 @@ class FrontSearch(OptunaSearch):
         try:
             schedule = self._schedules.schedule(optuna.trial.FixedTrial(row.params))
         except (KeyError, ValueError):
-            self._close(row.number, "lost, and the study file has lost one of its choices since")
+            self._telling.close(row.number, "lost, and the study file has lost one of its choices since")
             return None
         asked = self._asked(row.number, row.user_attrs[n.TRIAL], schedule, row.params, row.distributions)
         return self._start(trial_id, asked, schedule)
@@ -265,7 +263,7 @@ class FrontSearch(OptunaSearch):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell Optuna a step that is not the trial's last."""
-        self._add(self._under_way[trial_id], result)
+        self._telling.step(self._under_way[trial_id], result)
 
     @not_swallowed
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -275,32 +273,12 @@ class FrontSearch(OptunaSearch):
             return
         if error or result is None:
             self._died[trial_id] = asked
-        elif result.get(n.REASON):
-            self._fail(asked, result[n.REASON])
-        elif result[n.STEP] < len(asked.ids):
-            self._add(asked, result)
-            self._give_up(asked, result[n.STEP])
-        elif result[n.STEP_ID] in self._told:
-            self._close(asked.number, f"known: {result[n.STEP_ID]}")
         else:
-            self._tell(result[n.STEP_ID])
-            self._attribute(asked.number, n.STEP_ID, result[n.STEP_ID])
-            self._ot_study.tell(asked.number, self._values(result))
-
-    def _add(self, asked: Asked, result: Mapping[str, Any]) -> None:
-        if result[n.STEP_ID] in self._told:
-            return
-        self._tell(result[n.STEP_ID])
-        params = self._schedules.prefix(asked.params, result[n.STEP])
-        attributes = {ADDED: asked.trial, n.STEP_ID: result[n.STEP_ID]}
-        values = self._values(result)
-        self._ot_study.add_trial(
-            create_trial(params=params, distributions=dict(asked.distributions), values=values, user_attrs=attributes)
-        )
+            self._telling.end(asked, result)
 
     def fail(self, trial_id: str, reason: str) -> None:
         """A trial whose worker died will not run again."""
-        self._fail(self._died.pop(trial_id), reason)
+        self._telling.failed(self._died.pop(trial_id), reason)
 
     def run_again(self, trial_id: str) -> None:
         """A trial whose worker died is to be started again, as if its driver had died."""
@@ -312,36 +290,6 @@ class FrontSearch(OptunaSearch):
         rows = self._ot_study.get_trials(deepcopy=False)
         self._orphans += [rows[asked.number] for asked in self._under_way.values()]
         self._under_way.clear()
-
-    def _fail(self, asked: Asked, reason: str) -> None:
-        """A step that failed would fail again: no schedule that goes through it is proposed any more."""
-        step_id = next((step_id for step_id in asked.ids if step_id not in self._told), asked.ids[-1])
-        self._given_up.add(step_id)
-        self._attribute(asked.number, GIVEN_UP, step_id)
-        self._close(asked.number, f"{FAILED}{reason}")
-
-    def _tell(self, step_id: str) -> None:
-        self._told.add(step_id)
-        self._given_up.discard(step_id)
-
-    def _give_up(self, asked: Asked, step: int) -> None:
-        """A trial that was stopped is pruned, in Optuna's words; what comes after its last step is not proposed again."""
-        if asked.ids[step] not in self._told:
-            self._given_up.add(asked.ids[step])
-        self._attribute(asked.number, GIVEN_UP, asked.ids[step])
-        self._close(asked.number, f"stopped after step {step} of {len(asked.ids)}", TrialState.PRUNED)
-
-    def _values(self, result: Mapping[str, Any]) -> list[float]:
-        return [float(result[metric]) for metric in self._gain_metrics]
-
-    def _close(self, number: int, reason: str, state: TrialState = TrialState.FAIL) -> None:
-        self._attribute(number, REASON, reason)
-        self._ot_study.tell(number, state=state)
-
-    def _attribute(self, number: int, key: str, value: Any) -> None:
-        storage = self._ot_study._storage
-        study_id = self._ot_study._study_id
-        storage.set_trial_user_attr(storage.get_trial_id_from_study_id_trial_number(study_id, number), key, value)
 
     @property
     def rows(self) -> list[FrozenTrial]:

@@ -18,7 +18,7 @@ from search.cluster.interrupts import GO_ON, STOPPED
 from search.records.ledger import Ledger
 from search.records.snapshots import Snapshots
 from search.study import load_study
-from search.tune.searcher import FrontSearch
+from search.tune.telling import Telling
 from tests.faults.driver import Driver
 from tests.faults.storm import outcome, steps_of
 from tests.faults.test_interrupts import has_points, wait_until
@@ -192,7 +192,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 @pytest.mark.parametrize(
     ("owner", "name", "error"),
     [
-        (Ledger, "add_trial", FULL), (FrontSearch, "_attribute", FULL),
+        (Ledger, "add_trial", FULL), (Telling, "_attribute", FULL),
         (Snapshots, "store", UnreachableError("storage: s3://bucket can't be used")),
     ],
 )  # fmt: skip

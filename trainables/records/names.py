@@ -33,6 +33,7 @@ PROVENANCE_FILE = "provenance.json"
 POINTS_FILE = "points.jsonl"
 TRIALS_FILE = "trials.jsonl"
 CONFIRMED_FILE = "confirmed.jsonl"
+OPENINGS_FILE = "openings.jsonl"
 LATENCY_FOLDER = "latency"
 OPTUNA_FILE = "optuna.journal"
 STEPS_FOLDER = "steps"
@@ -94,6 +95,9 @@ LATENCY_LARGE = "latency_large_batch_ms"
 # came out different from the network that the point tells of. It is the validation accuracy of the one that was opened.
 TEST_ACCURACY = "test_accuracy"
 RETRAINED_ACCURACY = "retrained_accuracy"
+
+# The key of provenance.json that holds every run, with the conditions that it ran under.
+HISTORY = "history"
 
 # Columns of trials.jsonl (with TRIAL and SCHEDULE), and how a trial can end.
 STATE = "state"

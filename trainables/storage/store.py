@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,10 @@ Record = dict[str, Any]
 
 CHECKSUM = "checksum"
 """The key of a record's checksum of itself."""
+ASKED = "asked"
+"""The key of a record that tells the trial it was computed for, of which it is no property: number and schedule."""
+RUN = "run"
+"""The key of a record that tells the run it was computed in, by its number in the study's provenance."""
 
 
 def to_json(value: Any, *, indent: int | None = None) -> bytes:
@@ -40,48 +44,68 @@ def _checksums(files: Mapping[str, bytes]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Store:
-    """The steps of one study, in a folder or at a URL. ``memory`` holds weights that workers were handed at their start."""
+    """The steps of one study, in a folder or at a URL.
+
+    ``memory`` holds weights that workers were handed at their start. ``reuse`` are the steps of other studies, which are
+    read where this one has none, and never written, claimed or locked. Each record written tells the ``run``.
+    """
 
     place: Place
     memory: Mapping[str, bytes] = field(default_factory=dict)
+    reuse: tuple[Place, ...] = ()
+    run: int | None = None
 
     @cached_property
     def storage(self) -> Storage:
         """Where the files are read and written; a file's key is ``<step id>/<name>``."""
         return open_storage(self.place)
 
+    @cached_property
+    def _others(self) -> tuple[Storage, ...]:
+        return tuple(open_storage(place) for place in self.reuse)
+
+    def of_run(self, run: int) -> Store:
+        """The same steps, for a run that writes."""
+        return replace(self, run=run)
+
     def record(self, step_id: str) -> Record | None:
         """What is on record of a step, or None if it isn't complete (a damaged record counts as none)."""
-        content = self.storage.read(f"{step_id}/{n.STEP_FILE}") if is_address(step_id) else None
-        try:
-            record = parse_json(content or b"")
-            whole = isinstance(record, dict) and record.get("id") == step_id and record.get(CHECKSUM) == _checksum(record)
-        except ValueError:  # no JSON is a ValueError, and so is JSON with NaN in it
-            return None
-        return record if whole and isinstance(record.get("checksums"), dict) else None
+        if (own := self._own(step_id)) is not None:
+            return own
+        found = next((record for other in self._others if (record := _read(other, step_id)) is not None), None)
+        # Trials and runs of another study mean nothing here.
+        return found and {key: value for key, value in found.items() if key not in (ASKED, RUN)}
+
+    def _own(self, step_id: str) -> Record | None:
+        return _read(self.storage, step_id)
 
     def weights(self, record: Record, file: str = n.WEIGHTS_FILE) -> bytes | None:
         """The content of a step's weights file, or None if it is missing or differs from its checksum."""
         step_id = record["id"]
         if file == n.WEIGHTS_FILE and step_id in self.memory:
             return self.memory[step_id]
-        content = self.storage.read(f"{step_id}/{file}")
-        whole = content is not None and hashlib.sha256(content).hexdigest() == record["checksums"].get(file)
-        return content if whole else None
+        contents = (storage.read(f"{step_id}/{file}") for storage in (self.storage, *self._others))
+        return next((content for content in contents if _is(content, record, file)), None)
 
     def write(self, record: Record, files: Mapping[str, bytes]) -> Record:
         """Store a step: its files first, then the record with their checksums, which completes it."""
         self._write_files(record, files)
-        complete = {**record, "checksums": _checksums(files)}
+        complete = {**record, "checksums": _checksums(files)} | ({} if self.run is None else {RUN: self.run})
         complete[CHECKSUM] = _checksum(complete)
         self.storage.write(f"{record['id']}/{n.STEP_FILE}", to_json(complete, indent=1))
         return complete
 
     def restore(self, record: Record, files: Mapping[str, bytes]) -> bool:
-        """Store the files of a complete step again; False, and nothing is stored, if they aren't those on record."""
+        """Store the files of a complete step again; False, and nothing is stored, if they aren't those on record.
+
+        Those of another study's step are stored here, and its record with them.
+        """
         if _checksums(files) != record["checksums"]:
             return False
-        self._write_files(record, files)
+        if self._own(record["id"]) is None:
+            self.write(record, files)
+        else:
+            self._write_files(record, files)
         return True
 
     def _write_files(self, record: Record, files: Mapping[str, bytes]) -> None:
@@ -89,7 +113,7 @@ class Store:
             self.storage.write(f"{record['id']}/{name}", content)
 
     def discard_weights(self, step_id: str) -> None:
-        """Give back the room that a step's weights take; it still counts as measured."""
+        """Give back the room that a step's weights take here; it still counts as measured."""
         for name in (n.WEIGHTS_FILE, n.REWIND_FILE, n.TRAINING_FILE):
             self.storage.delete(f"{step_id}/{name}")
 
@@ -98,5 +122,27 @@ class Store:
         return self.storage.claim(f"{step_id}/{n.CLAIM_FILE}")
 
     def ids(self) -> list[str]:
-        """The addresses of all complete steps."""
+        """The addresses of all complete steps, those of other studies included."""
+        return sorted(
+            {*self.own_ids(), *(step_id for other in self._others for step_id in other.folders_with(n.STEP_FILE))}
+        )
+
+    def own_ids(self) -> list[str]:
+        """The addresses of the complete steps that are stored here."""
         return self.storage.folders_with(n.STEP_FILE)
+
+
+def _read(storage: Storage, step_id: str) -> Record | None:
+    """A step's record in one storage, or None if it isn't there and whole."""
+    content = storage.read(f"{step_id}/{n.STEP_FILE}") if is_address(step_id) else None
+    try:
+        record = parse_json(content or b"")
+        whole = isinstance(record, dict) and record.get("id") == step_id and record.get(CHECKSUM) == _checksum(record)
+    except ValueError:  # no JSON is a ValueError, and so is JSON with NaN in it
+        return None
+    return record if whole and isinstance(record.get("checksums"), dict) else None
+
+
+def _is(content: bytes | None, record: Record, file: str) -> bool:
+    """Whether this is the content that the record tells of."""
+    return content is not None and hashlib.sha256(content).hexdigest() == record["checksums"].get(file)

@@ -1,0 +1,113 @@
+"""From a study to a driver at work on it: everything checked, its files held and read back, its start on record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+
+from optuna.storages import BaseStorage
+from rich.console import Console
+from rich.markup import escape
+
+from search.cluster.connection import LazyRay, connected
+from search.cluster.interrupts import sigterm_is_not_ray_s
+from search.cluster.node_checks import Cluster, agreed
+from search.records.driver import only_driver, tidy
+from search.records.journal import open_journal
+from search.records.ledger import Ledger
+from search.records.provenance import Run
+from search.records.recovery import lost_trials
+from search.records.snapshots import Snapshots
+from search.session import Session, check_roots, prepare, renamed
+from search.study import Study, to_yaml
+from search.tune.trial import describe
+from trainables.records import names as n
+from trainables.records.files import write_atomically
+from trainables.records.names import StoppedError
+from trainables.schedule import Schedule
+from trainables.settings import one_line
+from trainables.storage.base import REMEDY, STORAGE_ERRORS, Held, UnreachableError
+
+
+@dataclass(frozen=True)
+class Driver:
+    """One run of a study: what the stages of it share."""
+
+    session: Session
+    ledger: Ledger
+    journal: BaseStorage
+    """Optuna's own storage."""
+    lost: Mapping[int, Schedule]
+    """Trials that Optuna's study may have lost, by number."""
+    snapshots: Snapshots
+    run: Run
+    console: Console
+    held: Held
+    ray: LazyRay = field(default_factory=LazyRay)
+    began: float = field(default_factory=time.monotonic)
+
+
+@contextmanager
+def ready(study: Study, console: Console, *, trusted: bool, address: str | None) -> Iterator[Driver]:
+    """The study's only driver, with everything checked; InputError before anything is written, StoppedError later."""
+    with ExitStack() as stack:
+        stack.enter_context(sigterm_is_not_ray_s())
+        cluster = stack.enter_context(connected(address, study)) if address else None
+        session = prepare(study, trusted=trusted, fastest=cluster.fastest if cluster else None)
+        stack.enter_context(_storage_errors(study))
+        with console.status("Looking whether another driver is at work …"):  # takes a while where one has died
+            held = stack.enter_context(only_driver(study.folder, study.place))
+        snapshots = stack.enter_context(Snapshots(study.folder, study.place, held))
+        ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
+        check_roots(session.tree, ledger)
+        if cluster:
+            session = _on_nodes(session, cluster, console, stack)
+        if not (study.folder / n.STUDY_FILE).exists():
+            begin(session)  # first, because a folder of other files without it is nobody's
+        journal, anew = open_journal(study)
+        # What was fetched is older than the last steps, if the driver that stored it was killed.
+        lost = lost_trials(session.tree, ledger) if anew or snapshots.fetched else {}
+        run = Run(study.folder, session.tree, ledger, session.nodes, session.refused)
+        session = replace(session, tree=run.tree)
+        begin(session)
+        _tell(session, run, console)
+        if anew and ledger.trials:
+            console.print("[dim]The sampler is told anew of what is on record.[/dim]")
+        yield Driver(session, ledger, journal, lost, snapshots, run, console, held)
+
+
+def _on_nodes(session: Session, cluster: Cluster, console: Console, stack: ExitStack) -> Session:
+    terms = stack.enter_context(agreed(session, cluster, console))
+    nodes = {node.host: describe(machine) for node, machine in cluster.machines.items()}
+    return replace(session, terms=terms, nodes=nodes)
+
+
+@contextmanager
+def _storage_errors(study: Study) -> Iterator[None]:
+    try:
+        yield
+    except UnreachableError as error:
+        raise StoppedError(str(error)) from None
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        raise StoppedError(f"storage: {study.folder} can't be used: {one_line(error)}; {REMEDY}") from None
+
+
+def begin(session: Session) -> None:
+    """Write the study as it runs, and remove what processes of earlier runs left in the middle of writing."""
+    folder = session.study.folder
+    tidy(folder)
+    write_atomically(folder / n.STUDY_FILE, to_yaml(session.study).encode())
+
+
+def _tell(session: Session, run: Run, console: Console) -> None:
+    if run.changed:
+        console.print(f"[yellow]Not as in the last run:[/yellow] {escape(run.changed)}.")
+    for told in renamed(session.study):
+        console.print(f"[yellow]Told under another name:[/yellow] {escape(told)}.")
+    for kind, reasons in session.refused.items():
+        for reason in reasons.values():
+            console.print(f"[yellow]Left out:[/yellow] {kind} {escape(reason)}")
