@@ -19,6 +19,7 @@ from analysis.load import load_study
 from analysis.pareto import front
 from analysis.report import write_report
 from analysis.tables import front_table
+from trainables.records import names as n
 from trainables.records.names import InputError, printable
 
 # What fits a terminal of 80 columns; the page has the rest.
@@ -46,7 +47,9 @@ def report(folder: Path) -> None:
     path = write_report(study)
     best = front(study.pruned, study.objectives, study.dense)
     console = Console()
-    console.print(_shown(front_table(best), f"Front of {study.name}"))
+    shown = front_table(best, study.objectives)
+    own = [one.label for one in study.objectives if one.column not in n.POINT_COLUMNS]
+    console.print(_shown(shown, f"Front of {study.name}", [*NUMBERS, *own]))
     print(f"report: {path}")
 
 
@@ -58,15 +61,15 @@ def compare(folder: Path) -> None:
     print(f"comparison: {path}")
 
 
-def _shown(rows: pd.DataFrame, title: str) -> Table:
+def _shown(rows: pd.DataFrame, title: str, numbers: Sequence[str]) -> Table:
     # Text objects, because rich would take brackets in a string for markup.
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for heading in NUMBERS:
+    for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column(STEP_ID, no_wrap=True)
     table.add_column(RECIPE)
     for row in rows.to_dict("records"):
-        cells = (*(row[heading] for heading in NUMBERS), row[STEP_ID], f"{row[FAMILY]}: {row[RECIPE]}")
+        cells = (*(row[heading] for heading in numbers), row[STEP_ID], f"{row[FAMILY]}: {row[RECIPE]}")
         table.add_row(*(Text(str(cell)) for cell in cells))
     return table
 

@@ -9,24 +9,23 @@ from typing import Any
 import pandas as pd
 
 import trainables.records.names as n
-from trainables.records.points import NUMBERS, WHOLE, fault_of
+from trainables.records.objectives import Objective, columns_of
+from trainables.records.points import NUMBERS, WHOLE
 
 
-def checked(record: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The record's known columns, null where it has none; an InputError names the first that cannot be used."""
-    row = {column: record.get(column) for column in n.POINT_COLUMNS}
-    if fault := fault_of(row):
-        raise n.InputError(f"{where}: {fault}; repair or remove the line")
+def known(record: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """The record's known columns, null where it has none, and what is neither number nor text as JSON."""
+    row = {column: record.get(column) for column in columns}
     for column, value in row.items():
-        if column not in NUMBERS and column != n.REUSED and value is not None and not isinstance(value, str):
+        if isinstance(value, list | dict):
             row[column] = json.dumps(value)
     return row
 
 
-def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a point, columns as in POINT_COLUMNS: whole numbers, floats, text and ``reused`` as a truth value."""
-    points = pd.DataFrame(list(rows), columns=list(n.POINT_COLUMNS))
+def frame(rows: Sequence[Mapping[str, Any]], objectives: Sequence[Objective] = ()) -> pd.DataFrame:
+    """One row a point, columns as in ``columns_of``: whole numbers, floats, text and ``reused`` as a truth value."""
+    points = pd.DataFrame(list(rows), columns=list(columns_of(objectives)))
     points[n.REUSED] = points[n.REUSED].eq(True)
-    kinds = {column: "Int64" if column in WHOLE else "float64" for column in NUMBERS}
-    kinds |= {column: "str" for column in n.POINT_COLUMNS if column not in NUMBERS and column != n.REUSED}
-    return points.astype(kinds)
+    text = set(n.POINT_COLUMNS) - NUMBERS - {n.REUSED}
+    kinds = {column: "Int64" if column in WHOLE else "str" if column in text else "float64" for column in points}
+    return points.astype({column: kind for column, kind in kinds.items() if column != n.REUSED})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import trainables.records.names as n
-from analysis.jsonl import read_records
+from trainables.records.jsonl import read_rows
 from trainables.records.points import share_problem
 
 
@@ -23,7 +23,7 @@ def load_confirmed(folder: Path) -> dict[str, Confirmed]:
     """step_id -> what was opened; empty where the test split has not been."""
     path = folder / n.CONFIRMED_FILE
     found: dict[str, Confirmed] = {}
-    for number, record in read_records(path) if path.is_file() else ():
+    for number, record in read_rows(path):
         if not isinstance(record.get(n.STEP_ID), str):
             raise n.InputError(f"{path}, line {number}: {n.STEP_ID} is missing; repair or remove the line")
         other = record.get(n.RETRAINED_ACCURACY) is not None

@@ -5,10 +5,10 @@ Colours are Okabe and Ito's, which colour-blind readers tell apart; markers say 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -21,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 import trainables.records.names as n
 from analysis.pareto import HYPERVOLUME, excess, front, measured
 from analysis.words import TIMES
+from trainables.records.objectives import ACCURACY, COMPRESSION, LOG2, MAXIMISE, Objective
 
 KINDS = {
     # what the legend says -> colour, marker; a tint of its family's colour for what one cut reaches
@@ -37,49 +38,29 @@ DPI = 150
 PERCENT_FORMAT = FuncFormatter(lambda value, _: f"{value:g}%")
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What a figure puts on x."""
-
-    label: str
-    values: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
-    """(points, dense) -> the points that have a value, with it in column X"""
-    objective: str | None = None
-    """the objective whose front belongs into the figure"""
-
-
 X, Y, KIND = "x", "y", "kind"
+SPARSITY = "achieved sparsity"
+"""What a figure can put on x beside an objective."""
+Axis = Objective | str
 
 
-def _reduction(objective: str, label: str) -> Axis:
-    def values(points: pd.DataFrame, dense: pd.DataFrame) -> pd.DataFrame:
-        known = measured(points, [objective], dense)
-        return known.assign(**{X: np.exp2(excess(known, [objective], dense)[:, 0])})
-
-    return Axis(label, values, objective)
-
-
-def _sparsity(points: pd.DataFrame, _dense: pd.DataFrame) -> pd.DataFrame:
-    return points.assign(**{X: PERCENT * points[n.SPARSITY]})
+def on_axis(points: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> pd.DataFrame:
+    """The points that have a value there, with it in column X: of a log2 scale the factor against the dense network."""
+    if isinstance(axis, str):
+        return points.assign(**{X: PERCENT * points[n.SPARSITY]})
+    known = measured(points, [axis], dense)
+    values = np.exp2(excess(known, [axis], dense)[:, 0]) if axis.scale == LOG2 else known[axis.column]
+    return known.assign(**{X: values})
 
 
-AXES = {
-    "compression": _reduction("compression", n.OBJECTIVES["compression"].label),
-    "macs": _reduction("macs", "reduction of MACs (dense / pruned)"),
-    "params": _reduction("params", "reduction of parameters (dense / kept)"),
-    "latency": _reduction("latency", "speed-up at batch 1 (dense ms / pruned ms)"),
-    "sparsity": Axis("achieved sparsity", _sparsity),
-}
-
-
-def accuracy_figure(points: pd.DataFrame, dense: pd.DataFrame, against: Sequence[str] = ("compression",)) -> Figure:
-    """Accuracy against each of ``against`` (keys of AXES), every pruned network a marker, with the front as a line."""
+def accuracy_figure(points: pd.DataFrame, dense: pd.DataFrame, against: Sequence[Axis] = (COMPRESSION,)) -> Figure:
+    """Accuracy against each of ``against``, every pruned network a marker, with the front as a line."""
     with style():
         width, wide = (8.0, 5.2) if len(against) == 1 else (4.6 * len(against), 4.6)
         figure = Figure(figsize=(width, wide), layout="constrained")
         panels = figure.subplots(1, len(against), sharey=True, squeeze=False)[0]
-        for panel, name in zip(panels, against, strict=True):
-            _draw_panel(panel, points, dense, AXES[name])
+        for panel, axis in zip(panels, against, strict=True):
+            _draw_panel(panel, points, dense, axis)
         _limit_accuracy(panels[0], points, dense)
         panels[0].set_ylabel("validation accuracy")
         handles, labels = panels[0].get_legend_handles_labels()
@@ -115,15 +96,16 @@ def render(figure: Figure, kind: str) -> bytes:
 
 
 def _draw_panel(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> None:
-    shown = axis.values(points, dense)
+    shown = on_axis(points, dense, axis)
     _draw_points(axes, shown)
-    if axis.objective:
-        _draw_front(axes, front(points, ("accuracy", axis.objective), dense), dense, axis)
-        log2_ticks(axes)
-    else:
+    if isinstance(axis, str):
         axes.xaxis.set_major_formatter(PERCENT_FORMAT)
-    _draw_dense(axes, axis.values(dense, dense), dense[n.ACCURACY].mean())
-    axes.set_xlabel(axis.label)
+    else:
+        _draw_front(axes, front(points, (ACCURACY, axis), dense), dense, axis)
+        if axis.scale == LOG2:
+            log2_ticks(axes)
+    _draw_dense(axes, on_axis(dense, dense, axis), dense[n.ACCURACY].mean())
+    axes.set_xlabel(axis if isinstance(axis, str) else axis.axis)
     despine(axes)
 
 
@@ -142,11 +124,12 @@ def _draw_points(axes: Axes, shown: pd.DataFrame) -> None:
         legend.remove()
 
 
-def _draw_front(axes: Axes, best: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> None:
-    corners = axis.values(pd.concat([dense, best], ignore_index=True), dense).sort_values([X, n.ACCURACY])
+def _draw_front(axes: Axes, best: pd.DataFrame, dense: pd.DataFrame, axis: Objective) -> None:
+    corners = on_axis(pd.concat([dense, best], ignore_index=True), dense, axis).sort_values([X, n.ACCURACY])
     # Each network is the best choice for every compression up to its own, so the line falls behind it.
     heights = PERCENT * corners[n.ACCURACY]
-    axes.step(corners[X], heights, where="pre", color=FRONT_COLOUR, linewidth=1.4, zorder=2, label="front")
+    falls: Literal["pre", "post"] = "pre" if axis.scale == LOG2 or axis.direction == MAXIMISE else "post"
+    axes.step(corners[X], heights, where=falls, color=FRONT_COLOUR, linewidth=1.4, zorder=2, label="front")
 
 
 def _draw_dense(axes: Axes, roots: pd.DataFrame, accuracy: float) -> None:

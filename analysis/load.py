@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,14 @@ from typing import Any
 import pandas as pd
 
 import trainables.records.names as n
-from analysis.columns import checked, frame
-from analysis.jsonl import read_records
+from analysis.columns import frame, known
+from trainables.records.jsonl import read_rows
+from trainables.records.methods import objective_of, read_methods
+from trainables.records.objectives import OBJECTIVES, Objective, columns_of
+from trainables.records.points import fault_of
 from trainables.records.untrusted import check_links, parse_json, parse_yaml, read
 
-# Columns of trials.jsonl.
+TIMES = (n.LATENCY, n.LATENCY_LARGE, n.LATENCY_DENSE, n.LATENCY_LARGE_DENSE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +31,13 @@ class Study:
     provenance: Mapping[str, Any]
     points: pd.DataFrame
     trials: pd.DataFrame
+    objectives: tuple[Objective, ...]
+    """in the study's order"""
 
     @property
     def name(self) -> str:
         """The study's name, or its folder's."""
         return n.printable(str(self.settings.get("name") or self.folder.resolve().name))
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        """Names of the objectives, in the study's order."""
-        return tuple(self.settings["objectives"])
 
     @property
     def accuracy_drop(self) -> float:
@@ -63,15 +63,17 @@ def load_study(folder: str | Path) -> Study:
     check_links(folder)
     text = _read_text(folder / n.STUDY_FILE)
     settings = _settings(text, folder / n.STUDY_FILE)
-    return Study(folder, text, settings, _provenance(folder), load_points(folder), _trials(folder))
+    objectives = _objectives(settings["objectives"], folder)
+    return Study(folder, text, settings, _provenance(folder), load_points(folder, objectives), _trials(folder), objectives)
 
 
-def load_points(folder: str | Path) -> pd.DataFrame:
-    """All lines of a study's points.jsonl, found again or not, typed, in file order."""
+def load_points(folder: str | Path, objectives: Sequence[Objective] = ()) -> pd.DataFrame:
+    """All lines of a study's points.jsonl, found again or not, typed, in file order, with the columns of ``objectives``."""
     path = Path(folder) / n.POINTS_FILE
     if not path.is_file():
         raise n.InputError(f"{path}: no such file; run the study first")
-    points = frame([checked(record, f"{path}, line {number}") for number, record in read_records(path)])
+    rows = read_rows(path, lambda row: fault_of(row, objectives=objectives))
+    points = frame([known(row, columns_of(objectives)) for _, row in rows], objectives)
     if pruned_rows(points).empty:
         raise n.InputError(f"{path}: no pruned network yet; run the study, or let it go on")
     lacking = set(points[n.SEED]) - set(dense_rows(points)[n.SEED])
@@ -88,7 +90,8 @@ def dense_rows(points: pd.DataFrame) -> pd.DataFrame:
 def pruned_rows(points: pd.DataFrame) -> pd.DataFrame:
     """The rows of the pruned networks, each step once: its first row, unless a later one was timed."""
     pruned = points[points[n.FAMILY] != n.DENSE]
-    timed = pruned.groupby(n.STEP_ID)[[n.LATENCY, n.LATENCY_LARGE]].first()
+    # All of them from one row, because the dense network's belong to the point's.
+    timed = pruned[pruned[n.LATENCY].notna()].drop_duplicates(n.STEP_ID).set_index(n.STEP_ID)[list(TIMES)]
     once = pruned.drop_duplicates(n.STEP_ID).reset_index(drop=True)
     times = timed.reindex(once[n.STEP_ID]).reset_index(drop=True)
     return once.assign(**{str(column): times[column] for column in times})
@@ -101,18 +104,33 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
         raise n.InputError(f"{path}: no valid YAML ({error}); repair it") from None
     settings = settings if isinstance(settings, dict) else {}
     objectives = settings.get("objectives")
-    known = ", ".join(n.OBJECTIVES)
-    if not _are_objectives(objectives):
-        raise n.InputError(f"{path}: objectives: {objectives!r} cannot be used; list two or three of {known}")
+    if not _are_names(objectives):
+        raise n.InputError(
+            f"{path}: objectives: {objectives!r} cannot be used; list two or three of {', '.join(OBJECTIVES)}"
+        )
     drop = _accuracy_drop(settings)
     if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 < drop <= 1:
         raise n.InputError(f"{path}: reference.accuracy_drop: {drop!r} cannot be used; give a share above 0, up to 1")
     return settings
 
 
-def _are_objectives(value: Any) -> bool:
-    named = isinstance(value, list) and all(isinstance(one, str) and one in n.OBJECTIVES for one in value)
+def _are_names(value: Any) -> bool:
+    named = isinstance(value, list) and all(isinstance(one, str) for one in value)
     return named and 2 <= len(value) <= 3 and len(set(value)) == len(value)
+
+
+def _objectives(names: Sequence[str], folder: Path) -> tuple[Objective, ...]:
+    """The objectives, those that aren't ours as ``methods.json`` describes them."""
+    path = folder / n.METHODS_FILE
+    methods, found = read_methods(path), []
+    for name in names:
+        if (objective := objective_of(name, methods, path)) is None:
+            raise n.InputError(
+                f"{folder / n.STUDY_FILE}: objectives: {name!r} cannot be used: it is none of {', '.join(OBJECTIVES)}, and "
+                f"{n.METHODS_FILE} doesn't describe it; run the study again"
+            )
+        found.append(objective)
+    return tuple(found)
 
 
 def _accuracy_drop(settings: Mapping[str, Any]) -> Any:
@@ -134,7 +152,7 @@ def _provenance(folder: Path) -> dict[str, Any]:
 
 def _trials(folder: Path) -> pd.DataFrame:
     path = folder / n.TRIALS_FILE
-    records = [_trial(record, f"{path}, line {number}") for number, record in read_records(path)] if path.is_file() else []
+    records = [_trial(record, f"{path}, line {number}") for number, record in read_rows(path)]
     trials = pd.DataFrame([{column: r.get(column) for column in n.TRIAL_COLUMNS} for r in records], columns=n.TRIAL_COLUMNS)
     # A trial that was taken up again has a line for each attempt; the last one tells how it ended.
     return trials.astype({n.TRIAL: "object"}).drop_duplicates(n.TRIAL, keep="last").reset_index(drop=True)

@@ -1,7 +1,7 @@
-"""The front and its hypervolume; the mathematics is moocore's.
+"""The front of a study and its hypervolume.
 
 A point's position is its excess: its gains over the reference of the dense network of its own seed (see
-``trainables.records.names``). So every objective is maximised, the reference is the origin, and seeds can be compared.
+``trainables.records.objectives``). So every objective is maximised, the reference is the origin, and seeds can be compared.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import moocore
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 import trainables.records.names as n
+from trainables.records.fronts import Floats, nondominated, volume
+from trainables.records.objectives import LOG2, Objective, gains, objectives_of, reference
 
-Floats = npt.NDArray[np.float64]
+Objectives = Sequence[str | Objective]
+"""Objectives, of which ours may be given by name."""
 
 # Columns of the tables made here; the other columns are those of the points.
 HYPERVOLUME = "hypervolume"
@@ -25,17 +26,22 @@ ACCURACY_DROP = "accuracy_drop"
 ROUNDING = 1e-9
 
 
-def measured(points: pd.DataFrame, objectives: Sequence[str], dense: pd.DataFrame) -> pd.DataFrame:
+def measured(points: pd.DataFrame, objectives: Objectives, dense: pd.DataFrame) -> pd.DataFrame:
     """The points that, like the dense network of their seed, have a value on every objective."""
-    columns = [n.OBJECTIVES[name].column for name in objectives]
-    anchors = dense[dense[columns].gt(0).all(axis=1)]
-    usable = points[columns].gt(0).all(axis=1) & points[n.SEED].isin(anchors[n.SEED])
-    return points[usable]
+    anchors = dense[_known(dense, objectives)]
+    return points[_known(points, objectives) & points[n.SEED].isin(anchors[n.SEED])]
+
+
+def _known(rows: pd.DataFrame, objectives: Objectives) -> pd.Series:
+    known = pd.Series(True, rows.index)
+    for one in objectives_of(objectives):  # of 0 there is no logarithm
+        known &= rows[one.column].gt(0) if one.scale == LOG2 else rows[one.column].notna()
+    return known
 
 
 def excess(
     points: pd.DataFrame,
-    objectives: Sequence[str],
+    objectives: Objectives,
     dense: pd.DataFrame,
     accuracy_drop: float = n.REFERENCE_ACCURACY_DROP,
 ) -> Floats:
@@ -44,12 +50,12 @@ def excess(
     rows = []
     for point in _records(points):
         anchor = anchors[point[n.SEED]]
-        origin = n.reference(anchor, objectives, accuracy_drop)
-        rows.append(np.subtract(n.gains(point, anchor, objectives), origin))
+        origin = reference(anchor, objectives, accuracy_drop)
+        rows.append(np.subtract(gains(point, anchor, objectives), origin))
     return np.array(rows, dtype=np.float64).reshape(-1, len(objectives))
 
 
-def front(points: pd.DataFrame, objectives: Sequence[str], dense: pd.DataFrame) -> pd.DataFrame:
+def front(points: pd.DataFrame, objectives: Objectives, dense: pd.DataFrame) -> pd.DataFrame:
     """The pruned networks that no other and no dense network beats, by rising gain on the second objective.
 
     Of points equal on every objective the first is kept; points not measured on every objective are left out.
@@ -58,7 +64,7 @@ def front(points: pd.DataFrame, objectives: Sequence[str], dense: pd.DataFrame) 
     if rivals.empty:
         return rivals
     values = excess(rivals, objectives, dense)
-    best = moocore.is_nondominated(values, maximise=True, keep_weakly=False)
+    best = nondominated(values)
     # A stable order, so that the table is the same on every run.
     order = np.argsort(values[:, 1], kind="stable")
     members: pd.DataFrame = rivals.iloc[order[best[order]]]
@@ -67,7 +73,7 @@ def front(points: pd.DataFrame, objectives: Sequence[str], dense: pd.DataFrame) 
 
 def hypervolume(
     points: pd.DataFrame,
-    objectives: Sequence[str],
+    objectives: Objectives,
     dense: pd.DataFrame,
     accuracy_drop: float = n.REFERENCE_ACCURACY_DROP,
 ) -> float:
@@ -77,7 +83,7 @@ def hypervolume(
 
 def hypervolume_history(
     points: pd.DataFrame,
-    objectives: Sequence[str],
+    objectives: Objectives,
     dense: pd.DataFrame,
     accuracy_drop: float = n.REFERENCE_ACCURACY_DROP,
 ) -> pd.DataFrame:
@@ -106,13 +112,6 @@ def best_at_drops(points: pd.DataFrame, dense: pd.DataFrame, drops: Sequence[flo
     return best.sort_values([ACCURACY_DROP, n.FAMILY], ascending=[True, False]).reset_index(drop=True)
 
 
-def volume(values: Floats) -> float:
-    """What these positions dominate beyond the reference, the origin."""
-    if not len(values):
-        return 0.0
-    return float(moocore.hypervolume(values, ref=np.zeros(values.shape[1]), maximise=True))
-
-
 def _records(points: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(column): value for column, value in row.items()} for row in points.to_dict("records")]
 
@@ -124,7 +123,7 @@ def _running_volumes(values: Floats) -> list[float]:
     for value in values:
         if (value > 0).all():
             best = np.vstack([best, value])
-            best = best[moocore.is_nondominated(best, maximise=True, keep_weakly=False)]
+            best = best[nondominated(best)]
             reached = volume(best)
         volumes.append(reached)
     return volumes

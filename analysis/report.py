@@ -11,13 +11,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import trainables.records.names as n
-from analysis import files, tables, words
+from analysis import tables, words
 from analysis.effects.section import Mattered, what_mattered
-from analysis.effects.sentences import RANGES
-from analysis.figures import AXES, accuracy_figure, hypervolume_figure, render
+from analysis.figures import SPARSITY, Axis, accuracy_figure, hypervolume_figure, on_axis, render
 from analysis.load import Study
 from analysis.pareto import front, hypervolume_history
 from analysis.summary import summarise
+from trainables.records.files import write_atomically
+from trainables.records.objectives import COMPRESSION, LOG2, OBJECTIVES, Objective
 
 INDEX = "index.html"
 FRONT, HYPERVOLUME, OTHER_AXES = "front", "hypervolume", "other_axes"
@@ -33,12 +34,12 @@ def write_report(study: Study) -> Path:
     mattered = what_mattered(study, main_axis(study))
     for name, figure in {**figures(study), **mattered.figures}.items():
         for kind in ("png", "svg"):
-            files.write(folder / f"{name}.{kind}", render(figure, kind))
-    files.write(folder / FRONT_TABLE, _csv(best))
-    files.write(folder / POINTS_TABLE, _csv(pd.concat([study.dense, study.pruned])))
+            write_atomically(folder / f"{name}.{kind}", render(figure, kind))
+    write_atomically(folder / FRONT_TABLE, _csv(best))
+    write_atomically(folder / POINTS_TABLE, _csv(pd.concat([study.dense, study.pruned])))
     for name, table in mattered.tables.items():
-        files.write(folder / name, _csv(table))
-    files.write(folder / INDEX, page(study, best, mattered))
+        write_atomically(folder / name, _csv(table))
+    write_atomically(folder / INDEX, page(study, best, mattered))
     return folder / INDEX
 
 
@@ -53,9 +54,9 @@ def figures(study: Study) -> dict[str, Figure]:
     }
 
 
-def main_axis(study: Study) -> str:
-    """What accuracy is shown against first: the study's first other objective."""
-    return next(name for name in study.objectives if name != "accuracy")
+def main_axis(study: Study) -> Objective:
+    """What accuracy is shown against first: the study's first objective that is a factor against the dense network."""
+    return next((one for one in study.objectives if one.scale == LOG2), COMPRESSION)
 
 
 def page(study: Study, best: pd.DataFrame, mattered: Mattered) -> str:
@@ -70,17 +71,17 @@ def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[st
     return {
         "study": study,
         "subject": _subject(study),
-        "objectives": [n.OBJECTIVES[name].label for name in study.objectives],
+        "objectives": [one.label if one.quality else one.axis for one in study.objectives],
         "drop": words.points_of_accuracy(study.accuracy_drop),
         "dense_accuracy": words.percent(study.dense[n.ACCURACY].mean(), 2),
         "seeds": len(study.dense),
         "headline": tables.headline(summary),
         "states": summary.states,
-        "axis": AXES[main_axis(study)].label,
-        "front": tables.front_table(best),
+        "axis": main_axis(study).axis,
+        "front": tables.front_table(best, study.objectives),
         "best": tables.best_table(study),
         "mattered": mattered,
-        "range": RANGES[main_axis(study)],
+        "range": main_axis(study).noun,
         "importances": tables.importance_table(study),
         "failures": tables.failure_table(study),
         "provenance": tables.provenance_table(study.provenance),
@@ -96,9 +97,11 @@ def _subject(study: Study) -> str:
     return ", ".join(values)
 
 
-def _other_axes(study: Study, main: str) -> list[str]:
-    wanted = [name for name in ("compression", "macs", "latency", "sparsity") if name != main]
-    return [name for name in wanted if len(AXES[name].values(study.pruned, study.dense))]
+def _other_axes(study: Study, main: Objective) -> list[Axis]:
+    """What every report shows, and what else the study searched by, as far as it was measured."""
+    shown = dict.fromkeys([*(one for one in OBJECTIVES.values() if one.drawn), *study.objectives])
+    wanted: list[Axis] = [one for one in shown if one is not main and not one.quality]
+    return [axis for axis in [*wanted, SPARSITY] if len(on_axis(study.pruned, study.dense, axis))]
 
 
 def _csv(points: pd.DataFrame) -> str:

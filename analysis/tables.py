@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,13 +13,15 @@ from analysis import words
 from analysis.load import Study
 from analysis.pareto import ACCURACY_DROP, HYPERVOLUME, best_at_drops
 from analysis.summary import POINTS, Summary, by_importance, failures
+from trainables.records.objectives import Objective
+from trainables.records.words import recipe
 
 # Drops of accuracy, as shares, that a reader may be ready to pay.
 DROPS = (0.0, 0.005, 0.01, 0.02)
 
 
-def front_table(best: pd.DataFrame) -> pd.DataFrame:
-    """The front in words and rounded numbers, a row a network."""
+def front_table(best: pd.DataFrame, objectives: Sequence[Objective] = ()) -> pd.DataFrame:
+    """The front in words and rounded numbers, a row a network; ``objectives`` of others have a column of their own."""
     table = pd.DataFrame(
         {
             "compression": best[n.COMPRESSION].map(words.times),
@@ -31,6 +33,7 @@ def front_table(best: pd.DataFrame) -> pd.DataFrame:
             "requested": best[n.REQUESTED_SPARSITY].map(words.percent),
             "MACs": best[n.MACS].map(words.amount),
             "latency (ms)": best[n.LATENCY].map(words.number),
+            **{one.label: best[one.column].map(words.number) for one in objectives if one.column not in n.POINT_COLUMNS},
             "epochs": best[n.TOTAL_EPOCHS].map(words.number),
             "seed": best[n.SEED],
             "step id": best[n.STEP_ID],
@@ -98,13 +101,13 @@ def _best_row(drop: float, family: str, point: Mapping[Any, Any] | None) -> dict
     return row | {
         "compression": words.times(point[n.COMPRESSION]),
         "accuracy": words.percent(point[n.ACCURACY]),
-        "recipe": words.recipe(point),
+        "recipe": recipe(point),
         "step id": str(point[n.STEP_ID]),
     }
 
 
 def _recipes(points: pd.DataFrame) -> list[str]:
-    return [words.recipe(row) for row in points.to_dict("records")]
+    return [recipe(row) for row in points.to_dict("records")]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

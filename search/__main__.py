@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -13,11 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from search.cluster.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
-from search.records.ledger import Row
 from search.study import describe, load_study
 from trainables.exporting.formats import FORMATS
 from trainables.records import names as n
+from trainables.records.jsonl import Row
 from trainables.records.names import InputError, StoppedError
+from trainables.records.objectives import Objective
+from trainables.records.words import recipe
 from trainables.settings import one_line
 from trainables.storage.base import STORAGE_ERRORS
 
@@ -118,7 +121,7 @@ def _run(options: argparse.Namespace) -> None:
 
     console = _console()
     ledger = run(study, console, trusted=options.allow_code, address=options.address)
-    console.print(front_table(ledger.front_rows()))
+    console.print(front_table(ledger.front_rows(), study.goals))
     console.print(
         f"{len(ledger.trials)} trials ({ledger.stopped} stopped, {ledger.failed} failed), {ledger.steps_computed} steps "
         f"computed and {ledger.steps_found} found, {ledger.epochs_computed} epochs computed and {ledger.epochs_saved} "
@@ -127,27 +130,22 @@ def _run(options: argparse.Namespace) -> None:
     console.print(f"Points: {study.folder}/points.jsonl. Report: python -m analysis report {study.folder}", markup=False)
 
 
-def front_table(rows: list[Row]) -> Table:
-    """The front, one row a point, as it is shown at the end of a run."""
+def front_table(rows: list[Row], objectives: Iterable[Objective] = ()) -> Table:
+    """The front, one row a point, as it is shown at the end of a run; objectives of the user's own have a column each."""
+    own = [one for one in objectives if one.column not in n.POINT_COLUMNS]
     table = Table(title="Pareto front (validation)", title_justify="left")
-    for column in ("accuracy", "compression", "sparsity", "recipe", "point"):
+    for column in ("accuracy", "compression", "sparsity", *(escape(one.label) for one in own), "recipe", "point"):
         table.add_column(column, no_wrap=column == "point", justify="left" if column in ("recipe", "point") else "right")
     for row in rows:
         table.add_row(
             f"{row[n.ACCURACY]:.2%}",
             f"{row[n.COMPRESSION]:.2f}×",
             f"{row[n.SPARSITY]:.1%}",
-            escape(recipe(row)),
+            *(f"{row[one.column]:.4g}" for one in own),
+            escape(f"{row[n.FAMILY]}: {recipe(row)}"),
             row[n.STEP_ID],
         )
     return table
-
-
-def recipe(row: Row) -> str:
-    """How a point was made, in words."""
-    words = [row[n.FAMILY], row[n.IMPORTANCE], row[n.PRUNER], row[n.SCOPE], row[n.RETRAIN]]
-    ratio = f"{row[n.STEP]} × {row[n.STEP_RATIO]:g}" if row[n.STEP_RATIO] else f"step {row[n.STEP]}"
-    return " ".join([*(word for word in words if word), ratio, f"{row[n.FINE_TUNE_EPOCHS]} epochs"])
 
 
 def _confirm(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from search.records.driver import only_driver
-from search.records.ledger import Ledger, Row, append, read_rows
+from search.records.ledger import Ledger, append, rows_of
 from search.records.opened import open_study, opened_problem
 from search.records.openings import record_opening
 from search.records.provenance import Run
@@ -26,8 +26,10 @@ from search.stages.finalists import Final
 from search.stages.recompute import compute_again
 from search.study import Study
 from trainables.data import test_split
+from trainables.measuring import quiet
 from trainables.problem import Problem
 from trainables.records import names as n
+from trainables.records.jsonl import Row
 from trainables.storage.store import Record
 from trainables.training.loop import accuracy, tensors
 from trainables.tree import Tree
@@ -50,9 +52,9 @@ def confirm(
     tree = Tree(problem, steps_of(study, folder))
     there = study.place_of(folder)
     with only_driver(folder, there) as held, Snapshots(folder, there, held):
-        ledger = Ledger(folder, study.objectives, study.reference.accuracy_drop)
+        ledger = Ledger(folder, study.goals, study.reference.accuracy_drop)
         check_roots(tree, ledger, "give the data and the network that it was made with", trains=False)
-        stored, lost = _parted(tree, _waiting(study, ledger, tree, read_rows(folder / n.CONFIRMED_FILE), console))
+        stored, lost = _parted(tree, _waiting(study, ledger, tree, rows_of(folder / n.CONFIRMED_FILE), console))
         lost = [] if stored_only else lost
         if lost:
             check_roots(tree, ledger, "pass over what has to be trained again (--stored-only)")
@@ -86,9 +88,9 @@ def _open(
         with one_at_a_time:  # weights lost meanwhile are trained again, and torch has one random state
             node = tree.node(row[n.STEP_ID])
             model = tree.network(node).model
-        return {**row, n.TEST_ACCURACY: accuracy(model, *split, problem.data, problem.device)} | _retrained(
-            row, tree.record_of(node)
-        )
+        with quiet.computing():
+            found = accuracy(model, *split, problem.data, problem.device)
+        return {**row, n.TEST_ACCURACY: found} | _retrained(row, tree.record_of(node))
 
     # As in the trials: threads that share one network wait for each other on a busy machine.
     with (

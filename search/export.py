@@ -36,7 +36,7 @@ def export_point(
     step_id = find_point(store, point, folder)
     tree = Tree(opened_problem(study, overrides, trusted=trusted)[0], store)
     lost = not tree.has_weights(step_id)
-    ledger = Ledger(folder, study.objectives, study.reference.accuracy_drop)
+    ledger = Ledger(folder, study.goals, study.reference.accuracy_drop)
     check_roots(tree, ledger, "give what it was made with", trains=lost)
     if lost:
         there = study.place_of(folder)

@@ -70,7 +70,7 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
 
     ``fastest`` is the precision that is fast where the trials will run, if that is not this machine.
     """
-    check_folder(study)
+    check_folder(study, trusted=trusted)
     if fastest is None:
         _check_resources(study)
     schedules = study.schedules(trusted=trusted)
@@ -85,7 +85,7 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
         for kind, reason in ((kind, reason) for kind, by in refused.items() for reason in by.values()):
             raise InputError(f"sweep: {kind} {reason}; leave it out")
         space = Sweep(schedules)
-    tree = Tree(problem, steps_of(study, study.folder))
+    tree = Tree(problem, steps_of(study, study.folder), objectives=study.goals)
     seeds = tuple(sorted({schedule.seed for schedule in schedules})) or (0,)
     _check_disk(study, tree)
     return Session(study, tree, space, seeds, refused)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 
 from search.sampling.samplers import SAMPLERS
@@ -16,12 +16,14 @@ from search.sampling.space import SpaceSettings
 from trainables import own
 from trainables.chain import RegularisationSettings, RetrainSettings
 from trainables.data.dataset import DataSettings
+from trainables.measuring.chosen import objective
 from trainables.networks.factory import ModelSettings, is_torchvision
 from trainables.records import names as n
 from trainables.records.names import InputError
+from trainables.records.objectives import OBJECTIVES, Objective
 from trainables.records.untrusted import check_links, parse_yaml, read
 from trainables.schedule import FAMILIES, Schedule
-from trainables.settings import Settings, nearest, one_of, parse
+from trainables.settings import TRUSTED, Settings, nearest, one_of, parse
 from trainables.storage.base import Place, is_url
 from trainables.storage.folder import Folder
 from trainables.storage.places import open_storage
@@ -32,7 +34,14 @@ LOCAL = "results"
 """The folder that holds the drivers' own files where the storage is a URL."""
 
 STOPS = ("none", "front")
-OBJECTIVE = Annotated[str, AfterValidator(one_of(n.OBJECTIVES))]
+
+
+def _objective(name: str, info: ValidationInfo) -> str:
+    objective(name, trusted=bool((info.context or {}).get(TRUSTED)))
+    return name
+
+
+OBJECTIVE = Annotated[str, AfterValidator(_objective)]
 
 
 def _without_file_scheme(storage: str) -> str:
@@ -127,7 +136,7 @@ class Study(Settings):
         ("accuracy", "compression"),
         min_length=2,
         max_length=3,
-        description="two or three of " + ", ".join(n.OBJECTIVES),
+        description=f"two or three of {', '.join(OBJECTIVES)}, or package.module:Class of your own (--allow-code)",
     )
     reference: ReferenceSettings = ReferenceSettings()
     space: SpaceSettings | None = Field(None, description="what the sampler chooses from")
@@ -170,6 +179,11 @@ class Study(Settings):
     def place_of(self, folder: Path) -> Place:
         """The place of the steps if the driver's own files are in ``folder``, which may have been moved."""
         return f"{self.storage.rstrip('/')}/{self.name}" if is_url(self.storage) else folder
+
+    @property
+    def goals(self) -> tuple[Objective, ...]:
+        """The objectives. Those of the user's own were imported, if they may be, when the study was validated."""
+        return tuple(objective(name, trusted=True) for name in self.objectives)
 
     def own_code(self) -> list[str]:
         """The networks and methods of the user's own that the study names."""
@@ -296,13 +310,13 @@ OF_ANY_STUDY = (n.STEPS_FOLDER, n.LATENCY_FOLDER, n.LOCK_FILE, n.SNAPSHOT_FILE)
 """What may lie in a folder without a study file: it is right, or without meaning, whatever the study is."""
 
 
-def check_folder(study: Study) -> None:
+def check_folder(study: Study, *, trusted: bool = False) -> None:
     """InputError if the study's folder or URL holds other settings, or can't be written."""
     folder, written = study.folder, study.folder / n.STUDY_FILE
     if folder.is_dir():
         check_links(folder)
     if written.exists():
-        before = parse(Study, read_yaml(written), str(written))
+        before = parse(Study, read_yaml(written), str(written), trusted=trusted)
         check_same(before, study, str(folder))
         if before.storage != study.storage and (is_url(before.storage) or is_url(study.storage)):
             raise InputError(
@@ -317,7 +331,7 @@ def check_folder(study: Study) -> None:
         remote.check()
         if content := remote.read(n.STUDY_FILE):
             file = f"{study.place}/{n.STUDY_FILE}"
-            check_same(parse(Study, _mapping(content, file), file), study, str(study.place))
+            check_same(parse(Study, _mapping(content, file), file, trusted=trusted), study, str(study.place))
 
 
 OF_PLACE = ("data.root", "model.checkpoint", "resources", "keep", "storage", "reuse", "search")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,11 @@ def dense(**changes: Any) -> dict[str, Any]:
         n.EFFECTIVE_MACS: DENSE_MACS, n.STORED_BYTES: 240_000, n.COMPRESSION: 1.0, n.LATENCY: 0.42,
     }  # fmt: skip
     return point(**root, **measured) | changes
+
+
+def address(text: str) -> str:
+    """The text as an address, which has neither spaces nor signs."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:64]
 
 
 def write_study(
@@ -219,7 +225,7 @@ class Sweep:
         regularised = pruner != "base"
         return self._channels(seed, importance, "fine_tune", share, loss, 3 * step, f"{pruner}{step}") | {
             n.PRUNER: pruner, n.STEP: step, n.STEPS: len(CHANNELS), n.FINE_TUNE_EPOCHS: 2 if regularised else 3,
-            n.SPARSE_EPOCHS: int(regularised), n.STEP_ID: f"{seed}-{importance}-{pruner}-{step}",
+            n.SPARSE_EPOCHS: int(regularised), n.STEP_ID: address(f"{seed}-{importance}-{pruner}-{step}"),
         }  # fmt: skip
 
     def from_scratch(self, seed: int, step: int) -> dict[str, Any]:
@@ -240,7 +246,8 @@ class Sweep:
             identity=identity, loss=loss, before=6 * loss, kept=kept, compression=1 / (kept + 0.004),
         ) | {
             n.FAMILY: n.STRUCTURED, n.SCOPE: "local", n.ROUND_TO: 1, n.SCHEDULE: "explicit", n.STEP_RATIO: None,
-            n.SHAPE_ID: f"shape{share}", n.MACS: int(DENSE_MACS * (1 - share) ** 1.9), n.EPOCHS: 3, n.SECONDS: 60.0, **time,
+            n.SHAPE_ID: f"shape{1e6 * share:.0f}", n.MACS: int(DENSE_MACS * (1 - share) ** 1.9), n.EPOCHS: 3,
+            n.SECONDS: 60.0, **time,
         }  # fmt: skip
 
     def _point(

@@ -35,7 +35,7 @@ def test_a_latency_measured_later_is_not_lost(tmp_path: Path) -> None:
 def test_what_the_study_says_is_read(tmp_path: Path) -> None:
     settings = {"objectives": ["accuracy", "macs"], "reference": {"accuracy_drop": 0.05}}
     study = load_study(write_study(tmp_path, [dense(), point()], settings=settings))
-    assert study.name == "made-up" and study.objectives == ("accuracy", "macs") and study.accuracy_drop == 0.05
+    assert study.name == "made-up" and str(study.objectives) == "(accuracy, macs)" and study.accuracy_drop == 0.05
 
 
 def test_no_provenance_and_no_trials_is_fine(tmp_path: Path) -> None:

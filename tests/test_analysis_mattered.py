@@ -20,11 +20,13 @@ from analysis.effects.importances import CHANCE, FRONT, SETTING, SHARE, TARGET, 
 from analysis.effects.marginals import BEHIND, LUCK, NETWORKS, VALUE, marginals, span
 from analysis.effects.permutation import LEVEL, areas, chances
 from analysis.effects.section import verdicts, what_mattered
-from analysis.effects.sentences import NO_DIFFERENCE, over, standard_error, validation_images, verdict
+from analysis.effects.sentences import NO_DIFFERENCE, over, validation_images, verdict
 from analysis.load import load_study
-from analysis.pareto import HYPERVOLUME, volume
+from analysis.pareto import HYPERVOLUME
 from analysis.report import write_report
 from tests.made_up import dense, point, write_study
+from trainables.records.fronts import volume
+from trainables.records.objectives import ACCURACY, COMPRESSION
 
 HOSTILE = "<script>alert(1)</script> $\\frac{$"
 
@@ -48,7 +50,7 @@ def rows(count: int = 240, lost: dict[Any, float] | None = None, column: str = n
 
 
 def only_family(folder: Path, points: list[Any]) -> Family:
-    return next(families(load_study(write_study(folder, points)), "compression"))
+    return next(families(load_study(write_study(folder, points)), COMPRESSION))
 
 
 @pytest.mark.parametrize(
@@ -125,8 +127,8 @@ def told(behind: dict[str, float], networks: int | list[int] = 20, images: int |
             HYPERVOLUME: [0.3 - 3 * gap for gap in behind.values()], LUCK: [None, *[luck] * (len(behind) - 1)],
         }
     )  # fmt: skip
-    error = standard_error(0.75, images) if images else None
-    return verdict(table, error, images, over("compression", 3), LEVEL)
+    error = ACCURACY.noise(0.75, images) if images else None
+    return verdict(table, error, images, over(COMPRESSION, 3), LEVEL)
 
 
 def test_a_lead_beyond_the_standard_error_is_told_as_one() -> None:
@@ -224,7 +226,7 @@ def share_that_leads(folder: Path, studies: int, setting: str | None = None, **o
         study = write_study(folder / str(seed), without_effect(seed, **options))
         (study / n.PROVENANCE_FILE).write_text(provenance)
         loaded = load_study(study)
-        family = next(families(loaded, "compression"))
+        family = next(families(loaded, COMPRESSION))
         said = verdicts(loaded, family, marginals(family))
         found += any("] leads" in said[name] for name in ([setting] if setting else said))
     return found / studies
@@ -282,7 +284,7 @@ def test_too_few_networks_are_told(tmp_path: Path, count: int) -> None:
     study = load_study(write_study(tmp_path, rows(count)))
     text = section(write_report(study).read_text())
     assert f"Too few networks to say what mattered: {count} measured, {FEWEST} are needed." in text
-    assert not what_mattered(study, "compression").figures
+    assert not what_mattered(study, COMPRESSION).figures
 
 
 def test_one_recipe_alone_has_nothing_to_compare(tmp_path: Path) -> None:
@@ -294,7 +296,7 @@ def test_one_recipe_alone_has_nothing_to_compare(tmp_path: Path) -> None:
 def test_steps_alone_have_importances_but_no_fronts(tmp_path: Path) -> None:
     chain = [dense(), *(point(step=i % 4 + 1, compression=1.5 + i) | {n.STEP_ID: f"s{i}"} for i in range(FEWEST))]
     study = load_study(write_study(tmp_path, chain))
-    assert list(what_mattered(study, "compression").figures) == ["importances"] and write_report(study).is_file()
+    assert list(what_mattered(study, COMPRESSION).figures) == ["importances"] and write_report(study).is_file()
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

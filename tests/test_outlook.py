@@ -171,7 +171,7 @@ def test_the_scheduler_learns_from_points_that_come(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_only_a_search_that_asks_for_it_is_stopped(stop: str, size: int | None, kind: type, tmp_path: Path) -> None:
     """A sweep, whose space has a size, never is."""
-    study = SimpleNamespace(search=SearchSettings(stop=stop), objectives=("accuracy", "compression"))
+    study = SimpleNamespace(search=SearchSettings(stop=stop), goals=("accuracy", "compression"))
     data = SimpleNamespace(validation_labels=np.zeros(IMAGES))
     session: Any = SimpleNamespace(
         study=study, space=SimpleNamespace(size=size), tree=SimpleNamespace(problem=SimpleNamespace(data=data))

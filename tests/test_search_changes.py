@@ -15,7 +15,7 @@ from search.records.ledger import Ledger
 from search.study import load_study
 from tests.search_helpers import UNSTRUCTURED_SPACE, Raw, optuna_rows, raw_study, refusal, rows, tree_of, write
 from trainables.records import names as n
-from trainables.records.names import gains
+from trainables.records.objectives import gains
 from trainables.storage.store import Store
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from search.study import load_study
 from tests.conftest import MakeProblem
 from tests.search_helpers import raw_study, write
 from trainables.records import names as n
-from trainables.records.names import gains
+from trainables.records.objectives import gains
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
 from trainables.tree import Point, Tree

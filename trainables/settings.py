@@ -39,13 +39,17 @@ def one_of(table: Callable[[], Collection[str]] | Collection[str]) -> Callable[[
     return check
 
 
+TRUSTED = "trusted"
+"""The key of a validation's context that says whether methods of the user's own may be imported."""
+
+
 def parse(kind: type[S], raw: Mapping[str, Any], where: str, *, trusted: bool = False) -> S:
     """``raw`` as ``kind``, or an InputError of one line for the first thing wrong with it.
 
     ``trusted`` lets methods of the user's own be imported.
     """
     try:
-        return kind.model_validate(raw, context={"trusted": trusted})
+        return kind.model_validate(raw, context={TRUSTED: trusted})
     except ValidationError as error:
         # A misspelt key is the likelier cause than what it leaves missing, so it is told first.
         details = sorted(error.errors(), key=lambda d: d["type"] not in ("extra_forbidden", "invalid_key"))
@@ -59,6 +63,8 @@ def _sentence(kind: type[BaseModel], detail: ErrorDetails) -> str:
         return f"unknown key {field!r}; {nearest(path[-1], _fields_at(kind, detail['loc'][:-1]))}"
     if detail["type"] == "missing":
         return f"{field}: missing; give it a value"
+    if isinstance(refusal := detail.get("ctx", {}).get("error"), InputError):  # it names the field and the value itself
+        return str(refusal)
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message[:1].lower() + message[1:]
     shown = repr(detail["input"])

@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 
 from ray import tune
 
+from trainables.measuring.chosen import objective
 from trainables.measuring.latency import LatencyTable
 from trainables.problem import Problem
 from trainables.records import names as n
-from trainables.records.names import gains
+from trainables.records.objectives import gains
 from trainables.schedule import FAMILIES
 from trainables.settings import parse
 from trainables.storage.base import Place, above
@@ -51,9 +52,10 @@ class PruningTrainable(tune.Trainable):
         ``folder`` (or a URL), ``dense`` weights, ``reuse`` and ``run`` are the store's.
         """
         assert problem is not None, "give the problem with tune.with_parameters(..., problem=...)"
-        self._tree = Tree(problem, Store(folder, dense or {}, tuple(reuse), run))
-        self._objectives = tuple(objectives)
-        self._latencies = LatencyTable(above(folder), problem.threads)
+        self._objectives = tuple(objective(name, trusted=problem.trusted) for name in objectives)
+        store = Store(folder, dense or {}, tuple(reuse), run)
+        self._tree = Tree(problem, store, objectives=self._objectives)
+        self._latencies = LatencyTable(above(folder), problem)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -74,13 +76,12 @@ class PruningTrainable(tune.Trainable):
         """Take one pruning step; the result is its point, its gains on the objectives, and ``done`` at the last."""
         node = self._nodes[self._done]
         self._done += 1
-        with self._latencies.computing():
-            point = self._tree.point(node, self._schedule, self._done, self._trial)
+        point = self._tree.point(node, self._schedule, self._done, self._trial)
         dense = self._tree.dense_point(self._schedule.seed)
-        if "latency" in self._objectives:
-            point, dense = ({**some, **self._latencies.of(some, self._tree)} for some in (point, dense))
+        if any(one.of_host for one in self._objectives):
+            point |= self._latencies.beside(point, dense, self._tree)
         values = gains(point, dense, self._objectives)
-        metrics = {gain_metric(name): value for name, value in zip(self._objectives, values, strict=True)}
+        metrics = {gain_metric(one.name): value for one, value in zip(self._objectives, values, strict=True)}
         return {**point, **metrics, n.TRIAL: self._trial, "done": self._done == len(self._nodes)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from trainables import steps
+from trainables.measuring import quiet
+from trainables.measuring.context import Stored, measured
 from trainables.measuring.footprint import Footprint, footprint
 from trainables.networks.network import Network, decode, encode
 from trainables.node import Node, address
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.records.points import is_record
+from trainables.records.objectives import OBJECTIVES, Objective, columns_of
+from trainables.records.points import OF_EVERY_RECORD, SCHEMA, is_record
 from trainables.schedule import REMOVED, Schedule
 from trainables.storage.store import ASKED, Record, Store
-from trainables.training.loop import TrainingDivergedError, evaluate, threads
+from trainables.training.loop import TrainingDivergedError, threads
 from trainables.training.resuming import Resumable
 
 Point = dict[str, Any]
 
-MEASURED = (
-    n.REQUESTED_SPARSITY, n.SPARSITY, n.CHANNEL_SPARSITY, n.ACCURACY_BEFORE, n.ACCURACY, n.PARAMS, n.MACS, n.EFFECTIVE_MACS,
-    n.STORED_BYTES, n.COMPRESSION, n.SHAPE_ID, n.EMPTY_LAYERS, n.TOTAL_EPOCHS,
-)  # fmt: skip
+SOURCES = "sources"
+"""The key of a record that tells, for each column of an objective of the user's own, the code that measured it."""
+
+OURS = tuple(one for one in OBJECTIVES.values() if not one.of_host)
+MEASURED = tuple(dict.fromkeys((*OF_EVERY_RECORD, *(column for one in OURS for column in (one.column, *one.fills)))))
 
 
 def walk(schedule: Schedule, tree: Tree) -> Iterator[Point]:
@@ -40,16 +44,19 @@ def walk(schedule: Schedule, tree: Tree) -> Iterator[Point]:
 class Tree:
     """The steps of one problem, in one store.
 
-    ``after_epoch`` is called after each epoch with how many the node at hand has trained so far. ``epochs`` tells what
-    this process has trained, and ``computed`` what it put on record for the present point.
+    ``objectives`` are those that every point must have a value on. ``after_epoch`` is called after each epoch with how many
+    the node at hand has trained so far. ``epochs`` tells what this process has trained, and ``computed`` what it put on
+    record for the present point.
     """
 
     problem: Problem
     store: Store
     after_epoch: steps.AfterEpoch | None = None
+    objectives: Sequence[Objective] = ()
     epochs: int = field(default=0, init=False)
     computed: set[str] = field(default_factory=set, init=False)
     _asked: Record | None = field(default=None, init=False)
+    _paused: float = field(default=0.0, init=False)
 
     def chain(self, schedule: Schedule) -> list[Node]:
         """The nodes of the schedule's steps."""
@@ -63,11 +70,12 @@ class Tree:
         fields = schedule.model_dump(mode="json", exclude_none=True)
         self._asked = None if trial is None else {n.TRIAL: trial, n.SCHEDULE: fields}
         self.computed.clear()
-        record = self.record(node)
+        self.record(node)
+        record = self.filled(node)
         cost = self._cost(node, record)
         trained = {n.FINE_TUNE_EPOCHS: self.problem.methods.retraining(schedule).epochs_trained(self.problem.dense)}
         paid = dict(zip((n.EPOCHS, n.SECONDS, n.REUSED), cost, strict=True))
-        return point_of(record) | schedule.columns() | trained | paid | {
+        return point_of(record, self._own) | schedule.columns() | trained | paid | {
             n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
         }  # fmt: skip
 
@@ -85,7 +93,9 @@ class Tree:
 
     def dense_point(self, seed: int) -> Point:
         """The dense network as the point that every schedule of this seed starts from."""
-        return dense_point(self.record(self.problem.root(seed)))
+        root = self.problem.root(seed)
+        self.record(root)
+        return dense_point(self.filled(root), self._own)
 
     def record(self, node: Node) -> Record:
         """What is on record of the node; it is computed first if it isn't there."""
@@ -98,7 +108,7 @@ class Tree:
     def known(self, step_id: str) -> Record | None:
         """What is on record of a step, or None; a record that isn't of its own address, or not whole, counts as none."""
         record = self.store.record(step_id)
-        if record is None or not is_record(record, MEASURED) or address(record["parent"], record["settings"]) != step_id:
+        if record is None or not is_record(record) or address(record["parent"], record["settings"]) != step_id:
             return None
         return record
 
@@ -144,8 +154,9 @@ class Tree:
 
         Of a step on record only the weights are stored again, if they come out as they were.
         """
-        with threads(self.problem.threads):
-            parent = self.network(node.parent) if node.parent else None
+        # What it begins with may have to be waited for, and who waits doesn't keep a measurement waiting.
+        parent = self.network(node.parent) if node.parent else None
+        with quiet.computing(), threads(self.problem.threads):
             resumable = Resumable(self.store.storage, f"{node.id}/{n.TRAINING_FILE}")
             try:
                 record = self._complete(node, parent, resumable)
@@ -156,9 +167,9 @@ class Tree:
             return record
 
     def _complete(self, node: Node, parent: Network | None, resumable: Resumable) -> Record:
-        started = time.perf_counter()
+        started, self._paused = time.perf_counter(), 0.0
         early_weights = partial(self._early, node)
-        bench = steps.Bench(self.problem, node, self.after_epoch, resumable, early_weights)
+        bench = steps.Bench(self.problem, node, self._between_epochs, resumable, early_weights)
         network, early, before = steps.step_of(node).make(parent, bench)
         epochs = self.epochs_of(node)
         self.epochs += epochs
@@ -169,10 +180,10 @@ class Tree:
         if known is not None and self.store.restore(known, files):
             return known
         measured = self._measure(node, files[n.WEIGHTS_FILE], before)
-        seconds = resumable.seconds + time.perf_counter() - started
+        seconds = resumable.seconds + time.perf_counter() - started - self._paused
         record = {
-            "id": node.id, "parent": node.parent.id if node.parent else None, "settings": dict(node.settings),
-            n.EPOCHS: epochs, n.SECONDS: round(seconds, 3), **measured,
+            "schema": SCHEMA, "id": node.id, "parent": node.parent.id if node.parent else None,
+            "settings": dict(node.settings), n.EPOCHS: epochs, n.SECONDS: round(seconds, 3), **measured,
             n.TOTAL_EPOCHS: epochs + (self.record(node.parent)[n.TOTAL_EPOCHS] if node.parent else -epochs),
         }  # fmt: skip
         # Weights that come out different on this machine need a new record, but who paid for the first stays.
@@ -180,6 +191,11 @@ class Tree:
         if known is None:
             self.computed.add(node.id)
         return self.store.write(record | ({ASKED: asked} if asked else {}), files)
+
+    def _between_epochs(self, epoch: int) -> None:
+        self._paused += quiet.pause()
+        if self.after_epoch is not None:
+            self.after_epoch(epoch)
 
     def _early(self, node: Node) -> Network:
         return decode(self._weights(node.root, n.REWIND_FILE), self.problem.build, self.problem.anatomy)
@@ -190,25 +206,63 @@ class Tree:
 
     def _measure(self, node: Node, content: bytes, before: float | None) -> dict[str, Any]:
         """Measure the network as stored: read back, and in fp32."""
-        problem = self.problem
-        network = decode(content, problem.build, problem.anatomy)
-        counts = footprint(network, problem.data.shape)
+        stored, network = self._stored(node, content)
+        counts, dense = stored.counts, stored.dense
         if steps.step_of(node).cuts:
             _check_removed(counts, self.record_of(node.parent) if node.parent else None)
-        dense = self.record_of(node.root) if node.parent else None
         total = sum(dense["layers"][name][0] for name in dense["layers"]) if dense else counts.prunable_params
         return {
             n.REQUESTED_SPARSITY: node.settings.get(REMOVED, 0) / 1e6,
             n.SPARSITY: 1 - counts.prunable_params / total,
-            n.CHANNEL_SPARSITY: problem.anatomy.channel_sparsity(network.model),
-            n.ACCURACY_BEFORE: before,
-            n.ACCURACY: evaluate(network.model, problem.data, problem.device),
-            n.PARAMS: counts.params, n.MACS: counts.macs, n.EFFECTIVE_MACS: counts.effective_macs,
-            n.STORED_BYTES: len(content),
-            n.COMPRESSION: dense[n.STORED_BYTES] / len(content) if dense else 1.0,
-            n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
+            n.CHANNEL_SPARSITY: self.problem.anatomy.channel_sparsity(network.model),
+            n.ACCURACY_BEFORE: before, n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
             "layers": {name: list(kept) for name, kept in counts.layers.items()},
+            **self._judged((*OURS, *self._own), stored, {}),
         }  # fmt: skip
+
+    def _stored(self, node: Node, content: bytes) -> tuple[Stored, Network]:
+        problem = self.problem
+        network = decode(content, problem.build, problem.anatomy)
+        counts = footprint(network, problem.data.shape)
+        dense = self.record_of(node.root) if node.parent else None
+        return Stored(network.model, problem.data, problem.device, problem.threads, counts, content, dense), network
+
+    @property
+    def _own(self) -> list[Objective]:
+        """The objectives of the user's own."""
+        return [one for one in self.objectives if one.source is not None]
+
+    def _judged(self, objectives: Iterable[Objective], stored: Stored, record: Record) -> dict[str, Any]:
+        """What objectives measure, and by which code those of the user's own did; ``record`` is what there was before."""
+        columns, sources = dict[str, Any](), dict(record.get(SOURCES, {}))
+        for one in objectives:
+            columns |= measured(one, stored)
+            if one.source is not None:
+                sources[one.column] = one.source
+        return columns | ({SOURCES: sources} if sources else {})
+
+    def filled(self, node: Node, *, cheaply: bool = False) -> Record:
+        """The record of a complete step with what it lacks: columns newer than it, and objectives of the user's own.
+
+        What every point must have is measured of the stored network, which is computed again if its weights are gone; the
+        rest, or all (``cheaply``), only where they are there. What other code measured is no value.
+        """
+        record = self.record_of(node)
+        if not (lacking := self._lacking(record)):
+            return record
+        needed = not cheaply and any(one in self.objectives for one in lacking)
+        content = self.content(node) if needed else self.store.weights(record)
+        if content is None:
+            return record | {one.column: None for one in lacking}
+        with self.store.claim(node.id):
+            record = self.record_of(node)
+            if not (lacking := self._lacking(record)):
+                return record
+            with quiet.computing(), threads(self.problem.threads):
+                return self.store.amend(record, self._judged(lacking, self._stored(node, content)[0], record))
+
+    def _lacking(self, record: Record) -> list[Objective]:
+        return [one for one in (*OURS, *self._own) if _lacks(record, one)]
 
 
 def _check_removed(counts: Footprint, parent: Record | None) -> None:
@@ -216,15 +270,24 @@ def _check_removed(counts: Footprint, parent: Record | None) -> None:
         raise steps.NothingRemovedError("the step removed nothing; ask for more sparsity or for fewer steps")
 
 
-def point_of(record: Record) -> Point:
-    """The columns of a point that its record knows; the rest is None."""
-    return dict.fromkeys(n.POINT_COLUMNS) | {name: record[name] for name in MEASURED}
+def _lacks(record: Record, objective: Objective) -> bool:
+    """Whether a record has no value on an objective, or one that other code measured."""
+    sources = record.get(SOURCES)
+    by = sources.get(objective.column) if isinstance(sources, dict) else None
+    columns = (objective.column, *objective.fills)
+    return by != objective.source or any(record.get(column) is None for column in columns)
 
 
-def dense_point(record: Record) -> Point:
+def point_of(record: Record, own: Sequence[Objective] = ()) -> Point:
+    """The columns of a point that its record knows, with those of the user's ``own`` objectives; the rest is None."""
+    columns = (*MEASURED, *(one.column for one in own))
+    return dict.fromkeys(columns_of(own)) | {name: record.get(name) for name in columns}
+
+
+def dense_point(record: Record, own: Sequence[Objective] = ()) -> Point:
     """A dense network's record as a point: step 0, of no trial."""
     settings: Mapping[str, Any] = record["settings"]
-    return point_of(record) | {
+    return point_of(record, own) | {
         n.STEP: 0, n.STEP_ID: record["id"], n.FAMILY: n.DENSE, n.SEED: settings["seed"], n.SCHEDULE: None, n.STEPS: 0,
         n.EPOCHS: record[n.EPOCHS], n.SECONDS: record[n.SECONDS], n.REUSED: False, n.ACCURACY_BEFORE: record[n.ACCURACY],
     }  # fmt: skip

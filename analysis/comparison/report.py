@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import trainables.records.names as n
-from analysis import files
 from analysis.comparison import figures
 from analysis.comparison.pages import html, markdown
 from analysis.comparison.questions import families, iterative, one_shot, structured
@@ -21,6 +20,7 @@ from analysis.comparison.summary import BANDS, RULES, facts, split_note, summary
 from analysis.comparison.sweep import Sweep, load_sweep
 from analysis.figures import render
 from analysis.load import Study
+from trainables.records.files import write_atomically
 
 PAGE, MARKDOWN, ANSWERS = "comparison.html", "comparison.md", "answers.json"
 # What begins like this in the report's folder is made here, and removed when it is made no longer.
@@ -79,12 +79,12 @@ def write_comparison(study: Study) -> tuple[Path, list[str]]:
     folder.mkdir(exist_ok=True)
     content = _content(sweep, answers, written := dict(_attachments(sweep, answers)))
     for name, data in written.items():
-        files.write(folder / name, data)
+        write_atomically(folder / name, data)
     for stale in set(folder.glob(f"{PREFIX}*")) - {folder / name for name in written}:
         stale.unlink()
-    files.write(folder / ANSWERS, _json(sweep, answers, content["summary"]))
-    files.write(folder / MARKDOWN, markdown(content))
-    files.write(folder / PAGE, html(content))
+    write_atomically(folder / ANSWERS, _json(sweep, answers, content["summary"]))
+    write_atomically(folder / MARKDOWN, markdown(content))
+    write_atomically(folder / PAGE, html(content))
     return folder / PAGE, content["summary"]
 
 

@@ -27,6 +27,7 @@ from analysis.comparison.statistics import (
     VERDICT,
 )
 from analysis.words import MISSING
+from trainables.records.words import RETRAINING
 
 MINUS = "\N{MINUS SIGN}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -193,7 +194,7 @@ def too_few(number: float) -> str:
 
 def retraining(name: Any) -> str:
     """A retraining in words."""
-    return words.RETRAINING.get(name, str(name).replace("_", " "))
+    return RETRAINING.get(name, str(name).replace("_", " "))
 
 
 def epochs(number: float, fewest: float | None = None) -> str:

@@ -31,8 +31,8 @@ from analysis.comparison.columns import (
 from analysis.comparison.questions.ranking import equal_budget, ranked
 from analysis.comparison.statistics import STEP_SIZE, step_of
 from analysis.confirmed import Confirmed, load_confirmed
-from analysis.load import Study
-from analysis.words import RETRAINING
+from analysis.load import TIMES, Study
+from trainables.records.words import RETRAINING
 
 # A recipe is what is left of a schedule without its seed and its level.
 RECIPE_COLUMNS = (
@@ -196,11 +196,11 @@ def _who(rows: pd.DataFrame) -> pd.Series:
 
 def _timed(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Latencies filled in from networks of the same shape, because those run equally fast in a dense runtime."""
-    for column in (n.LATENCY, n.LATENCY_LARGE):
-        known = study.points[study.points[column].gt(0) & study.points[n.SHAPE_ID].notna()]
-        by_shape = known.groupby(n.SHAPE_ID)[column].median()
-        by_step = study.pruned.set_index(n.STEP_ID)[column]
-        rows[column] = rows[column].fillna(rows[n.STEP_ID].map(by_step)).fillna(rows[n.SHAPE_ID].map(by_shape))
+    for key, timed in ((n.STEP_ID, study.pruned), (n.SHAPE_ID, study.points)):
+        known = timed[timed[n.LATENCY].gt(0) & timed[key].notna()].drop_duplicates(key).set_index(key)
+        lacking = rows[n.LATENCY].isna()
+        for column in TIMES:  # all of them from one row, because the dense network's belong to the point's
+            rows[column] = rows[column].where(~lacking, rows[key].map(known[column]))
     return rows
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import moocore
 import numpy as np
 import pandas as pd
 
 import trainables.records.names as n
 from analysis.load import Study
-from analysis.pareto import Floats, excess, measured
+from analysis.pareto import excess, measured
+from trainables.records.fronts import Floats, contributions, nondominated
+from trainables.records.objectives import ACCURACY, Objective
 
 # What a reader calls a setting -> its column. A schedule's prefixes are schedules too, so a network's own
 # number of steps is the cuts that it took, not those that its trial had planned.
@@ -37,9 +38,9 @@ class Family:
     points: pd.DataFrame
     gains: Floats
     """one column for each of ``axes``: the gains over the reference"""
-    axes: tuple[str, ...]
+    axes: tuple[Objective, ...]
     """accuracy, what it is shown against, then the study's other objectives"""
-    objectives: tuple[str, ...]
+    objectives: tuple[Objective, ...]
 
     @property
     def plane(self) -> Floats:
@@ -63,9 +64,9 @@ class Family:
         return len(self.points) >= FEWEST
 
 
-def families(study: Study, main: str) -> Iterator[Family]:
+def families(study: Study, main: Objective) -> Iterator[Family]:
     """The families that the study has networks of; ``main`` is the objective that accuracy is shown against."""
-    axes = tuple(dict.fromkeys(("accuracy", main, *study.objectives)))
+    axes = tuple(dict.fromkeys((ACCURACY, main, *study.objectives)))
     usable = measured(study.pruned, axes, study.dense)
     for name in n.FAMILIES:
         if study.pruned[n.FAMILY].eq(name).any():
@@ -92,6 +93,6 @@ def contribution(gains: Floats) -> Floats:
     added = np.zeros(len(gains))
     inside = np.flatnonzero((gains > 0).all(axis=1))
     if len(inside):
-        best = inside[moocore.is_nondominated(gains[inside], maximise=True, keep_weakly=True)]
-        added[best] = moocore.hv_contributions(gains[best], ref=np.zeros(gains.shape[1]), maximise=True)
+        best = inside[nondominated(gains[inside], equals=True)]
+        added[best] = contributions(gains[best])
     return added

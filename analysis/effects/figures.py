@@ -18,8 +18,8 @@ from analysis.effects.family import Family, shortfall
 from analysis.effects.importances import CHANCE, FRONT, SETTING, SHARE, TARGET
 from analysis.effects.marginals import VALUE
 from analysis.effects.sentences import value_text
-from analysis.figures import AXES, FRONT_COLOUR, PERCENT, PERCENT_FORMAT, despine, log2_ticks, style
-from analysis.pareto import Floats
+from analysis.figures import FRONT_COLOUR, PERCENT, PERCENT_FORMAT, despine, log2_ticks, style
+from trainables.records.fronts import Floats
 
 # Okabe and Ito's for names; for numbers, which have an order, shades of viridis, which
 # colour-blind readers see as an order too.
@@ -68,7 +68,7 @@ def marginal_figure(family: Family, table: pd.DataFrame, dense: pd.DataFrame, dr
             axes.tick_params(labelbottom=True)
         # The axes are shared, so one panel sets the limits of all.
         _limit(grid[0], family, floor, drop)
-        figure.supxlabel(AXES[family.axes[1]].label, fontsize="small")
+        figure.supxlabel(family.axes[1].axis, fontsize="small")
         figure.supylabel("validation accuracy", fontsize="small")
     return figure
 

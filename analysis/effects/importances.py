@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 
 import trainables.records.names as n
 from analysis.effects.family import SETTINGS, Family, contribution, shortfall
-from analysis.pareto import Floats
+from trainables.records.fronts import Floats
 
 if TYPE_CHECKING:
     import optuna
@@ -60,9 +60,9 @@ def targets(family: Family) -> dict[str, Floats]:
     contribute nothing, by shortfall. Without the groups those that were hardly compressed would be best: all are close to
     the front there, whatever their settings.
     """
-    columns = {name: family.gains[:, family.axes.index(name)] for name in family.objectives}
+    columns = {one.name: family.gains[:, family.axes.index(one)] for one in family.objectives}
     ranks = {name: _ranks(column) for name, column in columns.items()}
-    added = contribution(family.gains[:, [family.axes.index(name) for name in family.objectives]])
+    added = contribution(family.gains[:, [family.axes.index(one) for one in family.objectives]])
     # Lexicographic: whatever adds to the hypervolume is above whatever does not.
     worth = np.where(added > 0, 1.0 + added, -shortfall(family.plane))
     return ranks | {FRONT: _ranks_among_peers(worth, family.gains[:, 1])}

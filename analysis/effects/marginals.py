@@ -13,7 +13,8 @@ import trainables.records.names as n
 from analysis.effects.family import Family, shortfall
 from analysis.effects.importances import SETTING, chains_of
 from analysis.effects.permutation import chances
-from analysis.pareto import HYPERVOLUME, Floats, volume
+from analysis.pareto import HYPERVOLUME
+from trainables.records.fronts import Floats, volume
 
 Flags = npt.NDArray[np.bool_]
 

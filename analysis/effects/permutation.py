@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from analysis.pareto import Floats
+from trainables.records.fronts import Floats
 
 Labels = npt.NDArray[np.intp]
 

@@ -15,9 +15,10 @@ from analysis.effects.family import FEWEST, Family, families
 from analysis.effects.figures import importance_figure, marginal_figure
 from analysis.effects.importances import CHANCE, FRONT, LARGEST_SAMPLE, SETTING, SHARE, SHUFFLES, TARGET, importances
 from analysis.effects.marginals import LUCK, NETWORKS, SHORTFALL, VALUE, marginals, span
-from analysis.effects.sentences import deciding, over, points, standard_error, validation_images, value_text, verdict
+from analysis.effects.sentences import deciding, over, points, validation_images, value_text, verdict
 from analysis.load import Study
 from analysis.pareto import HYPERVOLUME
+from trainables.records.objectives import ACCURACY, Objective
 
 IMPORTANCES, MARGINALS = "importances", "marginals"
 
@@ -50,7 +51,7 @@ class Mattered:
     sample: int = LARGEST_SAMPLE
 
 
-def what_mattered(study: Study, main: str) -> Mattered:
+def what_mattered(study: Study, main: Objective) -> Mattered:
     """Answer which settings mattered and which of their values leads, family by family."""
     found = list(families(study, main))
     told = [family for family in found if family.enough and family.varied]
@@ -79,7 +80,7 @@ def _part(study: Study, family: Family, mattered: pd.DataFrame, reached: pd.Data
 def verdicts(study: Study, family: Family, reached: pd.DataFrame) -> dict[str, str]:
     """A sentence for each setting of a family's marginals; the more settings are compared, the more each must show."""
     images = validation_images(study.provenance)
-    error = standard_error(float(study.dense[n.ACCURACY].mean()), images) if images else None
+    error = ACCURACY.noise(float(study.dense[n.ACCURACY].mean()), images) if images else None
     where = over(family.axes[1], span(family))
     level = permutation.LEVEL / max(1, reached[reached[LUCK].notna()][SETTING].nunique())
     return {str(name): verdict(rows, error, images, where, level) for name, rows in reached.groupby(SETTING, sort=False)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +11,9 @@ from analysis import words
 from analysis.effects.importances import CHANCE, FRONT, SETTING, SHARE, TARGET
 from analysis.effects.marginals import BEHIND, FEWEST_OF_VALUE, LUCK, NETWORKS, VALUE
 from analysis.pareto import HYPERVOLUME, ROUNDING
+from trainables.records.objectives import Objective
 
 MOST_NAMED = 5
-# What the axis that accuracy is shown against is called in a sentence.
-RANGES = {
-    "compression": "compression", "macs": "reduction of MACs", "params": "reduction of parameters",
-    "latency": "speed-up",
-}  # fmt: skip
 NO_DIFFERENCE = "no difference that this search can tell"
 
 
@@ -27,11 +22,6 @@ def validation_images(provenance: Mapping[str, Any]) -> int | None:
     data = provenance.get("data")
     images = data.get("validation_images") if isinstance(data, dict) else None
     return images if isinstance(images, int) and not isinstance(images, bool) and images > 0 else None
-
-
-def standard_error(accuracy: float, images: int) -> float:
-    """Of an accuracy measured on so many images (binomial)."""
-    return math.sqrt(accuracy * (1 - accuracy) / images)
 
 
 def verdict(rows: pd.DataFrame, error: float | None, images: int | None, where: str, level: float) -> str:
@@ -76,9 +66,9 @@ def points(share: float) -> str:
     return f"{100 * share:.2f} points"
 
 
-def over(main: str, doublings: float) -> str:
+def over(main: Objective, doublings: float) -> str:
     """The range over which fronts are averaged."""
-    return f"on average over {RANGES[main]} up to {words.times(2**doublings)} (log scale)"
+    return f"on average over {main.noun} up to {words.times(2**doublings)} (log scale)"
 
 
 def _leader(known: Sequence[Mapping[Any, Any]], behind: Sequence[float], where: str) -> str:

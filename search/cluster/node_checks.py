@@ -62,9 +62,9 @@ def look(study: Study) -> Cluster:
         if reason := difference(machine, here):
             raise InputError(f"--address: node {node.host} {reason}")
     cluster = Cluster(machines)
-    if "latency" in study.objectives and len(cluster.kinds) > 1:
+    if (timed := next((one for one in study.goals if one.of_host), None)) and len(cluster.kinds) > 1:
         hosts = " and ".join(list(cluster.kinds.values())[:2])
-        raise InputError(f"objectives: latencies of unlike nodes ({hosts}) can't be compared; leave latency out")
+        raise InputError(f"objectives: {timed.name} of unlike nodes ({hosts}) can't be compared; leave {timed.name} out")
     return cluster
 
 

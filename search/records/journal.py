@@ -71,4 +71,5 @@ def _made_for(storage: BaseStorage, study: Study) -> Any:
 
 def _wanted(study: Study) -> dict[str, Any]:
     plain = study.model_dump(mode="json")
-    return {key: plain[key] for key in ("objectives", "space")}
+    sources = {one.name: one.source for one in study.goals if one.source is not None}
+    return {key: plain[key] for key in ("objectives", "space")} | ({"sources": sources} if sources else {})

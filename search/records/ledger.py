@@ -6,32 +6,34 @@ import bisect
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import moocore
-import numpy as np
-
 from trainables.records import names as n
 from trainables.records.files import write_atomically
-from trainables.records.names import InputError, gains, reference
+from trainables.records.fronts import nondominated, volume
+from trainables.records.jsonl import Row, read_rows
+from trainables.records.objectives import LOG2, Objective, columns_of, gains, objectives_of, reference
 from trainables.records.points import REQUIRED, fault_of
-from trainables.records.untrusted import is_address, parse_json, read
+from trainables.records.untrusted import read
 from trainables.storage.store import to_json
 
-Row = dict[str, Any]
+REMEDY = "remove the line, its steps are found again in the store"
 
 
 class Ledger:
-    """Points and trials of one study: appended to as they come, read back when the study is run again."""
+    """Points and trials of one study: appended to as they come, read back when the study is run again.
 
-    def __init__(self, folder: Path, objectives: Sequence[str], accuracy_drop: float) -> None:
+    Of ``objectives``, ours may be given by name.
+    """
+
+    def __init__(self, folder: Path, objectives: Iterable[str | Objective], accuracy_drop: float) -> None:
         self._folder = folder
-        self._objectives = tuple(objectives)
-        self._columns = [n.OBJECTIVES[name].column for name in objectives]
+        self._objectives = objectives_of(objectives)
+        self._columns = columns_of(self._objectives)
         self._accuracy_drop = accuracy_drop
-        self.trials: list[Row] = list(read_rows(folder / n.TRIALS_FILE, _trial_fault))
+        self.trials: list[Row] = list(rows_of(folder / n.TRIALS_FILE, _trial_fault))
         self._ended = {row[n.TRIAL] for row in self.trials}
         self.failed = sum(row[n.STATE] == n.FAILED for row in self.trials)
         self.points: list[Row] = []
@@ -44,8 +46,8 @@ class Ledger:
         self._alone = 0
         self._front: dict[str, list[float]] = {}
         self._history: list[tuple[int, float]] = []
-        for row in read_rows(folder / n.POINTS_FILE, self._point_fault):
-            self._count({name: row.get(name) for name in n.POINT_COLUMNS})
+        for row in rows_of(folder / n.POINTS_FILE, self._point_fault):
+            self._count({name: row.get(name) for name in self._columns})
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Ledger:
         return self  # Tune copies its callbacks; the files stay the same
@@ -60,7 +62,7 @@ class Ledger:
 
     def add(self, point: Mapping[str, Any]) -> None:
         """Append one step of one trial; a step that a resumed trial reports again is not written twice."""
-        row: Row = {name: point.get(name) for name in n.POINT_COLUMNS}
+        row: Row = {name: point.get(name) for name in self._columns}
         if (row[n.TRIAL], row[n.STEP_ID]) in self._seen:
             return
         append(self._folder / n.POINTS_FILE, row)
@@ -77,22 +79,20 @@ class Ledger:
         self.failed += state == n.FAILED
 
     def rewrite(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
-        """Fill in columns of points by step id (latencies, which are measured after the trials)."""
-        unmeasured = [row for row in self.points if row[n.TRIAL] is not None and not self.measured(row)]
+        """Fill in columns of points by step id: what is measured after the trials, or anew."""
         for row in self.points:
             row.update(columns.get(row[n.STEP_ID], {}))
-        for row in unmeasured:
-            self._update_front(row)
+        self._front = {}
+        for row in self.points:
+            if row[n.TRIAL] is not None:
+                self._update_front(row)
         write_atomically(self._folder / n.POINTS_FILE, b"".join(to_json(row) for row in self.points))
 
     def _point_fault(self, row: Row) -> str | None:
         """Why a row of points.jsonl can't be counted, or None if it can."""
-        if fault := fault_of(row, (*REQUIRED, n.EPOCHS, n.TOTAL_EPOCHS)):
+        if fault := fault_of(row, (*REQUIRED, n.EPOCHS, n.TOTAL_EPOCHS), self._objectives):
             return fault
-        addresses = {name: row.get(name) for name in (n.STEP_ID, n.SHAPE_ID)}
-        if path := next((name for name, value in addresses.items() if value is not None and not is_address(value)), None):
-            return f"{path} is {row[path]!r}, which is no address"
-        if none := next((name for name in self._columns if name != n.ACCURACY and row.get(name) == 0), None):
+        if none := next((one.column for one in self._objectives if one.scale == LOG2 and row.get(one.column) == 0), None):
             return f"{none} is 0, and an objective"
         if row.get(n.TRIAL) is not None and row[n.SEED] not in self.dense:
             return f"the dense network of seed {row[n.SEED]} doesn't come before it"
@@ -117,11 +117,10 @@ class Ledger:
         if not self.measured(row):
             return
         self._front[row[n.STEP_ID]] = self.above_reference(row)
-        ids, values = list(self._front), np.array(list(self._front.values()))
         # The dense network competes, because what it beats is no pruning worth having; it is never listed.
-        unpruned = [[self._accuracy_drop if name == "accuracy" else 0.0 for name in self._objectives]]
-        keep = moocore.is_nondominated(np.vstack([values, unpruned]), maximise=True)[:-1]
-        self._front = {step_id: self._front[step_id] for step_id, kept in zip(ids, keep, strict=True) if kept}
+        unpruned = [one.margin(self._accuracy_drop) for one in self._objectives]
+        keep = nondominated([*self._front.values(), unpruned])[:-1]
+        self._front = {step_id: self._front[step_id] for step_id, kept in zip(list(self._front), keep, strict=True) if kept}
 
     @property
     def reference(self) -> list[float] | None:
@@ -142,7 +141,8 @@ class Ledger:
 
     def measured(self, row: Row) -> bool:
         """Whether every objective was measured of a point and of its dense network: one may be named only later."""
-        return all(one[name] is not None for one in (row, self.dense[row[n.SEED]]) for name in self._columns)
+        needed = [one.column for one in self._objectives]
+        return all(one[name] is not None for one in (row, self.dense[row[n.SEED]]) for name in needed)
 
     @property
     def front(self) -> list[str]:
@@ -152,10 +152,7 @@ class Ledger:
     @property
     def hypervolume(self) -> float:
         """Hypervolume of the front above the fixed reference."""
-        values = np.array([value for value in self._front.values() if min(value) > 0])
-        if not len(values):
-            return 0.0
-        return float(moocore.hypervolume(values, ref=[0.0] * len(self._objectives), maximise=True))
+        return volume(list(self._front.values()))
 
     @property
     def epochs_saved(self) -> int:
@@ -195,7 +192,7 @@ class Ledger:
                 families[row[n.FAMILY]][row[n.STEP_ID]] = row
         found = []
         for rows in families.values():
-            keep = moocore.is_nondominated(np.array([self.above_reference(row) for row in rows.values()]), maximise=True)
+            keep = nondominated([self.above_reference(row) for row in rows.values()])
             found += [row for row, kept in zip(rows.values(), keep, strict=True) if kept]
         return found
 
@@ -211,21 +208,10 @@ def _trial_fault(row: Row) -> str | None:
     return None if whole else "is no trial with its number, state and schedule"
 
 
-def read_rows(path: Path, fault_of_row: Callable[[Row], str | None] = lambda _: None) -> Iterator[Row]:
-    """The rows of a JSON-lines file; a last line that a crash cut off is removed from the file.
-
-    InputError naming the line if one isn't JSON, or ``fault_of_row`` finds something wrong with it.
-    """
+def rows_of(path: Path, fault_of_row: Callable[[Row], str | None] = lambda _: None) -> Iterator[Row]:
+    """The rows of a file of the driver's own; a last line that a crash cut off is removed from it."""
     drop_torn_line(path)
-    for number, line in enumerate(_content(path).split(b"\n")[:-1], start=1):
-        try:
-            row = parse_json(line)
-            fault = fault_of_row(row) if isinstance(row, dict) else "is no JSON object"
-        except ValueError:
-            fault = "is not JSON"
-        if fault:
-            raise InputError(f"{path}, line {number}: {fault}; remove the line, its steps are found again in the store")
-        yield row
+    return (row for _, row in read_rows(path, fault_of_row, REMEDY))
 
 
 def drop_torn_line(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from search.records.ledger import append, read_rows
+from search.records.ledger import append, rows_of
 from trainables.records import names as n
 
 OPENED, NETWORKS = "opened", "networks"
@@ -13,8 +13,8 @@ OPENED, NETWORKS = "opened", "networks"
 
 def record_opening(folder: Path, networks: int) -> str | None:
     """Put on record that the test split is opened for so many networks; in words, how often it was before, if it was."""
-    before = list(read_rows(folder / n.OPENINGS_FILE))
-    confirmed = sum(1 for _ in read_rows(folder / n.CONFIRMED_FILE))
+    before = list(rows_of(folder / n.OPENINGS_FILE))
+    confirmed = sum(1 for _ in rows_of(folder / n.CONFIRMED_FILE))
     append(folder / n.OPENINGS_FILE, {OPENED: datetime.now(UTC).isoformat(timespec="seconds"), NETWORKS: networks})
     if not before and not confirmed:
         return None

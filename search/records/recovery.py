@@ -7,7 +7,7 @@ each of its steps, leaves no record: only ``trials.jsonl`` knows of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +15,7 @@ from optuna.trial import FixedTrial, FrozenTrial
 
 from search.records.ledger import Ledger
 from search.session import Session
-from trainables.measuring.latency import LatencyTable
+from trainables.measuring.latency import LatencyTable, joined
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import FAMILIES, Schedule
@@ -85,18 +85,45 @@ def _heal_points(trial: int, schedule: Schedule, given_up: str | None, session: 
         if node.id == given_up:
             return
         if not ledger.has(trial, node.id) and tree.known(node.id) is not None:
-            ledger.add({**with_latency(tree.point(node, schedule, number, trial), session), n.TRIAL: trial})
+            ledger.add({**timed(tree.point(node, schedule, number, trial), session), n.TRIAL: trial})
 
 
 def fill_latencies(session: Session, ledger: Ledger) -> None:
-    """Write among the points the latencies that this host has measured of their shapes."""
-    table = LatencyTable(session.study.place, session.tree.problem.threads)
-    found = {shape: table.find(row) or {} for shape, row in {row[n.SHAPE_ID]: row for row in ledger.points}.items()}
-    ledger.rewrite({row[n.STEP_ID]: found[row[n.SHAPE_ID]] for row in ledger.points})
+    """Write among the points the latencies that they have none of yet, where their shapes were timed as here.
+
+    What was timed elsewhere stays as it is: its dense network was timed there too.
+    """
+    table = LatencyTable(session.study.place, session.tree.problem)
+    rows = [row for row in ledger.points if row[n.LATENCY] is None]
+    alike = {row[n.SHAPE_ID]: row for row in (*rows, *(ledger.dense[row[n.SEED]] for row in rows))}
+    found = {shape: table.find(row) for shape, row in alike.items()}
+    both = ((row[n.STEP_ID], found[row[n.SHAPE_ID]], found[ledger.dense[row[n.SEED]][n.SHAPE_ID]]) for row in rows)
+    ledger.rewrite({step_id: joined(point, dense) for step_id, point, dense in both if point and dense})
 
 
-def with_latency(point: Point, session: Session) -> Point:
-    """The point with the latency that its gains are counted with, if that is an objective."""
-    if "latency" not in session.study.objectives:
+def fill_own(session: Session, ledger: Ledger) -> None:
+    """Write among the points what the user's own objectives measure of stored networks: they may be new, or have changed.
+
+    Where a network's weights are gone, and its value is of other code, it has none; but a dense network is made again.
+    """
+    tree, own = session.tree, [one for one in session.study.goals if one.source is not None]
+    dense = {row[n.STEP_ID]: row[n.SEED] for row in ledger.dense.values()}
+    found = dict[str, dict[str, Any]]()
+    for step_id in {row[n.STEP_ID]: None for row in ledger.points} if own else {}:
+        if step_id in dense:
+            point: Mapping[str, Any] = tree.dense_point(dense[step_id])
+        elif tree.known(step_id) is None:
+            continue
+        else:
+            point = tree.filled(tree.node(step_id), cheaply=True)
+        found[step_id] = {one.column: point.get(one.column) for one in own}
+    if any(row[column] != value for row in ledger.points for column, value in found.get(row[n.STEP_ID], {}).items()):
+        ledger.rewrite(found)
+
+
+def timed(point: Point, session: Session) -> Point:
+    """The point with what its gains are counted with and belongs to a host, if that is an objective."""
+    if not any(one.of_host for one in session.study.goals):
         return point
-    return point | LatencyTable(session.study.place, session.tree.problem.threads).of(point, session.tree)
+    dense = session.tree.dense_point(point[n.SEED])
+    return point | LatencyTable(session.study.place, session.tree.problem).beside(point, dense, session.tree)

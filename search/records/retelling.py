@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
 
-from search.records.ledger import Ledger, Row
+from search.records.ledger import Ledger
 from search.records.recovery import ADDED, FAILED, GIVEN_UP, KNOWN, REASON, schedule_of
 from search.sampling.space import Params, Space
 from trainables.records import names as n
+from trainables.records.jsonl import Row
 from trainables.records.names import InputError
 from trainables.schedule import Schedule
 from trainables.tree import Tree

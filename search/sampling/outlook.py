@@ -10,28 +10,18 @@ validation accuracy: with n validation images an accuracy a has a standard error
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-import moocore
 import numpy as np
-import numpy.typing as npt
 
-from trainables.records import names as n
+from trainables.records.fronts import Floats, nondominated
+from trainables.records.objectives import Objective, objectives_of
 
-Floats = npt.NDArray[np.float64]
 Kind = tuple[str, str]
 """Family and scope."""
 
 ERRORS = 2.0
 """Standard errors of the difference of two accuracies by which the front must beat what is ahead."""
-
-
-IN_PRINCIPLE: Mapping[str, Mapping[str, float]] = {
-    n.UNSTRUCTURED: {"compression": 1.0, "params": 1.0},
-    n.STRUCTURED: {"compression": 2.0, "params": 2.0, "macs": 2.0, "latency": 2.0},
-}
-"""How often an objective is halved, at best, when what is asked to remain is: of weights the file that holds them (masked,
-they don't spare a dense runtime anything); of channels, which a layer has on both its sides, their products."""
 
 
 def all_beaten(ahead: Floats, front: Floats, margins: Floats) -> bool:
@@ -55,12 +45,14 @@ class Outlook:
     reductions are like.
     """
 
-    def __init__(self, objectives: Sequence[str], images: int, errors: float = ERRORS) -> None:
-        self._accuracy = objectives.index(n.ACCURACY) if n.ACCURACY in objectives else None
+    def __init__(self, objectives: Iterable[str | Objective], images: int, errors: float = ERRORS) -> None:
+        self._objectives = objectives_of(objectives)
+        quality = [i for i, one in enumerate(self._objectives) if one.quality]
+        foreseen = all(one.quality or one.halved is not None for one in self._objectives)
+        self._quality = quality[0] if quality and foreseen else None
         self._images, self._errors = images, errors
-        self._front: Floats = np.empty((0, len(objectives)))
+        self._front: Floats = np.empty((0, len(self._objectives)))
         self._rates: dict[Kind, Floats] = {}
-        self._objectives = tuple(objectives)
 
     def add(self, kind: Kind, sparsity: float, gains: Sequence[float]) -> None:
         """Take a point in: the sparsity that was asked for, and its gains above the reference."""
@@ -68,33 +60,34 @@ class Outlook:
         rates = point / halvings(sparsity)
         self._rates[kind] = np.maximum(self._rates[kind] if kind in self._rates else self._in_principle(kind), rates)
         values = np.vstack([self._front, point])
-        self._front = values[moocore.is_nondominated(values, maximise=True)]
+        self._front = values[nondominated(values)]
 
     def hopeless(self, kind: Kind, gains: Sequence[float], sparsities: Sequence[float], reference: Sequence[float]) -> bool:
         """Whether no step ahead, of these sparsities, can be expected to reach the front.
 
         ``gains`` are those of the present step, which was taken in, above the ``reference``.
         """
-        if self._accuracy is None or not sparsities:
+        if self._quality is None or not sparsities:
             return False
         ahead = np.outer([halvings(sparsity) for sparsity in sparsities], self._rates[kind])
-        ahead[:, self._accuracy] = gains[self._accuracy]
-        origin = reference[self._accuracy]
+        ahead[:, self._quality] = gains[self._quality]
+        origin = reference[self._quality]
         # What lies below the reference is worth nothing, whatever it reduces.
         worthless = np.full((1, ahead.shape[1]), np.inf)
-        worthless[0, self._accuracy] = 0.0
+        worthless[0, self._quality] = 0.0
         front = np.vstack([self._front, worthless])
         margins = np.zeros_like(front)
-        margins[:, self._accuracy] = self._errors * np.sqrt(
-            self._variance(gains[self._accuracy] + origin) + self._variance(front[:, self._accuracy] + origin)
+        margins[:, self._quality] = self._errors * np.sqrt(
+            self._noise(gains[self._quality] + origin) ** 2
+            + np.array([self._noise(value + origin) for value in front[:, self._quality]]) ** 2
         )
         return all_beaten(ahead, front, margins)
 
     def _in_principle(self, kind: Kind) -> Floats:
         """Gains for each halving of what remains; of objectives that this kind does not serve, none."""
-        return np.array([IN_PRINCIPLE[kind[0]].get(name, 0.0) for name in self._objectives])
+        return np.array([(one.halved or {}).get(kind[0], 0.0) for one in self._objectives])
 
-    def _variance(self, accuracy: Floats | float) -> Floats:
-        """Of an accuracy measured on the validation images."""
-        share = np.clip(accuracy, 0.5 / self._images, 1 - 0.5 / self._images)
-        return np.asarray(share * (1 - share) / self._images)
+    def _noise(self, quality: float) -> float:
+        """Standard error of what pruning costs, measured on the validation images."""
+        assert self._quality is not None
+        return self._objectives[self._quality].noise(quality, self._images)

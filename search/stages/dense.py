@@ -13,7 +13,7 @@ from rich.console import Console
 
 from search.cluster.nodes import Terms, alive, check_fit, dense_cores
 from search.records.ledger import Ledger
-from search.records.recovery import fill_latencies, with_latency
+from search.records.recovery import fill_latencies, fill_own, timed
 from search.sampling.space import Sweep
 from search.session import Session
 from search.stages import waiting
@@ -31,6 +31,7 @@ def dense_networks(driver: Driver) -> None:
     if seeds := missing_seeds(session):
         driver.ray.start()
         train_dense(session, seeds, driver.console)
+    fill_own(session, ledger)
     record_dense(session, ledger, driver.console)
 
 
@@ -82,10 +83,10 @@ def record_dense(session: Session, ledger: Ledger, console: Console) -> None:
     for seed in session.seeds:
         if seed in ledger.dense:
             if not ledger.measured(ledger.dense[seed]):
-                with_latency(ledger.dense[seed], session)
+                timed(ledger.dense[seed], session)
                 fill_latencies(session, ledger)
             continue
-        point = with_latency(session.tree.dense_point(seed), session)
+        point = timed(session.tree.dense_point(seed), session)
         ledger.add_dense(point)
         console.print(
             f"Dense network, seed {seed}: {point['accuracy']:.2%} validation accuracy, {point['params']:,} parameters"
@@ -96,4 +97,4 @@ def dense_task(problem: Problem, store: Store, seed: int, terms: Terms | None, c
     """Train one in a worker, which tells ``counter``, an actor, of every epoch; that one may be gone."""
     check_fit(terms)
     told = None if counter is None else lambda epoch: counter.note.remote(seed, epoch)
-    Tree(problem, store, told).content(problem.root(seed))
+    Tree(problem, store, after_epoch=told).content(problem.root(seed))

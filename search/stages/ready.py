@@ -25,6 +25,7 @@ from search.study import Study, to_yaml
 from search.tune.trial import describe
 from trainables.records import names as n
 from trainables.records.files import write_atomically
+from trainables.records.methods import OBJECTIVE_KIND, to_text
 from trainables.records.names import StoppedError
 from trainables.schedule import Schedule
 from trainables.settings import one_line
@@ -60,7 +61,7 @@ def ready(study: Study, console: Console, *, trusted: bool, address: str | None)
         with console.status("Looking whether another driver is at work …"):  # takes a while where one has died
             held = stack.enter_context(only_driver(study.folder, study.place))
         snapshots = stack.enter_context(Snapshots(study.folder, study.place, held))
-        ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
+        ledger = Ledger(study.folder, study.goals, study.reference.accuracy_drop)
         check_roots(session.tree, ledger)
         if cluster:
             session = _on_nodes(session, cluster, console, stack)
@@ -97,10 +98,12 @@ def _storage_errors(study: Study) -> Iterator[None]:
 
 
 def begin(session: Session) -> None:
-    """Write the study as it runs, and remove what processes of earlier runs left in the middle of writing."""
+    """Write the study as it runs, its methods described, and remove what killed processes left half written."""
     folder = session.study.folder
     tidy(folder)
-    write_atomically(folder / n.STUDY_FILE, to_yaml(session.study).encode())
+    write_atomically(folder / n.STUDY_FILE, to_yaml(session.study))
+    described = {OBJECTIVE_KIND: {one.name: one.describe() for one in session.study.goals}}
+    write_atomically(folder / n.METHODS_FILE, to_text(described))
 
 
 def _tell(session: Session, run: Run, console: Console) -> None:

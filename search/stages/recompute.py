@@ -86,7 +86,7 @@ def rounds(lost: Mapping[str, Node], epochs_of: Callable[[Node], int]) -> tuple[
 def again_task(problem: Problem, store: Store, chain: Chain, counter: Any) -> None:
     """Compute some steps in a worker, which tells ``counter``, an actor, of the epochs; that one may be gone."""
     for step_id in chain:
-        tree = Tree(problem, store, partial(counter.note.remote, step_id))
+        tree = Tree(problem, store, after_epoch=partial(counter.note.remote, step_id))
         node = tree.node(step_id)
         tree.content(node)
         counter.note.remote(step_id, tree.epochs_of(node))

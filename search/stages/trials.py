@@ -125,7 +125,7 @@ def scheduler_of(session: Session, ledger: Ledger) -> LiveFifo:
     """What ends trials early; of a sweep every step was asked for."""
     study = session.study
     if study.search.stop == "front" and session.space.size is None:
-        return FrontScheduler(ledger, study.objectives, len(session.tree.problem.data.validation_labels))
+        return FrontScheduler(ledger, study.goals, len(session.tree.problem.data.validation_labels))
     return LiveFifo()
 
 

@@ -15,6 +15,7 @@ from search.records.recovery import fill_latencies
 from search.session import Session
 from search.stages.ready import Driver
 from trainables.measuring.latency import LatencyTable
+from trainables.measuring.quiet import quiet
 from trainables.records import names as n
 from trainables.records.names import StoppedError
 from trainables.tree import Point, Tree
@@ -38,13 +39,16 @@ def wrap_up(driver: Driver, *, ended: bool) -> None:
 def measure_latencies(session: Session, ledger: Ledger, console: Console) -> None:
     """Measure what conclusions rest on, as soon as nothing else runs, and write all that is known among the points."""
     study, tree = session.study, session.tree
-    table = LatencyTable(study.place, tree.problem.threads)
+    table = LatencyTable(study.place, tree.problem)
     # Whether a family is faster is asked even where none of it is on the front.
     rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.family_fronts()]
+    # What was timed elsewhere stays as it is; what wasn't is compared with the dense network's latency here.
+    rows = [row for row in rows if row[n.LATENCY] is None]
+    rows = [*(ledger.dense[seed] for seed in sorted({row[n.SEED] for row in rows})), *rows]
     possible = tree.problem.device == "cpu" or torch.cuda.is_available()  # a driver may have no GPU
     missing = list(_to_measure(rows, table, tree)) if possible else []
     if missing:
-        with console.status("Measuring latencies, as soon as nothing else runs …"), table.quiet():
+        with console.status("Measuring latencies, as soon as nothing else runs …"), quiet():
             for row in missing:
                 table.of(row, tree)
     fill_latencies(session, ledger)

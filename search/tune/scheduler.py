@@ -12,6 +12,7 @@ from search.sampling.outlook import Outlook
 from search.tune.live_trials import LiveFifo
 from trainables.pruning.levels import PARTS_PER_MILLION
 from trainables.records import names as n
+from trainables.records.objectives import Objective, objectives_of
 from trainables.schedule import FAMILIES, Schedule
 from trainables.trainable import gain_metric
 
@@ -26,9 +27,9 @@ class FrontScheduler(LiveFifo):
     It learns from the ledger's points alone, so a study that goes on after a restart judges as before.
     """
 
-    def __init__(self, ledger: Ledger, objectives: Sequence[str], images: int) -> None:
+    def __init__(self, ledger: Ledger, objectives: Sequence[str | Objective], images: int) -> None:
         super().__init__()
-        self._ledger, self._objectives = ledger, tuple(objectives)
+        self._ledger, self._objectives = ledger, objectives_of(objectives)
         self._outlook, self._taken = Outlook(objectives, images), 0
 
     def on_trial_result(self, _controller: TuneController, trial: Trial, result: Mapping[str, Any]) -> str:
@@ -38,7 +39,7 @@ class FrontScheduler(LiveFifo):
         schedule = FAMILIES[fields["family"]](**fields)
         reference = self._ledger.reference_of(schedule.seed)
         gains = [
-            float(result[gain_metric(name)]) - origin for name, origin in zip(self._objectives, reference, strict=True)
+            float(result[gain_metric(one.name)]) - origin for one, origin in zip(self._objectives, reference, strict=True)
         ]
         stops = is_hopeless(self._outlook, schedule, result[n.STEP], gains, reference)
         return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE

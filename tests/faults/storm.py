@@ -15,7 +15,7 @@ import psutil
 from optuna.trial import TrialState
 
 from search.cluster.interrupts import STOPPED
-from search.records.ledger import Ledger, read_rows
+from search.records.ledger import Ledger, rows_of
 from search.study import load_study
 from tests.faults.driver import Driver
 from tests.search_helpers import Raw, optuna_rows, write
@@ -173,7 +173,7 @@ def outcome(study: Path, *overrides: str) -> dict[str, Any]:
     folder = settings.folder
     ledger = Ledger(folder, settings.objectives, settings.reference.accuracy_drop)
     points = [row for row in ledger.points if row[n.TRIAL] is not None]
-    trials = list(read_rows(folder / n.TRIALS_FILE))
+    trials = list(rows_of(folder / n.TRIALS_FILE))
     rows = optuna_rows(folder)
     told = Counter(row.user_attrs[n.STEP_ID] for row in rows if row.state == TrialState.COMPLETE)
     assert {row.state for row in rows} <= {TrialState.COMPLETE, TrialState.FAIL}

@@ -97,7 +97,7 @@ def test_a_line_cut_in_the_middle_is_named_and_its_loss_made_good(
     file = load_study(copy).folder / name
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([lines[0], lines[1][:40] + b"\n", *lines[2:]]))
-    assert f"{name}, line 2: is not JSON; remove the line" in refusal(["run", str(copy)], capsys)
+    assert f"{name}, line 2: is no valid JSON" in refusal(["run", str(copy)], capsys)
     drop_lines(file, lambda i: i == 1)
     assert main(["run", str(copy)]) == 0
     assert outcome(copy) == outcome(finished)

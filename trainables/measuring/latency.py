@@ -1,4 +1,4 @@
-"""Milliseconds of inference, measured with nothing else of ours running on the host, once for each host and shape.
+"""What belongs to a host: measured with nothing else of ours running, once for each shape under the same conditions.
 
 Networks of one shape run equally fast in a dense runtime, masked or not; so an unstructured step has the latency of the
 network that it was pruned from, and only structured steps need a measurement of their own.
@@ -6,140 +6,109 @@ network that it was pruned from, and only structured steps need a measurement of
 
 from __future__ import annotations
 
-import getpass
-import logging
-import os
+import hashlib
 import platform
-import stat
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import torch
-from filelock import FileLock, ReadWriteLock
-from torch import nn
 
+from trainables.measuring.context import Stored, measured
+from trainables.measuring.footprint import footprint
+from trainables.measuring.quiet import quiet
+from trainables.measuring.timing import LARGE_BATCH
+from trainables.problem import Problem
 from trainables.records import names as n
-from trainables.records.names import InputError
+from trainables.records.objectives import OBJECTIVES
 from trainables.records.points import fault_of
 from trainables.records.untrusted import parse_json
 from trainables.storage.base import Place
 from trainables.storage.places import open_storage
 from trainables.storage.store import to_json
-from trainables.training.loop import threads
 from trainables.tree import Tree
 
-LARGE_BATCH = 64
-MIN_SECONDS, MAX_SECONDS = 0.3, 1.0
-SPREAD = 0.1
-"""A measurement goes on until its interquartile range is within this share of its median, or too long."""
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds of one forward pass of a batch: median and interquartile range over blocks of runs."""
-
-    batch: int
-    median_ms: float
-    iqr_ms: float
-    threads: int
-
-
-def measure(model: nn.Module, shape: tuple[int, int, int], batch: int, thread_count: int) -> Latency:
-    """Time fp32 inference of ``batch`` inputs of ``shape`` [C, H, W] with ``torch.utils.benchmark``."""
-    # The import looks for a CUDA compiler, and warns where there is one and no GPU.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from torch.utils import benchmark  # noqa: PLC0415
-
-    device = next(model.parameters()).device
-    inputs = torch.zeros(batch, *shape, device=device).to(memory_format=torch.channels_last)
-    model.to(memory_format=torch.channels_last).eval()
-    names = {"model": model, "inputs": inputs}
-    timer = benchmark.Timer("model(inputs)", globals=names, num_threads=thread_count)
-    with torch.inference_mode(), threads(thread_count):
-        measured = timer.adaptive_autorange(threshold=SPREAD, min_run_time=MIN_SECONDS, max_run_time=MAX_SECONDS)
-    return Latency(batch, measured.median * 1e3, measured.iqr * 1e3, thread_count)
+OF_HOST = tuple(one for one in OBJECTIVES.values() if one.of_host)
+COLUMNS = tuple(column for one in OF_HOST for column in (one.column, *one.fills))
 
 
 class LatencyTable:
-    """The latencies of this host where a study is stored, and the lock that keeps the host quiet while one is measured."""
+    """The latencies that are stored with a study; those of other conditions are there beside ours, and never found."""
 
-    def __init__(self, study: Place, thread_count: int) -> None:
-        self._storage = open_storage(study)
-        self._threads = thread_count
-        # A lock for the whole host, not for the study: another study's training disturbs just as much.
-        folder = _own_folder()
-        self._lock = ReadWriteLock(folder / "quiet.db")
-        # Who waits for quiet stands in the door: the lock alone lets new readers pass a writer that has other threads, so
-        # that a study with two trials of another beside it would never measure.
-        self._door = FileLock(folder / "door.lock")
+    def __init__(self, study: Place, problem: Problem) -> None:
+        self._storage, self._problem = open_storage(study), problem
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Hold this while computing; a measurement waits for it to end, and it for a measurement that waits or goes on."""
-        with self._door:
-            self._lock.acquire_read()
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Hold this while measuring, around several measurements too: what computes has ended, and nothing begins."""
-        with self._door, self._lock.write_lock():
-            yield
+    def beside(self, point: Mapping[str, Any], dense: Mapping[str, Any], tree: Tree) -> dict[str, float]:
+        """The latency columns of a point, and with them the dense network's under the same conditions."""
+        return joined(self.of(point, tree), self.of(dense, tree))
 
     def of(self, point: Mapping[str, Any], tree: Tree) -> dict[str, float]:
-        """The latency columns of a point, measured now if this host hasn't measured its shape yet."""
+        """The latencies of a network, measured now if its shape hasn't been under these conditions."""
         found = self.find(point)
         if found is not None:
             return found
-        with self.quiet():
-            return self.find(point) or self._measure(point, tree)
+        # Its weights may be gone (keep: none); then it is computed again, which isn't done in quiet.
+        stored = self._stored(point, tree)
+        with quiet():
+            return self.find(point) or self._measure(point, stored)
 
     def find(self, point: Mapping[str, Any]) -> dict[str, float] | None:
-        """The latency columns of a point, if this host has measured its shape."""
+        """The latencies of a network, if its shape has been measured under these conditions."""
         content = self._storage.read(self._key(point))
         try:
             record = parse_json(content or b"")
-            found = {column: record[column]["median_ms"] for column in (n.LATENCY, n.LATENCY_LARGE)}
+            found = {column: record[column]["median_ms"] for column in COLUMNS}
         except (ValueError, KeyError, TypeError):
             return None
         return found if all(found.values()) and fault_of(found, ()) is None else None
 
-    def _measure(self, point: Mapping[str, Any], tree: Tree) -> dict[str, float]:
-        # Its weights may be gone (keep: none), where another host measured it; then it is computed again.
-        model = tree.network(tree.node(point[n.STEP_ID])).model.to(tree.problem.device)
-        shape = tree.problem.data.shape
-        measured = {
-            n.LATENCY: measure(model, shape, 1, self._threads),
-            n.LATENCY_LARGE: measure(model, shape, LARGE_BATCH, self._threads),
-        }
-        record = {"host": platform.node(), "processor": processor(), n.SHAPE_ID: point[n.SHAPE_ID]}
-        columns = {name: asdict(latency) for name, latency in measured.items()}
-        self._storage.write(self._key(point), to_json({**record, **columns}, indent=1))
-        return {name: latency.median_ms for name, latency in measured.items()}
+    def _stored(self, point: Mapping[str, Any], tree: Tree) -> Stored:
+        problem, network = self._problem, tree.network(tree.node(point[n.STEP_ID]))
+        counts = footprint(network, problem.data.shape)
+        return Stored(network.model, problem.data, problem.device, problem.threads, counts, b"", None)
 
-    @staticmethod
-    def _key(point: Mapping[str, Any]) -> str:
-        return f"{n.LATENCY_FOLDER}/{platform.node()}-{point[n.SHAPE_ID]}.json"
+    def _measure(self, point: Mapping[str, Any], stored: Stored) -> dict[str, float]:
+        values = {column: value for one in OF_HOST for column, value in measured(one, stored).items()}
+        timings = {column: asdict(timing) for column, timing in zip(values, stored.timings, strict=True)}
+        record = {"host": platform.node(), **conditions(self._problem), n.SHAPE_ID: point[n.SHAPE_ID], **timings}
+        self._storage.write(self._key(point), to_json(record, indent=1))
+        return values
+
+    def _key(self, point: Mapping[str, Any]) -> str:
+        told = to_json({**conditions(self._problem), n.SHAPE_ID: point[n.SHAPE_ID]})
+        return f"{n.LATENCY_FOLDER}/{hashlib.sha256(told).hexdigest()[:16]}.json"
 
 
-def _own_folder() -> Path:
-    """This user's folder for locks on this host; InputError if another user has, or may write, what has its name."""
-    own = Path(tempfile.gettempdir()) / f"pruning-front-{getpass.getuser()}"
-    with suppress(FileExistsError):
-        own.mkdir(mode=0o700)
-    found = own.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise InputError(f"latency: {own} can be written by others; remove it, or name another folder with TMPDIR")
-    return own
+def joined(point: Mapping[str, float], dense: Mapping[str, float]) -> dict[str, float]:
+    """Latencies of a network with the dense network's beside them, each in its column."""
+    return {**point, **{beside: dense[column] for one in OF_HOST for column, beside in one.dense_columns.items()}}
+
+
+def conditions(problem: Problem) -> dict[str, Any]:
+    """What a latency depends on beside the network: only latencies under the same conditions can be compared."""
+    return {
+        "processor": processor(), "features": _features(), "device": device_name(problem.device),
+        "threads": problem.threads, "input": list(problem.data.shape), "batches": [1, LARGE_BATCH],
+        "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def device_name(device: str) -> str:
+    """The device, a GPU with its model, as torch reads it."""
+    if device != "cuda":
+        return device
+    return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cuda: none here"
 
 
 def processor() -> str:
     """The processor's name, as torch reads it."""
     return str(torch.cpu.get_capabilities().get("cpu_name", platform.processor()))
+
+
+@cache
+def _features() -> str:
+    """A hash of what the processor can do and of its caches: models of one name differ in them."""
+    found = torch.cpu.get_capabilities()
+    kept = {name: value for name, value in found.items() if not name.startswith("num_")}  # a guest sees a part of its host
+    return hashlib.sha256(to_json(dict(sorted(kept.items())))).hexdigest()[:16]

@@ -10,13 +10,13 @@ TEMPORARY = ".tmp"
 """The ending of what is being written, which a process that is killed leaves behind."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``path`` so that a reader, or a crash, sees the old file or the new one and nothing between."""
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write ``path``, text in UTF-8: a reader, or a crash, sees the old file or the new one and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

@@ -1,14 +1,9 @@
-"""The vocabulary on disk: every file name, column and objective, each spelled once.
+"""The vocabulary on disk: every file name and column, each spelled once.
 
 ``trainables.records`` is all of ``trainables`` that ``analysis`` imports, so nothing in it imports torch.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 
 class InputError(ValueError):
@@ -34,6 +29,7 @@ POINTS_FILE = "points.jsonl"
 TRIALS_FILE = "trials.jsonl"
 CONFIRMED_FILE = "confirmed.jsonl"
 OPENINGS_FILE = "openings.jsonl"
+METHODS_FILE = "methods.json"
 LATENCY_FOLDER = "latency"
 OPTUNA_FILE = "optuna.journal"
 STEPS_FOLDER = "steps"
@@ -90,6 +86,9 @@ SHAPE_ID = "shape_id"
 EMPTY_LAYERS = "empty_layers"
 LATENCY = "latency_ms"
 LATENCY_LARGE = "latency_large_batch_ms"
+# The dense network's, measured where the point's were and under the same conditions.
+LATENCY_DENSE = "latency_dense_ms"
+LATENCY_LARGE_DENSE = "latency_large_batch_dense_ms"
 
 # The columns that confirmed.jsonl has beside those of points.jsonl; the second only where weights were trained again and
 # came out different from the network that the point tells of. It is the validation accuracy of the one that was opened.
@@ -111,55 +110,8 @@ POINT_COLUMNS = (
     TRIAL, STEP, STEP_ID, PARENT_ID, FAMILY, IMPORTANCE, PRUNER, SCOPE, SCHEDULE, STEP_RATIO, STEPS, FINE_TUNE_EPOCHS,
     SPARSE_EPOCHS, ROUND_TO, RETRAIN, SEED, EPOCHS, TOTAL_EPOCHS, SECONDS, REUSED, REQUESTED_SPARSITY, SPARSITY,
     CHANNEL_SPARSITY, ACCURACY_BEFORE, ACCURACY, PARAMS, MACS, EFFECTIVE_MACS, STORED_BYTES, COMPRESSION, SHAPE_ID,
-    EMPTY_LAYERS, LATENCY, LATENCY_LARGE,
+    EMPTY_LAYERS, LATENCY, LATENCY_LARGE, LATENCY_DENSE, LATENCY_LARGE_DENSE,
 )  # fmt: skip
 
 # How far below the dense accuracy the hypervolume's fixed reference lies, unless the study file says otherwise.
 REFERENCE_ACCURACY_DROP = 0.10
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A measured column turned into a gain: larger is better, and the fixed reference is ``reference(dense)``.
-
-    Accuracy is its own gain. Every cost is a reduction against the dense network on a log2 scale (1 = halved), so that
-    0, "no better than dense", is its reference.
-    """
-
-    column: str
-    label: str
-    gain: Callable[[float, float], float]
-    """(value of the point, value of the dense network) -> gain"""
-
-
-def _accuracy(value: float, _dense: float) -> float:
-    return value
-
-
-def _growth(value: float, dense: float) -> float:
-    return math.log2(value / dense)
-
-
-def _reduction(value: float, dense: float) -> float:
-    return math.log2(dense / value)
-
-
-# A point's compression is dense bytes / stored bytes, so the dense network's own is 1.
-OBJECTIVES: Mapping[str, Objective] = {
-    "accuracy": Objective(ACCURACY, "validation accuracy", _accuracy),
-    "compression": Objective(COMPRESSION, "compression (dense bytes / stored bytes)", _growth),
-    "macs": Objective(MACS, "MACs", _reduction),
-    "params": Objective(PARAMS, "parameters kept", _reduction),
-    "latency": Objective(LATENCY, "latency at batch 1 (ms)", _reduction),
-}
-
-
-def gains(point: Mapping[str, Any], dense: Mapping[str, Any], objectives: Sequence[str]) -> list[float]:
-    """The point's gain on each objective, all to be maximised. ``dense`` is the record of the dense network."""
-    table = (OBJECTIVES[name] for name in objectives)
-    return [o.gain(float(point[o.column]), float(dense[o.column])) for o in table]
-
-
-def reference(dense: Mapping[str, Any], objectives: Sequence[str], accuracy_drop: float) -> list[float]:
-    """The hypervolume's reference point in gains: dense accuracy less ``accuracy_drop``, and no reduction at all."""
-    return [float(dense[ACCURACY]) - accuracy_drop if name == "accuracy" else 0.0 for name in objectives]

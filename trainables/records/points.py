@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trainables.records import names as n
+from trainables.records.objectives import LOG2, OBJECTIVES, Objective
 from trainables.records.untrusted import is_address
 
 WHOLE = (n.TRIAL, n.STEP, n.STEPS, n.SEED)
 SHARES = (n.STEP_RATIO, n.REQUESTED_SPARSITY, n.SPARSITY, n.CHANNEL_SPARSITY, n.ACCURACY_BEFORE, n.ACCURACY)
 AMOUNTS = (
     n.FINE_TUNE_EPOCHS, n.SPARSE_EPOCHS, n.ROUND_TO, n.EPOCHS, n.TOTAL_EPOCHS, n.SECONDS, n.PARAMS, n.MACS,
-    n.EFFECTIVE_MACS, n.STORED_BYTES, n.COMPRESSION, n.LATENCY, n.LATENCY_LARGE,
+    n.EFFECTIVE_MACS, n.STORED_BYTES, n.COMPRESSION, n.LATENCY, n.LATENCY_LARGE, n.LATENCY_DENSE, n.LATENCY_LARGE_DENSE,
 )  # fmt: skip
 NUMBERS = frozenset((*WHOLE, *SHARES, *AMOUNTS))
+ADDRESSES = (n.STEP_ID, n.PARENT_ID, n.SHAPE_ID)
 REQUIRED = (n.STEP_ID, n.FAMILY, n.STEP, n.SEED, n.SPARSITY, n.ACCURACY, n.COMPRESSION)
 
 # Beyond it a float no longer holds every whole number; no count of a network comes near.
@@ -29,12 +31,27 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 """What kinds of nodes the tree has, and the settings that each must have."""
 
 
-def fault_of(row: Mapping[str, Any], required: Iterable[str] = REQUIRED) -> str | None:
-    """The first column that cannot be used and why, or None if all can."""
+def fault_of(
+    row: Mapping[str, Any], required: Iterable[str] = REQUIRED, objectives: Iterable[Objective] = ()
+) -> str | None:
+    """The first column that cannot be used and why, or None if all can; ``objectives`` may have columns of their own."""
     for column in n.POINT_COLUMNS:
         value = row.get(column)
         if problem := _problem(column, value, value is None and column in required):
             return f"{column} {problem}"
+    for one in (*OBJECTIVES.values(), *objectives):
+        value = row.get(one.column)
+        if one.column not in n.POINT_COLUMNS and value is not None and (problem := value_problem(one, value)):
+            return f"{one.column} {problem}"
+    return None
+
+
+def value_problem(objective: Objective, value: Any) -> str | None:
+    """Why this can be no value of an objective, or None if it can."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST < value < LARGEST:
+        return f"is {str(value)[:40]}, which is no finite number"
+    if objective.scale == LOG2 and value < SMALLEST:
+        return f"is {value}, and a log2 scale needs more than 0"
     return None
 
 
@@ -43,17 +60,37 @@ def share_problem(value: Any) -> str | None:
     return "is missing" if value is None else _number_problem(n.ACCURACY, value)
 
 
-def is_record(record: Mapping[str, Any], measured: Iterable[str]) -> bool:
-    """Whether a step's record has all that one must have, each of its type and in its range."""
+SCHEMA = 2
+"""The version of the records that are written; those of the first don't say it. It rises when a column changes its meaning:
+a column that is new needs no other version, for a record that lacks it is known all the same."""
+
+OF_EVERY_RECORD = (
+    n.REQUESTED_SPARSITY, n.SPARSITY, n.CHANNEL_SPARSITY, n.ACCURACY_BEFORE, n.ACCURACY, n.PARAMS, n.MACS, n.EFFECTIVE_MACS,
+    n.STORED_BYTES, n.COMPRESSION, n.SHAPE_ID, n.EMPTY_LAYERS, n.TOTAL_EPOCHS,
+)  # fmt: skip
+"""What records of every version have. The list is closed: a column put here would make every stored step unknown."""
+
+
+def is_record(record: Mapping[str, Any]) -> bool:
+    """Whether a step's record has all that one of its version must have, each of its type and in its range.
+
+    InputError if a newer program wrote it: what its columns mean isn't known here.
+    """
     parent, settings, layers = record.get("parent"), record.get("settings"), record.get("layers")
     counts = list(layers.values()) if isinstance(layers, dict) else [None]
+    schema = record.get("schema", 1)
+    if type(schema) is int and schema > SCHEMA:
+        raise n.InputError(
+            f"step {record.get('id')}: its record has version {schema}, and this program knows {SCHEMA}; update the program"
+        )
     return (
-        (parent is None or is_address(parent))
+        type(schema) is int
+        and (parent is None or is_address(parent))
         and isinstance(settings, dict)
         and set(settings) >= {"kind", *KINDS.get(str(settings.get("kind")), ("no such kind",))}
         and all(isinstance(pair, list) and len(pair) == 2 and all(type(count) is int for count in pair) for pair in counts)
         and is_address(record.get(n.SHAPE_ID))
-        and all(column in record for column in measured)
+        and all(column in record for column in OF_EVERY_RECORD)
         and fault_of(record, (n.SPARSITY, n.ACCURACY, n.PARAMS, n.STORED_BYTES, n.COMPRESSION, n.EPOCHS, n.SECONDS)) is None
     )
 
@@ -63,6 +100,8 @@ def _problem(column: str, value: Any, missing: bool) -> str | None:
         return "is missing" if missing else None
     if column in NUMBERS:
         return _number_problem(column, value)
+    if column in ADDRESSES:
+        return None if is_address(value) else f"is {str(value)[:40]!r}, which is no address"
     if column == n.FAMILY and value not in (n.DENSE, *n.FAMILIES):
         return f"is {str(value)[:40]!r}, valid: {', '.join((n.DENSE, *n.FAMILIES))}"
     return None if column in (n.REUSED, n.EMPTY_LAYERS) else _text_problem(value)

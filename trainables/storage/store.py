@@ -1,4 +1,5 @@
-"""The stored tree of steps: each step written once, complete when its ``step.json`` is there, never changed.
+"""The stored tree of steps: each step written once, complete when its ``step.json`` is there; to that what is measured
+later is added, and nothing else is ever changed.
 
 A step that two trials want at the same time is computed by one of them, which claims it; the claim of a process that dies
 passes on. Should two compute a step all the same, both write the same.
@@ -91,6 +92,13 @@ class Store:
         """Store a step: its files first, then the record with their checksums, which completes it."""
         self._write_files(record, files)
         complete = {**record, "checksums": _checksums(files)} | ({} if self.run is None else {RUN: self.run})
+        complete[CHECKSUM] = _checksum(complete)
+        self.storage.write(f"{record['id']}/{n.STEP_FILE}", to_json(complete, indent=1))
+        return complete
+
+    def amend(self, record: Record, columns: Mapping[str, Any]) -> Record:
+        """Put on record what was measured of a complete step later."""
+        complete = {**record, **columns}
         complete[CHECKSUM] = _checksum(complete)
         self.storage.write(f"{record['id']}/{n.STEP_FILE}", to_json(complete, indent=1))
         return complete

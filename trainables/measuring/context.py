@@ -1,0 +1,57 @@
+"""A stored network as objectives measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from trainables.data.dataset import Data
+from trainables.measuring.footprint import Footprint
+from trainables.measuring.timing import LARGE_BATCH, Timing, measure
+from trainables.records.names import InputError
+from trainables.records.objectives import Objective
+from trainables.records.points import value_problem
+from trainables.settings import one_line
+from trainables.training.loop import evaluate
+
+
+@dataclass
+class Stored:
+    """A network as stored: read back, in fp32 (see ``trainables.records.objectives.Context``)."""
+
+    model: nn.Module
+    data: Data
+    device: str
+    threads: int
+    counts: Footprint
+    content: bytes
+    dense: Mapping[str, Any] | None
+    timings: list[Timing] = field(default_factory=list)
+    """what was timed, in order"""
+
+    def evaluate(self) -> float:
+        """Accuracy on the validation images."""
+        return evaluate(self.model, self.data, self.device)
+
+    def milliseconds(self, batch: int | None = None) -> float:
+        """Median of one forward pass of a batch, or of LARGE_BATCH."""
+        model = self.model.to(self.device)
+        self.timings.append(measure(model, self.data.shape, batch or LARGE_BATCH, self.threads))
+        return self.timings[-1].median_ms
+
+
+def measured(objective: Objective, stored: Stored) -> dict[str, Any]:
+    """The columns that an objective fills; InputError if code of the user's own fails, or measures what is no value."""
+    if objective.source is None:
+        return {objective.column: objective.measure(stored), **objective.beside(stored)}
+    try:
+        stored.model.eval()
+        value = float(objective.measure(stored))
+    except Exception as error:  # what code of the user's own raises can be anything
+        raise InputError(f"objectives: {objective.name!r} can't be measured ({one_line(error)}); correct it") from error
+    if problem := value_problem(objective, value):
+        raise InputError(f"objectives: {objective.name!r}: {objective.column} {problem}; correct what it measures")
+    return {objective.column: value}
