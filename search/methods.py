@@ -15,6 +15,7 @@ from trainables.pruning.pruners import PRUNERS
 from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
+from trainables.records.objectives import OBJECTIVES
 from trainables.training.retraining import RETRAININGS
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
@@ -44,6 +45,8 @@ def table() -> Iterator[str]:
             about = method.line().replace("|", "\\|").replace("``", "`")
             yield f"| {kind} | `{name}` | {about} | {settings} | {method.source} |"
             kind = ""  # noqa: PLW2901 - told once
+    for kind, one in zip(("objective", *[""] * len(OBJECTIVES)), OBJECTIVES.values(), strict=False):
+        yield f"| {kind} | `{one.name}` | {one.__doc__} |  |  |"
 
 
 def described(named: Mapping[str, set[str]]) -> dict[str, dict[str, Any]]:

@@ -13,10 +13,12 @@ import pytest
 from analysis.load import load_study as read_study
 from analysis.pareto import front, hypervolume
 from search.study import load_study
+from trainables.chain import MethodSettings
+from trainables.node import Node, address
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.points import OF_EVERY_RECORD, SCHEMA
-from trainables.schedule import FAMILIES, Node, Schedule, address, chain
+from trainables.schedule import FAMILIES, Schedule
 from trainables.storage.store import Store, to_json
 from trainables.tree import Tree, point_of
 
@@ -100,9 +102,10 @@ def test_the_schedules_of_committed_studies_lead_to_the_committed_steps(study: s
     nothing: Any = None
     tree = Tree(nothing, Store(ROOT / "results" / study / n.STEPS_FOLDER))
     assert len(records) > 900 and all(tree.known(step_id) for step_id in records)
+    methods = MethodSettings(settings.retraining, settings.regularisation)
     met = {root.id for root in roots.values()}
     for schedule in {*schedules_of(study), *settings.schedules()}:
-        for node in chain(roots[schedule.seed], schedule, settings.retraining, settings.regularisation):
+        for node in methods.chain(roots[schedule.seed], schedule):
             met |= {node.id, node.parent.id if node.parent else node.id}
     # Of a trial that was stopped the last steps weren't computed; of a sweep every one was.
     assert met >= records.keys() and (settings.sweep is None or met == records.keys())
