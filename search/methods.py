@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from search.sampling.samplers import SAMPLERS
+from search.study import Study
 from trainables.exporting.formats import FORMATS
 from trainables.methods import Method, Registry
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
@@ -15,6 +16,7 @@ from trainables.pruning.pruners import PRUNERS
 from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
+from trainables.records.methods import OBJECTIVE_KIND
 from trainables.records.objectives import OBJECTIVES
 from trainables.training.retraining import RETRAININGS
 
@@ -49,12 +51,11 @@ def table() -> Iterator[str]:
         yield f"| {kind} | `{one.name}` | {one.__doc__} |  |  |"
 
 
-def described(named: Mapping[str, set[str]]) -> dict[str, dict[str, Any]]:
-    """What reports say of methods: kind -> name -> label, first line, source; ``named`` has the names of each kind."""
-    found: dict[str, dict[str, Any]] = {}
+def described(study: Study) -> dict[str, dict[str, Any]]:
+    """What reports say of a study's methods: kind -> name -> what it is."""
+    found: dict[str, dict[str, Any]] = {OBJECTIVE_KIND: {one.name: one.describe() for one in study.goals}}
+    named = set(study.named())
     for registry in REGISTRIES.values():
-        for name in sorted(named.get(registry.field, set())):
-            method: type[Method] | None = registry.get(name)
-            if method is not None:
-                found.setdefault(registry.field, {})[name] = method.described()
+        methods: dict[str, type[Method]] = {name: registry[name] for name in sorted(named) if name in registry}
+        found.setdefault(registry.field, {}).update((name, method.described()) for name, method in methods.items())
     return found

@@ -185,10 +185,14 @@ class Study(Settings):
         """The objectives. Those of the user's own were imported, if they may be, when the study was validated."""
         return tuple(objective(name, trusted=True) for name in self.objectives)
 
+    def named(self) -> list[str]:
+        """All words of the study that may name a network or a method, defaults of its schedules included."""
+        told = self.model_dump(mode="json", include={"model", "space", "sweep", "search", "objectives"})
+        return sorted({*_strings(told), *_strings([schedule.model_dump() for schedule in self.schedules()])})
+
     def own_code(self) -> list[str]:
         """The networks and methods of the user's own that the study names."""
-        named = _strings(self.model_dump(mode="json", include={"model", "space", "sweep", "search", "objectives"}))
-        return sorted({name for name in named if own.is_own(name) and not is_torchvision(name)})
+        return [name for name in self.named() if own.is_own(name) and not is_torchvision(name)]
 
     def schedules(self, *, trusted: bool = False) -> list[Schedule]:
         """The schedules of a sweep, in order and each once; InputError if one of them is wrong.

@@ -44,7 +44,7 @@ class Method(Settings):
     @classmethod
     def described(cls) -> dict[str, Any]:
         """What a report says of it, as JSON."""
-        return {"label": cls.label or cls.name, "about": cls.line(), "source": cls.source, "control": cls.control}
+        return {"label": cls.label or cls.name, "about": cls.line(), "publication": cls.source, "control": cls.control}
 
     @classmethod
     def line(cls) -> str:
@@ -65,6 +65,9 @@ class Registry(Mapping[str, type[M]], Generic[M]):
 
     def __getitem__(self, name: str) -> type[M]:
         return self._classes[name] if name in self._classes else self._own[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes or name in self._own
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)

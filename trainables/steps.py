@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
+from trainables.methods import Need
 from trainables.networks.anatomy import replay
 from trainables.networks.checkpoint import load_checkpoint
 from trainables.networks.network import Network
@@ -44,8 +45,8 @@ class Bench:
     node: Node
     after_epoch: AfterEpoch | None = None
     resumable: Resumable | None = None
-    early_weights: Callable[[], Network] | None = None
-    """The dense network at its early epoch."""
+    early: Network | None = None
+    """The dense network at its early epoch, for those that go back to it."""
 
 
 class Made(NamedTuple):
@@ -70,6 +71,10 @@ class Step(ABC):
     @abstractmethod
     def make(self, parent: Network | None, bench: Bench) -> Made:
         """The node's network, from its parent's."""
+
+    def needs_early(self, node: Node, problem: Problem) -> bool:  # noqa: ARG002 - for those that do
+        """Whether it goes back to the dense network at its early epoch."""
+        return False
 
     @abstractmethod
     def epochs(self, node: Node, problem: Problem) -> int:
@@ -148,6 +153,10 @@ class Prune(Step):
         before = evaluate(network.model, problem.data, problem.device)
         return Made(retrain(network, bench), None, before)
 
+    def needs_early(self, node: Node, problem: Problem) -> bool:
+        """If its retraining does."""
+        return Need.EARLY_WEIGHTS in retraining_of(node.settings, trusted=problem.trusted).needs
+
     def epochs(self, node: Node, problem: Problem) -> int:
         """The epochs of its retraining."""
         return retraining_of(node.settings, trusted=problem.trusted).epochs_trained(problem.dense)
@@ -219,8 +228,8 @@ class Starts:
 
     def early(self) -> Network:
         """The dense network at its early epoch."""
-        assert self.bench.early_weights is not None
-        return self.bench.early_weights()
+        assert self.bench.early is not None, "a retraining that goes back to early weights says that it needs them"
+        return self.bench.early
 
     def afresh(self) -> nn.Module:
         """New random weights in the pruned shape, drawn by the node's seed."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from trainables import steps
@@ -156,20 +155,20 @@ class Tree:
         """
         # What it begins with may have to be waited for, and who waits doesn't keep a measurement waiting.
         parent = self.network(node.parent) if node.parent else None
+        early = self._early(node) if steps.step_of(node).needs_early(node, self.problem) else None
         with quiet.computing(), threads(self.problem.threads):
             resumable = Resumable(self.store.storage, f"{node.id}/{n.TRAINING_FILE}")
             try:
-                record = self._complete(node, parent, resumable)
+                record = self._complete(node, parent, early, resumable)
             except TrainingDivergedError:  # as it would every time
                 resumable.forget()
                 raise
             resumable.forget()
             return record
 
-    def _complete(self, node: Node, parent: Network | None, resumable: Resumable) -> Record:
+    def _complete(self, node: Node, parent: Network | None, start: Network | None, resumable: Resumable) -> Record:
         started, self._paused = time.perf_counter(), 0.0
-        early_weights = partial(self._early, node)
-        bench = steps.Bench(self.problem, node, self._between_epochs, resumable, early_weights)
+        bench = steps.Bench(self.problem, node, self._between_epochs, resumable, start)
         network, early, before = steps.step_of(node).make(parent, bench)
         epochs = self.epochs_of(node)
         self.epochs += epochs

@@ -14,6 +14,7 @@ from rich.markup import escape
 from search.cluster.connection import LazyRay, connected
 from search.cluster.interrupts import sigterm_is_not_ray_s
 from search.cluster.node_checks import Cluster, agreed
+from search.methods import described
 from search.records.driver import only_driver, tidy
 from search.records.journal import open_journal
 from search.records.ledger import Ledger
@@ -25,7 +26,7 @@ from search.study import Study, to_yaml
 from search.tune.trial import describe
 from trainables.records import names as n
 from trainables.records.files import write_atomically
-from trainables.records.methods import OBJECTIVE_KIND, to_text
+from trainables.records.methods import to_text
 from trainables.records.names import StoppedError
 from trainables.schedule import Schedule
 from trainables.settings import one_line
@@ -102,8 +103,7 @@ def begin(session: Session) -> None:
     folder = session.study.folder
     tidy(folder)
     write_atomically(folder / n.STUDY_FILE, to_yaml(session.study))
-    described = {OBJECTIVE_KIND: {one.name: one.describe() for one in session.study.goals}}
-    write_atomically(folder / n.METHODS_FILE, to_text(described))
+    write_atomically(folder / n.METHODS_FILE, to_text(described(session.study)))
 
 
 def _tell(session: Session, run: Run, console: Console) -> None:
