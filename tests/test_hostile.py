@@ -25,7 +25,7 @@ from analysis.__main__ import main as analysis_main
 from search.__main__ import front_table, main
 from search.records.journal import open_journal
 from search.records.ledger import Ledger
-from search.records.provenance import Run, read_before
+from search.records.provenance import Run, changes, read_before
 from search.session import prepare
 from search.stages.ready import begin
 from search.study import load_study, read_yaml
@@ -168,6 +168,13 @@ def test_of_nodes_that_earlier_runs_saw_what_is_damaged_is_left_out(
     told = json.loads(file.read_text())
     assert (told["runs"], [entry["first"] for entry in told[n.HISTORY]]) == (3, [3] if nodes == [1] else [1, 3])
     assert told["nodes"] == (nodes if isinstance(nodes, dict) else {})
+
+
+def test_what_a_provenance_says_of_earlier_runs_is_told_in_one_plain_line() -> None:
+    before = {"versions": {"torch": "\x1b[2J" + "1" * 999}, "hardware": [1], "nodes": "none", "code": None}
+    told = changes(before, {"versions": {"torch": "2.0", "ray": "1"}, "hardware": {"cores": 4}, "code": {"sha256": "a"}})
+    assert told is not None
+    assert told.isprintable() and len(told) < 120 and told.endswith("1, now 2.0")
 
 
 LINKS = (*STUDY_FILES, "driver.lock", n.OPTUNA_FILE, n.CONFIRMED_FILE, n.REPORT_FOLDER, n.LATENCY_FOLDER, "steps/x")

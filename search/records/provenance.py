@@ -22,12 +22,15 @@ from trainables.measuring.latency import processor
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.files import write_atomically
+from trainables.records.names import printable
 from trainables.records.untrusted import parse_json, read
 from trainables.storage.store import to_json
 from trainables.tree import Tree
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "ray", "optuna", "numpy", "moocore")
 NODES = "nodes"
+LONGEST = 80
+"""Characters of a value that are told: the file may come from anyone."""
 COUNTS = {"first": int, "runs": int, "completed": int, "hours": int | float}
 """What each entry of the history must have: the number of its first run, how many there were, and how many ended."""
 
@@ -136,16 +139,17 @@ def changes(before: Told, now: Told) -> str | None:
     """The versions, hardware and code that are not what they were, in one line; None if all are."""
     told = dict(_flat(before))
     found = [f"{name} {told[name]}, now {value}" for name, value in _flat(now) if told.get(name, value) != value]
-    return "; ".join(found) or None
+    return printable("; ".join(found)) or None
 
 
 def _flat(conditions: Told) -> Iterator[tuple[str, str]]:
     for part in ("versions", "hardware"):
         section = conditions.get(part)
-        yield from ((name, str(value)) for name, value in (section if isinstance(section, dict) else {}).items())
+        told = section.items() if isinstance(section, dict) else ()
+        yield from ((name, str(value)[:LONGEST]) for name, value in told)
     nodes, code = conditions.get(NODES), conditions.get("code")
     if isinstance(nodes, dict) and nodes:
-        yield "nodes", " and ".join(sorted({str(node) for node in nodes.values()}))
+        yield "nodes", " and ".join(sorted({str(node)[:LONGEST] for node in nodes.values()}))
     if isinstance(code, dict):
         yield "code", str(code.get("sha256"))[:8]
 
