@@ -18,6 +18,7 @@ from trainables.pruning import scores
 from trainables.records import names as n
 from trainables.schedule import Node
 from trainables.training.loop import Recipe, fit, threads
+from trainables.training.reproducible import reproducible
 from trainables.training.resuming import Resumable
 
 AfterEpoch = Callable[[int], object]
@@ -32,8 +33,7 @@ def train_dense(
     problem: Problem, node: Node, after_epoch: AfterEpoch | None = None, resumable: Resumable | None = None
 ) -> tuple[Network, Network | None]:
     """The dense network, and its early weights for rewinding (None for a checkpoint, which brings none)."""
-    with threads(problem.dense.threads):
-        torch.manual_seed(node.seed)
+    with threads(problem.dense.threads), reproducible(node.seed):
         model = problem.build()
         if problem.model.checkpoint is not None:
             load_checkpoint(model, problem.model.checkpoint)
@@ -57,12 +57,19 @@ def train_dense(
     return Network(model), Network(early)
 
 
-def train_sparse(network: Network, node: Node, problem: Problem, after_epoch: AfterEpoch | None = None) -> Network:
+def train_sparse(
+    network: Network,
+    node: Node,
+    problem: Problem,
+    after_epoch: AfterEpoch | None = None,
+    resumable: Resumable | None = None,
+) -> Network:
     """Train with a structured pruner's regulariser, so that the channels to be cut grow small first."""
     settings: dict[str, Any] = dict(node.settings)
     penalty = structured.regulariser(network.model, problem.anatomy, settings[n.PRUNER], settings)
     recipe = problem.recipe(settings)
-    fit(network.model, problem.data, recipe, node.seed, before_update=penalty, after_epoch=_counted(recipe, after_epoch))
+    counted = _counted(recipe, after_epoch)
+    fit(network.model, problem.data, recipe, node.seed, before_update=penalty, after_epoch=counted, resumable=resumable)
     return network
 
 
@@ -135,8 +142,7 @@ def _counted(recipe: Recipe, after_epoch: AfterEpoch | None) -> Callable[[int, n
 
 def _afresh(network: Network, node: Node, problem: Problem) -> Network:
     """New random weights in the shapes and masks that pruning left: the control of Liu et al. 2019, arXiv:1810.05270."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(node.seed)
+    with reproducible(node.seed):
         model = problem.build()
     replay(model, network.removed, problem.anatomy)
     return Network(model, network.masks, network.removed)

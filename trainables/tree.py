@@ -17,6 +17,7 @@ from trainables.records.points import is_record
 from trainables.schedule import Node, Schedule, address, chain
 from trainables.storage.store import Record, Store
 from trainables.training.loop import TrainingDivergedError, evaluate, threads
+from trainables.training.reproducible import reproducible
 from trainables.training.resuming import Resumable
 
 Point = dict[str, Any]
@@ -186,9 +187,10 @@ class Tree:
         if parent is None:
             network, early = steps.train_dense(problem, node, self.after_epoch, resumable)
             return network, early, None
-        if node.settings["kind"] == "sparse":  # whose pruner has a state of its own
-            return steps.train_sparse(parent, node, problem, self.after_epoch), None, None
-        network = steps.cut(parent, node, problem)
+        if node.settings["kind"] == "sparse":
+            return steps.train_sparse(parent, node, problem, self.after_epoch, resumable), None, None
+        with reproducible(node.seed):
+            network = steps.cut(parent, node, problem)
         before = evaluate(network.model, problem.data, problem.device)
         early = self._early(node) if node.settings.get(n.RETRAIN) == "weight_rewind" else None
         return steps.retrain(network, node, problem, early, self.after_epoch, resumable), None, before

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.networks.anatomy import Anatomy, Removed, groups, prunable, widths
 from trainables.pruning.masks import PARTS_PER_MILLION
@@ -162,7 +162,7 @@ def regulariser(
     if pruner == "growing_reg":
         strength, delta = settings["growing_reg"], settings["growing_reg_delta"]
         growing = tp.pruner.GrowingRegPruner(model, anatomy.example, reg=strength, delta_reg=delta, **common)
-        return _growing(growing, int(settings["growing_reg_interval"]))
+        return GrowingReg(model, growing, int(settings["growing_reg_interval"]))
     kind = {"bn_scale": tp.pruner.BNScalePruner, "group_norm": tp.pruner.GroupNormPruner}[pruner]
     penalty = kind(model, anatomy.example, reg=settings[pruner], **common)
     # GroupNorm divides by the range of a group's norms, which is 0 where one channel is left: nothing there can be cut.
@@ -171,14 +171,27 @@ def regulariser(
     return hook
 
 
-def _growing(pruner: Any, interval: int) -> Callable[[nn.Module], None]:
-    updates = 0
+class GrowingReg:
+    """The hook of GrowingReg, whose penalties grow every ``interval`` updates; its state is kept with the training's."""
 
-    def regularise(model: nn.Module) -> None:
-        nonlocal updates
-        updates += 1
-        if updates % interval == 0:
-            pruner.update_reg()
-        pruner.regularize(model)
+    def __init__(self, model: nn.Module, pruner: Any, interval: int) -> None:
+        self._pruner, self._interval, self._updates = pruner, interval, 0
+        names = {module: name for name, module in model.named_modules()}
+        self._groups = {f"strength.{names[group[0].dep.target.module]}": group for group in pruner._groups}
 
-    return regularise
+    def __call__(self, model: nn.Module) -> None:
+        """Add the penalty to the gradients."""
+        self._updates += 1
+        if self._updates % self._interval == 0:
+            self._pruner.update_reg()
+        self._pruner.regularize(model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The updates so far, and the strength of each channel's penalty by the layer that leads its group."""
+        strengths = {name: self._pruner.group_reg[group] for name, group in self._groups.items()}
+        return {"updates": torch.tensor(self._updates), **strengths}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from that state."""
+        self._updates = int(state["updates"])
+        self._pruner.group_reg.update({group: state[name].clone() for name, group in self._groups.items()})
