@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import shutil
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -210,8 +213,12 @@ def test_only_grey_images_have_one_channel(tmp_path: Path, mode: str, channels: 
 
 def test_one_image_of_colour_makes_grey_ones_rgb(tmp_path: Path) -> None:
     write_images(tmp_path, mode="L")
-    Image.new("RGB", (12, 16), (255, 0, 0)).save(tmp_path / "train" / "cat" / "red.png")
-    assert load(folder(tmp_path)).shape == (3, 16, 12)
+    grey = load(folder(tmp_path))
+    Image.new("RGB", (12, 16), (255, 0, 0)).save(tmp_path / "train" / "dog" / "red.png")
+    found = load(folder(tmp_path))
+    assert (grey.shape, found.shape) == ((1, 16, 12), (3, 16, 12))
+    coloured = {image.tobytes() for image in (*found.train_images, *found.validation_images)}
+    assert {image.repeat(3, 0).tobytes() for image in (*grey.train_images, *grey.validation_images)} < coloured
 
 
 def test_hidden_and_other_files_are_passed_over_and_nested_images_found(tmp_path: Path) -> None:
@@ -231,9 +238,9 @@ def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     decode = image_folder._decode
 
-    def counted(files: Sequence[Path]) -> data.Pixels:
+    def counted(files: Sequence[Path], file: BinaryIO) -> None:
         calls.append(len(files))
-        return decode(files)
+        decode(files, file)
 
     monkeypatch.setattr(image_folder, "_decode", counted)
     return calls
@@ -283,6 +290,78 @@ def test_without_any_cache_the_images_are_still_loaded(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     assert load(folder(root)).shape == (3, 16, 12)
     assert "decoded again" in caplog.text
+
+
+def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load(folder(write_images(tmp_path / "one"))).fingerprint
+    root, decode_as = write_images(tmp_path / "images"), image_folder._decode_as
+
+    def full(channels: int, files: Sequence[Path], file: BinaryIO) -> bool:
+        done = decode_as(channels, files, file)
+        if not isinstance(file, io.BytesIO):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return done
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(image_folder, "_decode_as", full)
+    assert load(folder(root)).fingerprint == before
+    assert not (root / ".cache").exists()
+    assert not [path for path in (tmp_path / "user").rglob("*") if path.is_file()]
+
+
+SIDE = 256
+
+
+def large_images(root: Path, each: int = 50) -> int:
+    """A folder of images that are small on disk; how many bytes they decode to."""
+    for shade, name in enumerate(CLASSES):
+        (root / "train" / name).mkdir(parents=True)
+        for i in range(each):
+            Image.new("RGB", (SIDE, SIDE), (i, shade, 77)).save(root / "train" / name / f"{i}.png")
+    return each * len(CLASSES) * 3 * SIDE**2
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_images_of_a_folder_are_in_memory_once(cached: bool, tmp_path: Path) -> None:
+    size = large_images(tmp_path)
+    if cached:
+        load(folder(tmp_path))
+    tracemalloc.start()
+    try:
+        load(folder(tmp_path))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    widened = 5 * 8 * 2**20  # grey levels are counted some millions of pixels at a time, as int64
+    assert size < peak < size + widened
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_images_that_are_not_held_twice_by_the_memory_are_refused_before_they_are_decoded(
+    cached: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = large_images(tmp_path, each=10)
+    if cached:
+        load(folder(tmp_path))
+    calls = count_decodes(monkeypatch)
+    monkeypatch.setattr(image_folder, "machine_memory", lambda: 2 * size - 1)
+    assert "data.limit" in refusal(folder(tmp_path))
+    assert "256x256 pixels" in refusal(folder(tmp_path))
+    assert not calls
+    assert len(load(folder(tmp_path, limit=15)).train_labels) == 15
+    monkeypatch.setattr(image_folder, "machine_memory", lambda: 2 * size)
+    assert len(load(folder(tmp_path)).train_labels) == 16
+
+
+def test_without_any_cache_the_decoded_images_need_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = large_images(tmp_path, each=10)
+    (tmp_path / ".cache").write_text("")
+    (tmp_path / "user").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(image_folder, "machine_memory", lambda: 3 * size - 1)
+    refusal(folder(tmp_path))
+    monkeypatch.setattr(image_folder, "machine_memory", lambda: 3 * size)
+    load(folder(tmp_path))
 
 
 def test_test_images_are_never_opened(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from tests.conftest import MakeProblem, cut_weights, same_state, state_of
 from trainables.networks.anatomy import Anatomy, weights
-from trainables.networks.network import BITMASK, INDICES, VALUES, Network, decode, encode, metadata
+from trainables.networks.network import BITMASK, DENSE, INDICES, VALUES, Network, decode, encode, metadata
 from trainables.problem import Problem
 from trainables.pruning.masks import masking
 from trainables.pruning.sample import Sample
@@ -81,7 +82,7 @@ def test_dense_round_trip(made: Problem) -> None:
     assert_same(read(encode(network), made), network, made)
 
 
-@pytest.mark.parametrize("removed_ppm", [10_000, 200_000, 500_000, 900_000, 990_000, 999_999])
+@pytest.mark.parametrize("removed_ppm", [1_000, 10_000, 200_000, 500_000, 900_000, 990_000, 999_999])
 def test_masked_round_trip(removed_ppm: int, made: Problem) -> None:
     network = masked(made, removed_ppm)
     assert_same(read(encode(network), made), network, made)
@@ -89,17 +90,79 @@ def test_masked_round_trip(removed_ppm: int, made: Problem) -> None:
 
 @pytest.mark.parametrize(
     ("kept", "encoding"),
-    [(144, ""), (143, BITMASK), (100, BITMASK), (19, BITMASK), (17, INDICES), (1, INDICES), (0, INDICES)],
+    [
+        (144, ""),
+        (143, DENSE),
+        (140, DENSE),
+        (139, BITMASK),
+        (100, BITMASK),
+        (19, BITMASK),
+        (17, INDICES),
+        (1, INDICES),
+        (0, INDICES),
+    ],
 )
 def test_each_encoding_is_used_where_it_is_cheapest(kept: int, encoding: str, made: Problem) -> None:
     # dense 4 bytes a weight; bitmask 18 bytes and 4 for each weight kept; indices 1 + 4 for each weight kept
     network = with_mask(made, keep(kept))
     content = encode(network)
     stored = {name: tensor for name, tensor in safetensors.torch.load(content).items() if name.startswith(WIDE)}
-    assert set(stored) == ({WIDE} if encoding == "" else {WIDE + VALUES, WIDE + encoding})
+    assert set(stored) == ({WIDE + encoding} if encoding in ("", DENSE) else {WIDE + VALUES, WIDE + encoding})
     size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
-    assert size == (4 * 144 if kept == 144 else min(18 + 4 * kept, 5 * kept))
+    assert size == min(4 * 144, 18 + 4 * kept, 5 * kept)
     assert_same(read(content, made), network, made)
+
+
+SPARSITIES = (0.001, 0.003, 0.01, 0.02, 0.031, 0.032, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.97, 0.99, 0.999)
+HEADER = 100
+"""Bytes of a file's header that a second tensor, or a longer name, may take."""
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+@pytest.mark.parametrize("inputs", [200, 4000, 70_000])
+def test_a_masked_tensor_is_never_larger_than_a_dense_one_at_any_sparsity(inputs: int, sparsity: float) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(inputs, 1, bias=False))
+
+    model = build()
+    order = torch.randperm(inputs, generator=torch.Generator().manual_seed(0))
+    removed = max(1, round(sparsity * inputs))
+    mask = torch.ones(1, inputs, dtype=torch.bool)
+    mask[0, order[:removed]] = False
+    weights(model)["0.weight"].data[0, order[removed : removed + 5]] = 0.0  # which training left there
+    masking(model, {"0.weight": mask})(model)
+    content, dense = encode(Network(model, {"0.weight": mask})), encode(Network(build()))
+    kept, index = inputs - removed, 1 if inputs <= 256 else 2 if inputs <= 65_536 else 4
+    assert len(content) - len(dense) <= HEADER
+    size = sum(tensor.numel() * tensor.element_size() for tensor in safetensors.torch.load(content).values())
+    assert size == min(4 * inputs, (inputs + 7) // 8 + 4 * kept, (4 + index) * kept)
+    found = decode(content, build, Anatomy(torch.zeros(1, inputs), ("0",), {"0": 1}))
+    assert torch.equal(found.masks["0.weight"], mask)
+    assert same_state(state_of(found.model), state_of(model))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_no_numbers_are_kept_as_they_are(value: float, made: Problem) -> None:
+    network = with_mask(made, keep(143))
+    weights(network.model)[WIDE].data[0, 0, 0, 0] = value
+    found = read(encode(network), made)
+    assert torch.equal(found.masks[WIDE], network.masks[WIDE])
+    stored, given = weights(found.model)[WIDE], weights(network.model)[WIDE]
+    assert torch.allclose(stored, given, rtol=0, atol=0, equal_nan=True)
+
+
+FILES = {  # of what is stored in the encodings that were there before light masks had theirs
+    500_000: "582152b81cc35854", 980_000: "c77b9fbb9ad1ac98"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("removed_ppm", FILES)
+def test_files_of_heavier_masks_are_those_that_were_always_written(removed_ppm: int, made: Problem) -> None:
+    model = made.build()
+    for name, tensor in model.state_dict().items():
+        tensor.copy_(torch.arange(1, tensor.numel() + 1, dtype=torch.float32).view(tensor.shape) / (len(name) + 1))
+    masks = cut_weights(model, {}, "magnitude", "layerwise", removed_ppm, seed=0)
+    assert hashlib.sha256(encode(Network(model, masks))).hexdigest()[:16] == FILES[removed_ppm]
 
 
 @pytest.mark.parametrize(("inputs", "index"), [(256, torch.uint8), (257, torch.uint16), (70_000, torch.uint32)])
@@ -189,12 +252,14 @@ DAMAGES: dict[str, tuple[int, Callable[[Tensors], None]]] = {
     "a negative index": (980_000, put(WIDE + INDICES, torch.tensor([-1, 0, 1], dtype=torch.int64))),
     "an index twice": (980_000, put(WIDE + INDICES, torch.tensor([1, 1, 2], dtype=torch.uint8))),
     "fractional indices": (980_000, put(WIDE + INDICES, torch.tensor([0.0, 1.5, 2.0]))),
+    "dense values of another shape": (5_000, put(WIDE + DENSE, torch.zeros(144))),
+    "dense values of another type": (5_000, put(WIDE + DENSE, torch.zeros(4, 4, 3, 3, dtype=torch.float64))),
     "a single index of no dimension": (980_000, put(WIDE + INDICES, torch.tensor(3, dtype=torch.uint8))),
 }
 
 
 def test_the_file_that_is_damaged_below_is_good(made: Problem) -> None:
-    for removed_ppm, encoding in ((500_000, BITMASK), (980_000, INDICES)):
+    for removed_ppm, encoding in ((5_000, DENSE), (500_000, BITMASK), (980_000, INDICES)):
         content = tampered(encode(masked(made, removed_ppm)), lambda _: None)
         assert WIDE + encoding in safetensors.torch.load(content)
         assert_same(read(content, made), masked(made, removed_ppm), made)

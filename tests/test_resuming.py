@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -14,62 +16,77 @@ from torch import nn
 
 from tests.conftest import MakeProblem, same_state, state_of
 from tests.test_store import flip_a_byte
+from trainables.chain import RegularisationSettings
 from trainables.data.dataset import Data
+from trainables.networks.factory import ModelSettings
 from trainables.node import Node
+from trainables.pruning.pruners import PRUNERS
 from trainables.records import names as n
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.folder import Folder
 from trainables.storage.store import Store
 from trainables.training import resuming
-from trainables.training.loop import LearningRate, Precision, Recipe, TrainingDivergedError, fit
-from trainables.training.resuming import CHECKSUM, EPOCH, ORDER, Resumable
+from trainables.training.loop import LearningRate, Precision, Recipe, TrainingDivergedError, evaluate, fit
+from trainables.training.reproducible import NUMPY, PYTHON, TORCH, generator_states, restore_generators
+from trainables.training.resuming import BATCH, CHECKSUM, DRAWS, EPOCH, LOSS, ORDER, Resumable, Training
+from trainables.training.retraining import retraining_of
 from trainables.tree import Tree
 
 EPOCHS = 4
 RECIPE = Recipe(LearningRate((0.0, 4.0), (0.1, 0.0)), 0, EPOCHS, 128, 0.9, 5e-4, "fp32")
+UPDATES = 10
+"""Of an epoch."""
 LONG = {"steps": 1, "step_ratio": 0.5, "fine_tune_epochs": EPOCHS}
 SCHEDULES: dict[str, Schedule] = {
     "masked": UnstructuredSchedule(**LONG),
     "rewound": UnstructuredSchedule(retrain="weight_rewind", **LONG),
+    "of one epoch": UnstructuredSchedule(**{**LONG, "fine_tune_epochs": 1}),
     "channels": StructuredSchedule(**LONG),
     "scratch": StructuredSchedule(retrain="scratch", **LONG),
 }
 
-Interrupt = Callable[[int], None]
+Place = tuple[int, int]
+"""An epoch, and how many of its updates are done."""
+Interrupt = Callable[[Place], None]
 
 
 @pytest.fixture
-def kept_at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The state is kept after every epoch; which epochs were trained, but each training's last."""
-    trained: list[int] = []
-    keep = Resumable.after_epoch
+def visited(monkeypatch: pytest.MonkeyPatch) -> list[Place]:
+    """Where trainings came to, each training's end left out."""
+    visited: list[Place] = []
+    keep = Resumable.after_update
 
-    def after_epoch(self: Resumable, epoch: int, *args: Any) -> None:
-        trained.append(epoch)
-        keep(self, epoch, *args)
+    def after_update(self: Resumable, training: Training) -> None:
+        visited.append((training.epoch, training.batch))
+        keep(self, training)
 
-    monkeypatch.setattr(resuming, "INTERVAL", 0.0)
-    monkeypatch.setattr(resuming, "SHARE", 0)
-    monkeypatch.setattr(Resumable, "after_epoch", after_epoch)
-    return trained
+    monkeypatch.setattr(Resumable, "after_update", after_update)
+    return visited
 
 
 @pytest.fixture
-def interrupt(kept_at_once: list[int], monkeypatch: pytest.MonkeyPatch) -> Interrupt:
-    """Have the next training interrupted when it has come to an epoch."""
+def interrupt(visited: list[Place], monkeypatch: pytest.MonkeyPatch) -> Interrupt:
+    """Have the next training interrupted when it has come to a place, a minute after its state was kept last."""
 
-    def at(stop: int) -> None:
-        keep = Resumable.after_epoch
+    def at(stop: Place) -> None:
+        keep = Resumable.after_update
 
-        def after_epoch(self: Resumable, epoch: int, *args: Any) -> None:
-            keep(self, epoch, *args)
-            if epoch == stop:
-                monkeypatch.setattr(Resumable, "after_epoch", keep)
-                raise KeyboardInterrupt
+        def after_update(self: Resumable, training: Training) -> None:
+            if (training.epoch, training.batch) != stop:
+                return keep(self, training)
+            self._next -= resuming.INTERVAL
+            keep(self, training)
+            monkeypatch.setattr(Resumable, "after_update", keep)
+            raise KeyboardInterrupt
 
-        monkeypatch.setattr(Resumable, "after_epoch", after_epoch)
+        monkeypatch.setattr(Resumable, "after_update", after_update)
 
     return at
+
+
+def places(epochs: range, after: Place = (-1, 0)) -> list[Place]:
+    """Where a training comes to beyond ``after``."""
+    return [(e, b) for e in epochs for b in range(UPDATES) if (e, b) > max(after, (epochs.start, 0))]
 
 
 def trees(problem: MakeProblem, tmp_path: Path, **fields: Any) -> tuple[Tree, Tree]:
@@ -83,43 +100,66 @@ def files(tree: Tree, node: Node) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("stop", [1, 3])
+@pytest.mark.parametrize("stop", [(0, 1), (1, 0), (2, 7), (3, 0), (3, 9)])
 def test_a_dense_training_goes_on_bit_by_bit_with_its_early_weights(
-    stop: int, precision: Precision, problem: MakeProblem, tmp_path: Path, interrupt: Interrupt, kept_at_once: list[int]
+    stop: Place, precision: Precision, problem: MakeProblem, tmp_path: Path, interrupt: Interrupt, visited: list[Place]
 ) -> None:
     whole, tree = trees(problem, tmp_path, precision=precision)
     node = tree.problem.root(0)
     whole.record(node)
-    assert kept_at_once == [1, 2, 3]
-    kept_at_once.clear()
+    assert visited == places(range(EPOCHS))
     interrupt(stop)
     with pytest.raises(KeyboardInterrupt):
         tree.record(node)
     assert files(tree, node).keys() == {n.TRAINING_FILE}
+    visited.clear()
     tree.record(node)
-    assert kept_at_once == [1, 2, 3]
+    assert visited == places(range(EPOCHS), stop)
     assert files(tree, node) == files(whole, node)
     assert files(tree, node).keys() == {n.WEIGHTS_FILE, n.REWIND_FILE}
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_retraining_goes_on_bit_by_bit(
-    name: str, problem: MakeProblem, tmp_path: Path, interrupt: Interrupt, kept_at_once: list[int]
+    name: str, problem: MakeProblem, tmp_path: Path, interrupt: Interrupt, visited: list[Place]
 ) -> None:
     whole, tree = trees(problem, tmp_path)
-    node = tree.chain(SCHEDULES[name])[-1]
+    goes_on_bit_by_bit(whole, tree, tree.chain(SCHEDULES[name])[-1], interrupt, visited)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name != "base"])
+def test_a_regularised_training_goes_on_bit_by_bit(
+    pruner: str, epochs: int, problem: MakeProblem, tmp_path: Path, interrupt: Interrupt, visited: list[Place]
+) -> None:
+    # Strong enough, and growing often enough, that a strength or a count which were lost would show in the weights.
+    strong = RegularisationSettings(bn_scale=0.1, group_norm=0.01, growing_reg=0.01, growing_reg_delta=0.1)
+    whole, tree = trees(problem, tmp_path, dense={"epochs": 2}, regularisation=strong)
+    node = tree.chain(StructuredSchedule(step_ratio=0.5, pruner=pruner, sparse_epochs=epochs))[-1].parent
+    assert node is not None
+    goes_on_bit_by_bit(whole, tree, node, interrupt, visited)
+
+
+def goes_on_bit_by_bit(whole: Tree, tree: Tree, node: Node, interrupt: Interrupt, visited: list[Place]) -> None:
+    """A training that is interrupted within its last epoch, twice, comes to what the other tree has."""
     whole.record(node)
-    tree.record(node.root)
-    kept_at_once.clear()
-    assert interrupted(tree, node, interrupt).exists()
+    assert node.parent is not None
+    tree.record(node.parent)
+    dense = tree.problem.dense
+    stop = node.settings[n.EPOCHS] if not node.is_point else retraining_of(node.settings).plan(dense).stop
+    stops = [(stop - 1, 3), (stop - 1, 7)]
+    for stop in stops:
+        assert interrupted(tree, node, interrupt, stop).exists()
+    visited.clear()
     tree.record(node)
-    assert kept_at_once == [epoch for epoch in (1, 2, 3) if epoch > tree.problem.recipe(dict(node.settings)).start]
+    assert visited == places(range(recipe.start, recipe.stop), stops[-1])
     assert files(tree, node) == files(whole, node)
+    assert files(tree, node).keys() == {n.WEIGHTS_FILE}
 
 
-def interrupted(tree: Tree, node: Node, interrupt: Interrupt) -> Path:
-    """The file that a training leaves which is interrupted after its second epoch."""
-    interrupt(2)
+def interrupted(tree: Tree, node: Node, interrupt: Interrupt, stop: Place = (2, 0)) -> Path:
+    """The file that a training leaves which is interrupted; if not told otherwise, after its second epoch."""
+    interrupt(stop)
     with pytest.raises(KeyboardInterrupt):
         tree.record(node)
     return Path(tree.store.place) / node.id / n.TRAINING_FILE
@@ -143,18 +183,74 @@ def network() -> nn.Sequential:
     )
 
 
-def trained(data: Data, folder: Path, recipe: Recipe = RECIPE) -> dict[str, torch.Tensor]:
-    model = network()
-    fit(model, data, recipe, 3, resumable=Resumable(Folder(folder), "state"))
+def trained(data: Data, folder: Path, make: Callable[[], nn.Module] = network) -> dict[str, torch.Tensor]:
+    model = make()
+    fit(model, data, RECIPE, 3, resumable=Resumable(Folder(folder), "state"))
     return state_of(model)
 
 
-def test_dropout_draws_go_on_too(data: Data, tmp_path: Path, interrupt: Interrupt) -> None:
-    interrupt(2)
+class Drawing(nn.Sequential):
+    """A network of a user's own, whose noise comes from Python's and NumPy's generators."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        drawn = random.gauss(0, 1) + np.random.normal() + random.random() * np.random.rand()
+        return super().forward(x + 0.1 * drawn)
+
+
+def drawing() -> nn.Module:
+    return Drawing(*network(), nn.Linear(10, 10))
+
+
+@pytest.mark.parametrize("stop", [(2, 0), (2, 4), (2, 5)])  # normal draws come in pairs, of which one half is kept
+@pytest.mark.parametrize("make", [network, drawing])
+def test_what_a_network_draws_goes_on_too(
+    make: Callable[[], nn.Module], stop: Place, data: Data, tmp_path: Path, interrupt: Interrupt
+) -> None:
+    interrupt(stop)
     with pytest.raises(KeyboardInterrupt):
-        trained(data, tmp_path / "one")
+        trained(data, tmp_path / "one", make=make)
     torch.manual_seed(99)
-    assert same_state(trained(data, tmp_path / "one"), trained(data, tmp_path / "other"))
+    random.seed(98)
+    np.random.seed(97)
+    assert same_state(trained(data, tmp_path / "one", make=make), trained(data, tmp_path / "other", make=make))
+
+
+def drawing_factory(num_classes: int) -> nn.Module:
+    assert num_classes == 10
+    model = drawing()
+    with torch.no_grad():
+        next(model.parameters()).mul_(random.random() * np.random.rand())
+    return model
+
+
+def test_steps_of_a_network_that_draws_are_the_same_twice_and_leave_the_generators_alone(
+    problem: MakeProblem, tmp_path: Path
+) -> None:
+    made = problem(model=ModelSettings(name=f"{__name__}:drawing_factory"), trusted=True, dense={"epochs": 1})
+    nodes, found = Tree(made, Store(tmp_path)).chain(UnstructuredSchedule(step_ratio=0.5, importance="taylor")), []
+    made.anatomy  # noqa: B018 - is made once, and draws
+    for name in ("one", "other"):
+        tree = Tree(made, Store(tmp_path / name))
+        found.append([{key: value for key, value in tree.record(node).items() if key != n.SECONDS} for node in nodes])
+        random.random()
+        np.random.rand()
+    assert [{**one, "checksum": None} for one in found[0]] == [{**one, "checksum": None} for one in found[1]]
+
+
+def same_generators(before: dict[str, torch.Tensor]) -> bool:
+    """Whether all generators are in these states; NaN stands for no second half of a pair of normal draws."""
+    return all(torch.equal(state.nan_to_num(), before[name].nan_to_num()) for name, state in generator_states().items())
+
+
+def test_training_and_evaluation_leave_the_callers_generators_as_they_were(data: Data) -> None:
+    before = generator_states()
+    model = drawing()
+    restore_generators(before)
+    fit(model, data, RECIPE, 3)
+    first = evaluate(model, data)
+    assert same_generators(before)
+    random.random()
+    assert evaluate(model, data) == first
 
 
 def with_checksum(stored: dict[str, torch.Tensor]) -> bytes:
@@ -195,7 +291,17 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a tensor too many": changed("model.9.bias", torch.zeros(1)),
     "momentum of another shape": changed("momentum.5.bias", torch.zeros(11)),
     "no generator's state": changed(ORDER, torch.zeros(5056, dtype=torch.uint8)),
-    "beyond the last epoch": changed(EPOCH, torch.tensor(EPOCHS + 1)),
+    "no state of the generator of crops": changed(DRAWS, torch.zeros(5056, dtype=torch.uint8)),
+    "no state of torch's generator": changed(TORCH, torch.zeros(5056, dtype=torch.uint8)),
+    "no state of Python's generator": changed(PYTHON, torch.full((626,), -1.0, dtype=torch.float64)),
+    "no numbers in Python's generator": changed(PYTHON, torch.full((626,), torch.nan, dtype=torch.float64)),
+    "no state of NumPy's generator": changed(NUMPY, torch.full((627,), -1.0, dtype=torch.float64)),
+    "no place in NumPy's generator": changed(NUMPY, torch.full((627,), 2.0**31, dtype=torch.float64)),
+    "infinite words in NumPy's generator": changed(NUMPY, torch.full((627,), torch.inf, dtype=torch.float64)),
+    "beyond the last epoch": changed(EPOCH, torch.tensor(EPOCHS)),
+    "beyond the epoch's end": changed(BATCH, torch.tensor(UPDATES)),
+    "before its beginning": changed(BATCH, torch.tensor(-1)),
+    "a loss of another type": changed(LOSS, torch.tensor(0.0, dtype=torch.float64)),
     "before the first epoch": changed(EPOCH, torch.tensor(-1)),
     "no number of an epoch": changed(EPOCH, torch.tensor([1, 2])),
 }
@@ -203,30 +309,23 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_of_a_state_that_can_t_be_used_the_training_begins_again(
-    damage: str, data: Data, tmp_path: Path, interrupt: Interrupt, kept_at_once: list[int]
+    damage: str, data: Data, tmp_path: Path, interrupt: Interrupt, visited: list[Place]
 ) -> None:
     whole = trained(data, tmp_path / "whole")
-    interrupt(2)
+    interrupt((2, 4))
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path)
-    kept_at_once.clear()
+    visited.clear()
     DAMAGES[damage](tmp_path / "state")
+    before = generator_states()
     assert same_state(trained(data, tmp_path), whole)
-    assert kept_at_once == [1, 2, 3]
+    assert visited == places(range(EPOCHS))
+    assert same_generators(before)
 
 
 def test_nothing_is_kept_of_what_takes_less_than_a_minute(data: Data, tmp_path: Path) -> None:
     trained(data, tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_of_a_single_epoch_nothing_is_kept_or_looked_for(data: Data, kept_at_once: list[int]) -> None:
-    class Unused(Folder):
-        def read(self, key: str) -> bytes | None:
-            raise AssertionError(key)
-
-    fit(network(), data, Recipe(RECIPE.rate, 0, 1, 128, 0.9, 5e-4, "fp32"), 3, resumable=Resumable(Unused(Path()), "state"))
-    assert not kept_at_once
 
 
 def test_a_training_that_diverges_leaves_nothing(problem: MakeProblem, tmp_path: Path, interrupt: Interrupt) -> None:

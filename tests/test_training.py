@@ -7,7 +7,9 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +34,7 @@ from trainables.training.loop import (
     normalise,
     threads,
 )
+from trainables.training.reproducible import reproducible
 from trainables.training.retraining import FineTune, LrRewind, WeightRewind
 from trainables.tree import Tree, walk
 
@@ -294,6 +297,52 @@ def test_threads_are_restored_also_after_an_error() -> None:
         assert torch.get_num_threads() == before + 1
         raise RuntimeError
     assert torch.get_num_threads() == before
+
+
+def arithmetic() -> dict[str, Any]:
+    """What decides how a GPU computes in fp32; set, but without effect, on a machine without one."""
+    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+    return {
+        "tf32": (cudnn.allow_tf32, cudnn.conv.fp32_precision == "tf32", cuda.matmul.allow_tf32),
+        "deterministic": cudnn.deterministic,
+        "benchmark": cudnn.benchmark,
+        "enabled": cudnn.enabled,
+    }
+
+
+@pytest.fixture
+def fast_arithmetic() -> Iterator[dict[str, Any]]:
+    """A caller who has all that is fast and inexact."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+        yield arithmetic()
+    torch.set_float32_matmul_precision(precision)
+
+
+def test_fp32_is_fp32_in_training_and_evaluation_and_the_caller_s_settings_stay(
+    data: Data, fast_arithmetic: dict[str, Any]
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    class Watched(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(arithmetic())
+            return super().forward(x)
+
+    model = Watched(nn.Flatten(), nn.Linear(64, 10))
+    fit(model, data, RECIPE, seed=0)
+    evaluate(model, data)
+    exact = {"tf32": (False, False, False), "deterministic": True, "benchmark": False, "enabled": True}
+    assert len(seen) > 10
+    assert all(one == exact for one in seen)
+    assert arithmetic() == fast_arithmetic == {
+        "tf32": (True, True, True), "deterministic": False, "benchmark": True, "enabled": True,
+    }  # fmt: skip
+    with pytest.raises(RuntimeError), reproducible(0):
+        assert arithmetic() == exact
+        raise RuntimeError
+    assert arithmetic() == fast_arithmetic
 
 
 def test_the_fastest_precision_is_one_of_the_two() -> None:

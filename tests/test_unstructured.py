@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -131,7 +133,29 @@ def test_without_the_hook_training_revives_what_was_removed(problem: MakeProblem
     assert any(bool((weight[~masks[name]] != 0).any()) for name, weight in weights(model).items())
 
 
-def test_masking_touches_nothing_but_what_is_masked(problem: MakeProblem) -> None:
+def test_masks_follow_a_model_to_its_device_once(problem: MakeProblem, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fresh(problem)
+    masks = cut(model, {}, "magnitude", "global", 800_000, seed=0)
+    copies: list[torch.Tensor] = []
+    to = torch.Tensor.to
+
+    def counted(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        moved = to(tensor, *args, **kwargs)
+        if moved is not tensor:
+            copies.append(moved)
+        return moved
+
+    monkeypatch.setattr(torch.Tensor, "to", counted)
+    masking(model, masks)(model)
+    assert not copies
+    hold = masking(model.to("meta"), masks)  # another device, on every machine
+    copies.clear()
+    for _ in range(3):
+        hold(model)
+    assert [mask.device.type for mask in copies] == ["meta"] * len(masks)
+
+
+def test_masking_touches_nothing_but_what_is_masked(problem: MakeProblem, data: Data) -> None:
     model = fresh(problem)
     before = state_of(model)
     masks = cut(model, {}, "magnitude", "global", 300_000, seed=0)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import nn
 
 from trainables.methods import Need
@@ -26,6 +25,7 @@ from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
 from trainables.schedule import REMOVED
 from trainables.training.loop import LearningRate, Recipe, evaluate, fit, threads
+from trainables.training.reproducible import reproducible
 from trainables.training.resuming import Resumable
 from trainables.training.retraining import Plan, retraining_of
 
@@ -89,8 +89,7 @@ class Dense(Step):
     def make(self, parent: Network | None, bench: Bench) -> Made:  # noqa: ARG002
         """The dense network, and its early weights for rewinding (none for a checkpoint, which brings none)."""
         problem, node = bench.problem, bench.node
-        with threads(problem.dense.threads):
-            torch.manual_seed(node.seed)
+        with threads(problem.dense.threads), reproducible(node.seed):
             model = problem.build()
             if problem.model.checkpoint is not None:
                 load_checkpoint(model, problem.model.checkpoint)
@@ -132,7 +131,15 @@ class Regularise(Step):
         recipe = problem.recipe(Plan(constant, 0, epochs))
         penalty = pruner.penalty(parent.model, problem.anatomy)
         after = counted(recipe, bench.after_epoch)
-        fit(parent.model, problem.data, recipe, node.seed, before_update=penalty, after_epoch=after)
+        fit(
+            parent.model,
+            problem.data,
+            recipe,
+            node.seed,
+            before_update=penalty,
+            after_epoch=after,
+            resumable=bench.resumable,
+        )
         return Made(parent)
 
     def epochs(self, node: Node, problem: Problem) -> int:  # noqa: ARG002
@@ -149,7 +156,8 @@ class Prune(Step):
         """The pruned network."""
         assert parent is not None
         problem = bench.problem
-        network = cut(parent, bench.node, problem)
+        with reproducible(bench.node.seed):
+            network = cut(parent, bench.node, problem)
         before = evaluate(network.model, problem.data, problem.device)
         return Made(retrain(network, bench), None, before)
 
@@ -234,8 +242,7 @@ class Starts:
     def afresh(self) -> nn.Module:
         """New random weights in the pruned shape, drawn by the node's seed."""
         problem = self.bench.problem
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.bench.node.seed)
+        with reproducible(self.bench.node.seed):
             model = problem.build()
         replay(model, self.network.removed, problem.anatomy)
         return model

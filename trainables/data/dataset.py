@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,8 @@ def _folder(settings: DataSettings, writable: bool) -> Labelled:
     except OSError as error:
         raise InputError(f"data.root: {settings.root!r} cannot be read ({one_line(error)}); check the folder") from error
     labels = np.repeat(np.arange(len(classes)), [len(some) for some in files])
-    images = read_images(root, key, [file for some in files for file in some], writable=writable)
+    used = _used(len(labels), settings)
+    images = read_images(root, key, [file for some in files for file in some], writable=writable, used=used)
     return Labelled(images, labels, classes, flip=True)
 
 
@@ -235,6 +237,12 @@ def _limit(train: Integers, found: Labelled, settings: DataSettings) -> Integers
     return np.sort(shuffled[np.argsort(turn, kind="stable")[: settings.limit]])
 
 
+def _used(count: int, settings: DataSettings) -> int:
+    """How many of so many images train or validate."""
+    validation = math.ceil(count * settings.validation_fraction)
+    return min(count - validation, settings.limit or count) + validation
+
+
 def _normalisation(images: Pixels, settings: DataSettings) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel: those asked for, and else those of the images."""
     channels = images.shape[1]
@@ -256,9 +264,10 @@ def _moments(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean.tolist()), tuple(np.maximum(std, SMALLEST_STD).tolist())
 
 
-def _histogram(images: Pixels, chunk: int = 4096) -> Integers:
-    """How often each grey level occurs; by chunks, because bincount widens its input to eight times its size."""
+def _histogram(images: Pixels, pixels: int = 2**22) -> Integers:
+    """How often each grey level occurs; so many pixels at a time, because bincount widens them to eight times their size."""
     counts = np.zeros(256, np.int64)
+    chunk = max(1, pixels // images[0].size)
     for start in range(0, len(images), chunk):
         counts += np.bincount(images[start : start + chunk].ravel(), minlength=256)
     return counts

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import math
@@ -14,6 +15,7 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,8 @@ Pixels = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 CACHE_FOLDER = ".cache"
 USER_CACHE_FOLDER = "pruning-front"
+COPIES = 2
+"""Of an image that is used: the split's, and the one in the store that all workers of a machine share."""
 
 
 def class_names(root: Path) -> tuple[str, ...]:
@@ -75,19 +79,35 @@ def cache_key(root: Path, files: Sequence[Path]) -> str:
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 
-def read_images(root: Path, key: str, files: Sequence[Path], *, writable: bool = True) -> Pixels:
-    """All images as uint8 [N, C, H, W], decoded on first use and from then on read from one file.
+def read_images(root: Path, key: str, files: Sequence[Path], *, writable: bool = True, used: int = 0) -> Pixels:
+    """All images as uint8 [N, C, H, W], decoded on first use into one file, of which only what is looked at is read.
 
     That lies beside the images, or, if they are not ``writable``, below the user's own cache.
+    InputError if copies of the ``used`` of them that a study takes into memory are more than the machine has.
     """
     places = [folder / f"{key}.npy" for folder in _cache_folders(root)]
     for place in places:
         if (images := _cached(place, len(files))) is not None:
+            _check_memory(files[0], images.shape[1:], COPIES * used)
             return images
-    images = _decode(files)
-    if not any(_store(images, place) for place in (places if writable else places[1:])):
-        logging.getLogger(__name__).warning("no cache folder can be written: %s is decoded again each time", root)
-    return images
+    shape = _rgb(files[0])[0].shape
+    _check_memory(files[0], shape, COPIES * used)
+    for place in places if writable else places[1:]:
+        if _store(files, place) and (images := _cached(place, len(files))) is not None:
+            return images
+    logging.getLogger(__name__).warning("no cache folder can be written: %s is decoded again each time", root)
+    _check_memory(files[0], shape, COPIES * used + len(files))
+    content = io.BytesIO()
+    _decode(files, content)
+    return _array(content)
+
+
+def _check_memory(first: Path, shape: tuple[int, ...], images: int) -> None:
+    if (needed := images * math.prod(shape)) > machine_memory():
+        raise InputError(
+            f"data.root: images of {shape[2]}x{shape[1]} pixels, as '{first}' is, take {needed / 1e9:.0f} GB of memory, more "
+            "than the machine has; make them smaller, or use fewer of them with data.limit"
+        )
 
 
 def _cache_folders(root: Path) -> tuple[Path, Path]:
@@ -105,43 +125,64 @@ def _cached(place: Path, count: int) -> Pixels | None:
     return images if images.dtype == np.uint8 and images.ndim == 4 and len(images) == count else None
 
 
-def _store(images: Pixels, place: Path) -> bool:
-    """Write a cache file whole or not at all; False where nothing can be written."""
+def _store(files: Sequence[Path], place: Path) -> bool:
+    """Decode images into a cache file, whole or not at all; False where nothing can be written."""
     temporary = place.with_name(f"{place.name}.{uuid.uuid4().hex}.tmp")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        # Written, and not mapped into memory: on a disk that fills, that is an error and not a signal.
         with temporary.open("wb") as file:
-            np.save(file, images, allow_pickle=False)
+            _decode(files, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(place)
     except OSError:
+        return False
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        return False
+        with contextlib.suppress(OSError):
+            place.parent.rmdir()  # if there is nothing in it
     return True
 
 
-def _decode(files: Sequence[Path]) -> Pixels:
-    """Decode images of one size, one by one: at 32x32 pixels, four threads sharing the GIL are three times slower."""
-    shape = _rgb(files[0])[0].shape
-    if (needed := len(files) * math.prod(shape)) > machine_memory():
-        raise InputError(
-            f"data.root: {len(files)} images of {shape[2]}x{shape[1]} pixels, as '{files[0]}' is, take "
-            f"{needed / 1e9:.0f} GB, more than the machine has; make them smaller"
-        )
-    images = np.empty((len(files), *shape), np.uint8)
-    any_colour = False
-    for i, file in enumerate(files):
-        pixels, colour = _rgb(file)
+def _decode(files: Sequence[Path], file: BinaryIO) -> None:
+    """Write images of one size to an empty file as an array of numpy's: of one channel, if none of them has colour.
+
+    One by one: at 32x32 pixels, four threads sharing the GIL are three times slower.
+    """
+    for channels in (1, 3):  # grey, until one of colour is met; then all of them again
+        file.seek(0)
+        file.truncate()
+        if _decode_as(channels, files, file):
+            return
+
+
+def _decode_as(channels: int, files: Sequence[Path], file: BinaryIO) -> bool:
+    """Write images of so many channels; False at the first of which that would lose the colour."""
+    for i, one in enumerate(files):
+        pixels, colour = _rgb(one)
+        if channels == 1 and colour:
+            return False
+        if i == 0:
+            shape = pixels.shape
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), channels, *shape[1:])}
+            np.lib.format.write_array_header_1_0(file, header)
         if pixels.shape != shape:
             raise InputError(
-                f"data.root: '{file}' is {pixels.shape[2]}x{pixels.shape[1]} pixels, and '{files[0]}' is "
+                f"data.root: '{one}' is {pixels.shape[2]}x{pixels.shape[1]} pixels, and '{files[0]}' is "
                 f"{shape[2]}x{shape[1]}; resize all images to one size"
             )
-        images[i] = pixels
-        any_colour |= colour
-    return images if any_colour else np.ascontiguousarray(images[:, :1])
+        file.write(pixels[:channels].tobytes())
+    return True
+
+
+def _array(content: io.BytesIO) -> Pixels:
+    """The array in an array file, without a copy."""
+    content.seek(0)
+    np.lib.format.read_magic(content)
+    shape, _, kind = np.lib.format.read_array_header_1_0(content)
+    return np.frombuffer(content.getbuffer(), kind, offset=content.tell()).reshape(shape)
 
 
 def _rgb(file: Path) -> tuple[Pixels, bool]:

@@ -1,8 +1,8 @@
 """A network as it stands between two steps, and the file that holds it.
 
-One byte axis for both families: each tensor is stored in the cheapest of three encodings, dense, bitmask with values, or
-indices with values. The file is plain safetensors; what it takes to rebuild the network (which tensors are masked, which
-channels were removed) is JSON in its metadata, so loading it runs no stored code.
+One byte axis for both families: each tensor is stored in the cheapest of three encodings, dense (NaN where a weight is
+masked), bitmask with values, or indices with values. The file is plain safetensors; what it takes to rebuild the network
+(which tensors are masked, which channels were removed) is JSON in its metadata, so loading it runs no stored code.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ Masks = dict[str, Tensor]
 """Weight name -> boolean tensor of its shape, True where the weight is kept."""
 
 BITMASK, INDICES, VALUES = ".bitmask", ".indices", ".values"
+DENSE = ".dense"
+"""Dense values, NaN where the mask removes one: a mask must be told from zeros that training made."""
 INDEX_TYPES = ((1 << 8, torch.uint8), (1 << 16, torch.uint16), (1 << 32, torch.uint32))
 
 
@@ -57,14 +59,19 @@ def _encode_masked(name: str, tensor: Tensor, mask: Tensor) -> dict[str, Tensor]
     costs = {
         BITMASK: (flat.numel() + 7) // 8 + kept * tensor.element_size(),
         INDICES: kept * (index_type.itemsize + tensor.element_size()),
+        DENSE: flat.numel() * tensor.element_size(),
     }
-    # Dense is cheapest only where nothing is masked: the mask must be told from zeros that training made.
     if kept == flat.numel():
         return {name: tensor}
-    values = {name + VALUES: tensor.flatten()[flat]}
-    if min(costs, key=lambda encoding: costs[encoding]) == BITMASK:
-        return values | {name + BITMASK: torch.from_numpy(np.packbits(flat.numpy()))}
-    return values | {name + INDICES: flat.nonzero().flatten().to(index_type)}
+    values = tensor.flatten()[flat]
+    if values.isnan().any():  # which would be taken for masked
+        del costs[DENSE]
+    cheapest = min(costs, key=lambda encoding: costs[encoding])
+    if cheapest == DENSE:
+        return {name + DENSE: tensor.masked_fill(~mask, torch.nan)}
+    if cheapest == BITMASK:
+        return {name + VALUES: values, name + BITMASK: torch.from_numpy(np.packbits(flat.numpy()))}
+    return {name + VALUES: values, name + INDICES: flat.nonzero().flatten().to(index_type)}
 
 
 def metadata(content: bytes) -> dict[str, Any]:
@@ -112,6 +119,9 @@ def _removed(record: dict[str, Any]) -> Removed:
 
 
 def _decode_tensor(name: str, like: Tensor, stored: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    if name + DENSE in stored:
+        dense = _expect(stored, name + DENSE, like.shape, like.dtype)
+        return dense.masked_fill(dense.isnan(), 0.0), ~dense.isnan()
     mask = _decode_mask(name, like, stored)
     if mask is None:
         return _expect(stored, name, like.shape, like.dtype), None

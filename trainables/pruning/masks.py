@@ -33,11 +33,13 @@ def cut(network: Network, importance: WeightImportance, scope: WeightScope, remo
 def masking(model: nn.Module, masks: Masks) -> Callable[[nn.Module], None]:
     """A hook that zeroes what is masked; run after every update, or momentum revives pruned weights in two steps."""
     parameters = dict(model.named_parameters())
-    pairs = [(parameters[name], ~mask) for name, mask in masks.items()]
+    pairs = {parameters[name]: ~mask for name, mask in masks.items()}
 
     @torch.no_grad()
     def apply(_model: nn.Module) -> None:
-        for weight, gone in pairs:
-            weight.masked_fill_(gone.to(weight.device), 0.0)
+        for weight, gone in pairs.items():
+            if gone.device != weight.device:  # training has moved the model, and masks follow it once
+                pairs[weight] = gone.to(weight.device)
+            weight.masked_fill_(pairs[weight], 0.0)
 
     return apply

@@ -10,11 +10,13 @@ accuracy that these leave (``search/studies/comparison.yaml``).
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 import torch_pruning as tp
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.methods import Method, Registry
 from trainables.networks.anatomy import Anatomy
@@ -79,7 +81,8 @@ class GrowingReg(Regulariser):
     def penalty(self, model: nn.Module, anatomy: Anatomy) -> Hook:
         """torch-pruning's GrowingRegPruner, grown at every so many updates."""
         strengths = {"reg": self.growing_reg, "delta_reg": self.growing_reg_delta}
-        return _growing(_pruner(tp.pruner.GrowingRegPruner, model, anatomy, **strengths), self.growing_reg_interval)
+        pruner = _pruner(tp.pruner.GrowingRegPruner, model, anatomy, **strengths)
+        return GrowingPenalty(model, pruner, self.growing_reg_interval)
 
 
 def _pruner(kind: Any, model: nn.Module, anatomy: Anatomy, **strengths: float) -> Any:
@@ -95,17 +98,30 @@ def _regularise(kind: Any, model: nn.Module, anatomy: Anatomy, **strengths: floa
     return hook
 
 
-def _growing(pruner: Any, interval: int) -> Hook:
-    updates = 0
+class GrowingPenalty:
+    """GrowingReg's hook, whose penalties grow every ``interval`` updates; its state is kept with the training's."""
 
-    def regularise(model: nn.Module) -> None:
-        nonlocal updates
-        updates += 1
-        if updates % interval == 0:
-            pruner.update_reg()
-        pruner.regularize(model)
+    def __init__(self, model: nn.Module, pruner: Any, interval: int) -> None:
+        self._pruner, self._interval, self._updates = pruner, interval, 0
+        names = {module: name for name, module in model.named_modules()}
+        self._groups = {f"strength.{names[group[0].dep.target.module]}": group for group in pruner._groups}
 
-    return regularise
+    def __call__(self, model: nn.Module) -> None:
+        """Add the penalty to the gradients."""
+        self._updates += 1
+        if self._updates % self._interval == 0:
+            self._pruner.update_reg()
+        self._pruner.regularize(model)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The updates so far, and the strength of each channel's penalty by the layer that leads its group."""
+        strengths = {name: self._pruner.group_reg[group] for name, group in self._groups.items()}
+        return {"updates": torch.tensor(self._updates), **strengths}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from that state."""
+        self._updates = int(state["updates"])
+        self._pruner.group_reg.update({group: state[name].clone() for name, group in self._groups.items()})
 
 
 PRUNERS = Registry[Pruner](n.PRUNER, Pruner, (Base, BnScale, GroupNorm, GrowingReg))

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from trainables.data.dataset import Data
 from trainables.settings import Settings
-from trainables.training.resuming import Resumable
+from trainables.training.reproducible import reproducible
+from trainables.training.resuming import Resumable, Stateful, Training
 
 Precision = Literal["fp32", "bf16"]
 Hook = Callable[[nn.Module], None]
@@ -30,6 +31,8 @@ Hook = Callable[[nn.Module], None]
 EVALUATION_BATCH, CPU_EVALUATION_BATCH = 1000, 256
 """On a processor small enough for what a layer computes to stay in its cache: on an AMD EPYC a third faster, with the same
 logits bit by bit (networks of the comparison)."""
+EVALUATION_SEED = 0
+"""Of what a network draws in evaluation, should it do so."""
 
 
 class TrainingDivergedError(RuntimeError):
@@ -101,52 +104,66 @@ def fit(
 ) -> None:
     """Train ``model`` in place on the training images, and end with the last epoch's weights.
 
-    Every random draw (order, crops, flips, dropout) comes from ``seed``. ``before_update`` runs between backward and
-    the optimizer (regularisers add to gradients there), ``after_update`` after it (masks are applied again there).
-    With ``resumable`` it goes on where an earlier one was interrupted; hooks that have a state of their own don't.
+    Every random draw (order, crops, flips, dropout, and what a network draws from Python's or NumPy's generator) comes
+    from ``seed``. ``before_update`` runs between backward and the optimizer (regularisers add to gradients there),
+    ``after_update`` after it (masks are applied again there).
+    With ``resumable`` it goes on where an earlier one was interrupted, with hooks that are ``Stateful`` as they were then.
     Raises TrainingDivergedError when the loss of an epoch is not finite.
     """
-    torch.manual_seed(seed)
-    random = torch.Generator().manual_seed(seed)
     images, labels = training_tensors(data, recipe.device)
     model.to(recipe.device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(
+    size = min(recipe.batch_size, len(labels))
+    optimizer, random = _sgd(model, recipe), torch.Generator().manual_seed(seed)
+    training = Training(model, optimizer, random, range(recipe.start, recipe.stop), len(labels) // size)
+
+    def update(chosen: Tensor) -> None:
+        optimizer.param_groups[0]["lr"] = recipe.rate.at(training.epoch + (training.batch + 0.5) / training.batches)
+        inputs = normalise(augment(images[chosen], data.crop, data.flip, random), data)
+        if data.cutout:
+            inputs = cutout(inputs, data.cutout, random)
+        with autocast(recipe.precision, recipe.device):
+            loss = F.cross_entropy(model(inputs), labels[chosen])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if before_update is not None:
+            before_update(model)
+        optimizer.step()
+        if after_update is not None:
+            after_update(model)
+        training.loss += loss.detach().float()
+
+    with reproducible(seed, recipe.device):
+        if resumable is not None:
+            for name, hook in (("before_update", before_update), ("after_update", after_update)):
+                if isinstance(hook, Stateful):
+                    resumable.beside[name] = hook
+            resumable.resume(training)
+        while training.epoch < recipe.stop:
+            order = training.order(len(labels))
+            while training.batch < training.batches:
+                update(order[training.batch * size : (training.batch + 1) * size].to(recipe.device))
+                training.batch += 1
+                if resumable is not None and training.batch < training.batches:
+                    resumable.after_update(training)
+            if not math.isfinite(loss := float(training.loss) / training.batches):
+                raise TrainingDivergedError(
+                    f"the training loss is {loss} in epoch {training.epoch + 1}; lower the learning rate"
+                )
+            training.begin(training.epoch + 1)
+            if after_epoch is not None:
+                after_epoch(training.epoch, model)
+            if resumable is not None and training.epoch < recipe.stop:
+                resumable.after_update(training)
+
+
+def _sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    return torch.optim.SGD(
         model.parameters(),
         lr=0.0,
         momentum=recipe.momentum,
         nesterov=recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
     )
-    batch = min(recipe.batch_size, len(labels))
-    batches = len(labels) // batch
-    epochs = range(recipe.start, recipe.stop)
-    for epoch in epochs if resumable is None else resumable.resume(model, optimizer, random, epochs):
-        order = torch.randperm(len(labels), generator=random)
-        total = torch.zeros((), device=recipe.device)
-        for i in range(batches):
-            optimizer.param_groups[0]["lr"] = recipe.rate.at(epoch + (i + 0.5) / batches)
-            chosen = order[i * batch : (i + 1) * batch].to(recipe.device)
-            inputs = normalise(augment(images[chosen], data.crop, data.flip, random), data)
-            if data.cutout:
-                inputs = cutout(inputs, data.cutout, random)
-            with autocast(recipe.precision, recipe.device):
-                loss = F.cross_entropy(model(inputs), labels[chosen])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if before_update is not None:
-                before_update(model)
-            optimizer.step()
-            if after_update is not None:
-                after_update(model)
-            total += loss.detach().float()
-        if not math.isfinite(float(total)):
-            raise TrainingDivergedError(
-                f"the training loss is {float(total) / batches} in epoch {epoch + 1}; lower the learning rate"
-            )
-        if after_epoch is not None:
-            after_epoch(epoch + 1, model)
-        if resumable is not None and epoch + 1 < recipe.stop:
-            resumable.after_epoch(epoch + 1, model, optimizer, random)
 
 
 def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[None]:
@@ -222,8 +239,9 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, data: Data, devic
     model.to(device).to(memory_format=torch.channels_last).eval()
     batch = CPU_EVALUATION_BATCH if device == "cpu" else EVALUATION_BATCH
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    for some, truth in zip(images.split(batch), labels.split(batch), strict=True):
-        correct += (model(normalise(some, data)).argmax(1) == truth).sum()
+    with reproducible(EVALUATION_SEED, device):
+        for some, truth in zip(images.split(batch), labels.split(batch), strict=True):
+            correct += (model(normalise(some, data)).argmax(1) == truth).sum()
     return int(correct) / len(labels)
 
 

@@ -1,7 +1,7 @@
 """A training that was interrupted goes on, and ends with the weights that it would have ended with, bit by bit.
 
-Its state (weights, momentum, random generators) is kept in its step's folder every minute, as plain safetensors. So a kill
-costs a minute of a dense training, and not the hours before it.
+Its state (weights, momentum, place in the epoch, random generators) is kept in its step's folder every minute, as plain
+safetensors. So a kill costs a minute of a training, however long its epochs are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import safetensors
 import safetensors.torch
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.storage.base import Storage
+from trainables.training.reproducible import generator_states, restore_generators
 
 INTERVAL = 60.0
 """Seconds of training between two times that its state is kept, at least."""
@@ -24,58 +26,130 @@ SHARE = 50
 """Keeping it that took a second is not done again for so many."""
 
 MODEL, MOMENTUM = "model.", "momentum."
-ORDER, DROPOUT = "random.order", "random.dropout"
-EPOCH, SECONDS, CHECKSUM = "epoch", "seconds", "checksum"
+ORDER, DRAWS = "random.order", "random.draws"
+EPOCH, BATCH, LOSS, SECONDS, CHECKSUM = "epoch", "batch", "loss", "seconds", "checksum"
 BUFFER = "momentum_buffer"
 """SGD's own name of it."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A module, or a hook with a state of its own: tensors by name, whose shapes stay."""
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Its state."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> Any:
+        """Go on from that state."""
+
+
+@dataclass
+class Training:
+    """Where a training stands: before update ``batch`` of ``epoch``, both counted from 0."""
+
+    model: nn.Module
+    optimizer: torch.optim.SGD
+    random: torch.Generator
+    """Draws the order of each epoch, and crops and mirrors of each batch."""
+    epochs: range
+    batches: int
+    """Updates of an epoch."""
+    epoch: int = field(init=False)
+    batch: int = field(default=0, init=False)
+    loss: Tensor = field(init=False)
+    """Sum of the losses of this epoch's batches so far."""
+    _drawn: Tensor = field(init=False)
+    """The state of ``random`` that this epoch's order is drawn in."""
+
+    def __post_init__(self) -> None:
+        self.begin(self.epochs.start)
+
+    def begin(self, epoch: int) -> None:
+        """Stand before the first update of an epoch."""
+        self.epoch, self.batch = epoch, 0
+        self.loss = torch.zeros((), device=self.device)
+        self._drawn = self.random.get_state()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(iter(self.model.parameters())).device
+
+    def order(self, count: int) -> Tensor:
+        """This epoch's permutation of ``count`` images; in the middle of an epoch the one that it began with."""
+        if self.batch == 0:
+            return torch.randperm(count, generator=self.random)
+        return torch.randperm(count, generator=torch.Generator().set_state(self._drawn))
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it but the weights and the momentum."""
+        return {
+            EPOCH: torch.tensor(self.epoch),
+            BATCH: torch.tensor(self.batch),
+            LOSS: self.loss,
+            ORDER: self._drawn,
+            DRAWS: self.random.get_state(),
+            **generator_states(self.device),
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> bool:
+        """Stand where another stood; False, and nothing is changed, where that is no place or no generator's state."""
+        epoch, batch, before = int(state[EPOCH]), int(state[BATCH]), self.state()
+        if epoch not in self.epochs or not 0 <= batch < self.batches:
+            return False
+        try:
+            for generator in (ORDER, DRAWS):
+                self.random.set_state(state[generator])
+            restore_generators(state, self.device)
+        except (RuntimeError, ValueError):
+            self.random.set_state(before[DRAWS])
+            restore_generators(before, self.device)
+            return False
+        self.epoch, self.batch, self._drawn = epoch, batch, state[ORDER]
+        self.loss = state[LOSS].to(self.device)
+        return True
 
 
 @dataclass
 class Resumable:
     """What one training leaves at ``key`` for whoever has to go on with it.
 
-    ``beside`` are other modules that the training fills, by name. ``seconds`` is what earlier processes spent on it.
+    ``beside`` is what else the training changes, by name. ``seconds`` is what earlier processes spent on it.
     """
 
     storage: Storage
     key: str
-    beside: dict[str, nn.Module] = field(default_factory=dict, init=False)
+    beside: dict[str, Stateful] = field(default_factory=dict, init=False)
     seconds: float = field(default=0.0, init=False)
     _kept: bool = field(default=False, init=False)
     _began: float = field(default_factory=time.monotonic, init=False)
     _next: float = field(default_factory=lambda: time.monotonic() + INTERVAL, init=False)
 
-    def resume(self, model: nn.Module, optimizer: torch.optim.SGD, random: torch.Generator, epochs: range) -> range:
-        """Take up what was kept; the epochs that are left: all, and nothing is changed, if nothing usable was."""
-        content = self.storage.read(self.key) if len(epochs) > 1 else None  # of a single epoch nothing is kept
+    def resume(self, training: Training) -> None:
+        """Take up what was kept; nothing is changed if nothing usable was."""
+        content = self.storage.read(self.key) if training.epochs else None
         stored = _whole(content) if content is not None else None
         self._kept = content is not None
-        if stored is None or not self._fits(stored, model, random):
-            return epochs
-        done = int(stored[EPOCH])
-        if not epochs.start <= done <= epochs.stop or not _set_random(stored, model, random):
-            return epochs
-        for module, prefix in self._modules(model):
-            module.load_state_dict({name: stored[prefix + name] for name in module.state_dict()})
-        for name, parameter in model.named_parameters():
+        if stored is None or not self._fits(stored, training) or not training.load_state(stored):
+            return
+        for part, prefix in self._parts(training):
+            part.load_state_dict({name: stored[prefix + name] for name in part.state_dict()})
+        for name, parameter in training.model.named_parameters():
             if MOMENTUM + name in stored:
                 # In the parameter's order in memory, as SGD would have it.
-                optimizer.state[parameter][BUFFER] = torch.empty_like(parameter).copy_(stored[MOMENTUM + name])
+                training.optimizer.state[parameter][BUFFER] = torch.empty_like(parameter).copy_(stored[MOMENTUM + name])
         self.seconds = float(stored[SECONDS])
-        return range(done, epochs.stop)
 
-    def after_epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.SGD, random: torch.Generator) -> None:
+    def after_update(self, training: Training) -> None:
         """Keep the state if it is time."""
         if time.monotonic() < self._next:
             return
         began = time.monotonic()
-        state = self._state(model, random) | {
-            MOMENTUM + name: optimizer.state[parameter][BUFFER]
-            for name, parameter in model.named_parameters()
-            if optimizer.state.get(parameter, {}).get(BUFFER) is not None
+        state = self._state(training) | {
+            MOMENTUM + name: training.optimizer.state[parameter][BUFFER]
+            for name, parameter in training.model.named_parameters()
+            if training.optimizer.state.get(parameter, {}).get(BUFFER) is not None
         }
-        state[EPOCH] = torch.tensor(epoch)
-        state[SECONDS] = torch.tensor(self.seconds + began - self._began, dtype=torch.float64)
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         self.storage.write(self.key, safetensors.torch.save({**plain, CHECKSUM: _checksum(plain)}))
         self._kept = True
@@ -86,20 +160,20 @@ class Resumable:
         if self._kept:
             self.storage.delete(self.key)
 
-    def _modules(self, model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-        yield model, MODEL
-        yield from ((module, f"{name}.") for name, module in self.beside.items())
+    def _parts(self, training: Training) -> Iterator[tuple[Stateful, str]]:
+        yield training.model, MODEL
+        yield from ((part, f"{name}.") for name, part in self.beside.items())
 
-    def _state(self, model: nn.Module, random: torch.Generator) -> dict[str, Tensor]:
-        modules = {
-            prefix + name: tensor for module, prefix in self._modules(model) for name, tensor in module.state_dict().items()
+    def _state(self, training: Training) -> dict[str, Tensor]:
+        seconds = torch.tensor(self.seconds + time.monotonic() - self._began, dtype=torch.float64)
+        parts = {
+            prefix + name: tensor for part, prefix in self._parts(training) for name, tensor in part.state_dict().items()
         }
-        return {**modules, ORDER: random.get_state(), DROPOUT: _dropout_state(model)}
+        return {**parts, **training.state(), SECONDS: seconds}
 
-    def _fits(self, stored: Mapping[str, Tensor], model: nn.Module, random: torch.Generator) -> bool:
-        momentum = {MOMENTUM + name: parameter for name, parameter in model.named_parameters()}
-        needed = self._state(model, random) | {EPOCH: torch.tensor(0), SECONDS: torch.tensor(0.0, dtype=torch.float64)}
-        known = {**needed, **{name: tensor for name, tensor in momentum.items() if name in stored}}
+    def _fits(self, stored: Mapping[str, Tensor], training: Training) -> bool:
+        momentum = {MOMENTUM + name: parameter for name, parameter in training.model.named_parameters()}
+        known = {**self._state(training), **{name: tensor for name, tensor in momentum.items() if name in stored}}
         return known.keys() == stored.keys() and all(
             tensor.shape == stored[name].shape and tensor.dtype == stored[name].dtype for name, tensor in known.items()
         )
@@ -117,28 +191,3 @@ def _whole(content: bytes) -> dict[str, Tensor] | None:
 
 def _checksum(tensors: dict[str, Tensor]) -> Tensor:
     return torch.frombuffer(bytearray(hashlib.sha256(safetensors.torch.save(tensors)).digest()), dtype=torch.uint8)
-
-
-def _dropout_state(model: nn.Module) -> Tensor:
-    """The state of the generator that dropout draws from: torch's own, of the device."""
-    device = _device(model)
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_random(stored: Mapping[str, Tensor], model: nn.Module, random: torch.Generator) -> bool:
-    """Set both generators; False, and neither is changed, if what is stored is no state of theirs."""
-    order, device = random.get_state(), _device(model)
-    try:
-        random.set_state(stored[ORDER])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(stored[DROPOUT], device)
-        else:
-            torch.set_rng_state(stored[DROPOUT])
-    except RuntimeError:
-        random.set_state(order)
-        return False
-    return True
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(iter(model.parameters())).device

@@ -1,7 +1,7 @@
 """Imported by every Python process of a run under test (through PYTHONPATH): logs computations, sets the clock back.
 
 FAULTS_LOG names a file to which each computation of a step appends ``start ID`` and, when the step is complete, ``end ID``;
-trainings then keep their state after every epoch, so that each of them goes on where it was killed.
+trainings then keep their state ten times a second, so that each of them goes on close to where it was killed.
 FAULTS_CLOCK names a file with the seconds by which ``time.time`` is wrong; they may change while the processes run.
 """
 
@@ -42,7 +42,7 @@ class _WhenWalkIsImported:
             execute(module)
             module.Tree._compute = _logged(module.Tree._compute)
             resuming = importlib.import_module("trainables.training.resuming")
-            resuming.INTERVAL, resuming.SHARE = 0.0, 0
+            resuming.INTERVAL, resuming.SHARE = 0.1, 0
 
         spec.loader.exec_module = exec_module
         return spec
