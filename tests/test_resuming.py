@@ -145,14 +145,14 @@ def goes_on_bit_by_bit(whole: Tree, tree: Tree, node: Node, interrupt: Interrupt
     whole.record(node)
     assert node.parent is not None
     tree.record(node.parent)
-    dense = tree.problem.dense
-    stop = node.settings[n.EPOCHS] if not node.is_point else retraining_of(node.settings).plan(dense).stop
-    stops = [(stop - 1, 3), (stop - 1, 7)]
+    plan = retraining_of(node.settings).plan(tree.problem.dense) if node.is_point else None
+    epochs = range(plan.start, plan.stop) if plan else range(node.settings[n.EPOCHS])
+    stops = [(epochs.stop - 1, 3), (epochs.stop - 1, 7)]
     for stop in stops:
         assert interrupted(tree, node, interrupt, stop).exists()
     visited.clear()
     tree.record(node)
-    assert visited == places(range(recipe.start, recipe.stop), stops[-1])
+    assert visited == places(epochs, stops[-1])
     assert files(tree, node) == files(whole, node)
     assert files(tree, node).keys() == {n.WEIGHTS_FILE}
 
