@@ -319,10 +319,15 @@ def test_default_strengths_really_shrink_what_they_act_on(pruner: str, network: 
     if pruner == "bn_scale":
         assert bn_scales(shrunk).sum() < 0.99 * bn_scales(plain).sum()
         return
+    kept = torch.zeros(2, 2)
     for first, small, full in zip(*(group_norms(problem, model) for model in (start, shrunk, plain)), strict=True):
         weak = first < first.median()
         assert small[weak].sum() < 0.98 * full[weak].sum()
-        assert small[weak].sum() / full[weak].sum() < small[~weak].sum() / full[~weak].sum()
+        kept += torch.stack([torch.stack([norms[some].sum() for some in (weak, ~weak)]) for norms in (small, full)])
+    # The weak ones more. Within single groups that differs from processor to processor, by how training rounds; in all
+    # groups together 1.7 to 2.7 points lay between the two where it was looked at.
+    weak_share, strong_share = kept[0] / kept[1]
+    assert weak_share < strong_share - 0.01
 
 
 def test_strength_zero_is_plain_training() -> None:
