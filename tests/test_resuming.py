@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -326,6 +328,32 @@ def test_of_a_state_that_can_t_be_used_the_training_begins_again(
 def test_nothing_is_kept_of_what_takes_less_than_a_minute(data: Data, tmp_path: Path) -> None:
     trained(data, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("writing", "between"), [(0.0, 60.0), (1.0, 60.0), (10.0, 500.0)])
+def test_the_state_is_kept_every_minute_of_a_long_epoch_and_for_a_fiftieth_of_the_time_at_most(
+    writing: float, between: float, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, writes = 0.0, []
+
+    class Slow(Folder):
+        def write(self, key: str, content: bytes) -> None:
+            nonlocal now
+            super().write(key, content)
+            writes.append(now)
+            now += writing
+
+    def update(_model: nn.Module) -> None:
+        nonlocal now
+        now += 20.0
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    recipe = Recipe(RECIPE.rate, 0, 2, 16, 0.9, 5e-4, "fp32")  # 160 updates, which take 53 minutes
+    fit(network(), data, recipe, 3, after_update=update, resumable=Resumable(Slow(tmp_path), "state"))
+    gaps = [later - earlier - writing for earlier, later in itertools.pairwise(writes)]
+    assert len(gaps) > 3
+    assert all(between <= gap < between + 20 for gap in gaps)
+    assert len(gaps) * writing <= 0.02 * now  # what the first will take isn't known before
 
 
 def test_a_training_that_diverges_leaves_nothing(problem: MakeProblem, tmp_path: Path, interrupt: Interrupt) -> None:
