@@ -27,6 +27,7 @@ from search.sampling.space import (
 )
 from search.study import Study, check_folder
 from trainables.data import dataset as data
+from trainables.measuring import quiet
 from trainables.methods import check_own
 from trainables.networks.network import Network, encode
 from trainables.node import Node
@@ -71,6 +72,7 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     ``fastest`` is the precision that is fast where the trials will run, if that is not this machine.
     """
     check_folder(study, trusted=trusted)
+    quiet.folder()  # of no use, it would be told of the first step
     if fastest is None:
         _check_resources(study)
     schedules = study.schedules(trusted=trusted)

@@ -22,7 +22,7 @@ from torch import nn
 from analysis.columns import frame
 from analysis.comparison import curves
 from analysis.pareto import excess
-from trainables import tree as tree_module
+from trainables import steps
 from trainables.measuring import context, latency, quiet, timing
 from trainables.measuring.latency import LatencyTable
 from trainables.measuring.timing import measure
@@ -379,7 +379,7 @@ def test_a_training_pauses_after_each_epoch_and_scores_and_evaluates_under_the_l
         held.append(bool(quiet._held.depth))
         return evaluate(*args)
 
-    monkeypatch.setattr(tree_module, "evaluate", noted)
+    monkeypatch.setattr(steps, "evaluate", noted)
     monkeypatch.setattr(context, "evaluate", noted)
     monkeypatch.setattr(quiet, "pause", lambda: pauses.append(1) or 0.0)
     node = tree.chain(UnstructuredSchedule(step_ratio=0.5, fine_tune_epochs=3))[0]

@@ -31,7 +31,7 @@ from search.tune.searcher import FrontSearch
 from search.tune.trial import UNFIT, StudyTrainable
 from tests.conftest import digits_problem
 from tests.search_helpers import raw_study, refusal, write
-from trainables.measuring import latency
+from trainables.measuring import quiet
 from trainables.own import source_hash
 from trainables.records import names as n
 from trainables.records.names import InputError
@@ -172,7 +172,7 @@ def test_a_node_must_be_as_fast_as_what_was_chosen(terms: Terms) -> None:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A lock of the test's own, so that no study on this machine is waited for."""
-    monkeypatch.setattr(latency.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(quiet.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
 def trial_of(tmp_path: Path, terms: Terms | None) -> StudyTrainable:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeProblem, digits_problem
-from trainables.measuring import latency
+from trainables.measuring import quiet, timing
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
@@ -22,9 +22,9 @@ from trainables.tree import Tree, walk
 @pytest.fixture(autouse=True)
 def _short_and_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Measure latency briefly, under a lock of this test's own."""
-    monkeypatch.setattr(latency, "MIN_SECONDS", 0.01)
-    monkeypatch.setattr(latency, "MAX_SECONDS", 0.1)
-    monkeypatch.setattr(latency.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.01)
+    monkeypatch.setattr(timing, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(quiet.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
 def direct(kind: type[PruningTrainable], folder: Path, config: dict[str, Any], **given: Any) -> PruningTrainable:
