@@ -441,7 +441,7 @@ def test_markup_in_a_recipe_is_text() -> None:
     row = {**point(importance="[/red]", scope="[bold]"), n.PRUNER: None}
     assert front_table([row]).row_count == 1
     cells = list(front_table([row]).columns[3].cells)
-    assert cells == ["unstructured \\[/red] \\[bold] fine_tune 1 × 0.5 1 epochs"]
+    assert cells == ["unstructured: \\[/red], \\[bold]; one cut of 50%; 1 epoch of fine-tuning after it"]
 
 
 @pytest.mark.parametrize("name", [n.REPORT_FOLDER, f"{n.REPORT_FOLDER}/index.html"])
