@@ -154,8 +154,7 @@ def _run_trials(session: Session, searcher: FrontSearch, ledger: Ledger, console
 
 
 def _ensure_ray(stack: ExitStack) -> None:
-    if not ray.is_initialized():
-        stack.enter_context(local())
+    stack.enter_context(local())
     take_sigterm_back()
 
 
