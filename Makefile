@@ -2,7 +2,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 READY := $(VENV)/.installed
+EXTRAS := $(VENV)/extras.txt
 
 .PHONY: quickstart test lint clean
 
@@ -10,18 +12,24 @@ quickstart: $(READY)
 	$(BIN)/python -m search run search/studies/quickstart.yaml
 	$(BIN)/python -m analysis report results/quickstart
 
-test: $(READY) lint
+test: $(EXTRAS) lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(READY)
+lint: $(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt
+	$(PIP) -r requirements.txt
 	touch $(READY)
+
+# All extras of pyproject.toml.
+$(EXTRAS): $(READY) pyproject.toml
+	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*sum(extras.values(), []), sep="\n")' > $(EXTRAS).new
+	$(PIP) -r requirements.txt -r $(EXTRAS).new
+	mv $(EXTRAS).new $(EXTRAS)
 
 clean:
 	rm -rf $(VENV)

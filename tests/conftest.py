@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,35 @@ def problem(data: Data) -> MakeProblem:
 @pytest.fixture
 def tree(problem: MakeProblem, tmp_path: Path) -> Tree:
     return Tree(problem(), Store(tmp_path / "steps"))
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """One Ray of one core for all studies that the tests of a module run in this process; each would start its own.
+
+    What takes time is that every worker imports torch: so there is one, and it stays for the next study's dense training.
+    """
+    import ray  # noqa: PLC0415 - most tests need none
+
+    from search.cluster.connection import local  # noqa: PLC0415
+    from search.cluster.interrupts import sigterm_is_not_ray_s  # noqa: PLC0415
+
+    with pytest.MonkeyPatch.context() as patch, sigterm_is_not_ray_s():
+        patch.setattr(ray, "init", partial(ray.init, num_cpus=1))
+        patch.setenv("RAY_num_workers_soft_limit", "3")
+        with local():
+            yield
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where Ray is started, or the one that is there is asked for."""
+
+    def started(**_: Any) -> None:
+        raise AssertionError("Ray was started with nothing left to do")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", started)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,10 @@ from trainables.training.loop import accuracy, tensors
 from trainables.tree import Tree
 
 SWEEP: list[Raw] = [{"step_ratio": 0.5, "steps": 2, "seed": [0, 1]}, {"family": "structured", "step_ratio": 0.3}]
+CHANNELS: Raw = {"family": "structured", "importance": ["magnitude_l1", "fpgm"], "step_ratio": [0.3, 0.4]}
+FINALISTS: Raw = {"sweep": [CHANNELS], "finalists": {"family": "structured", "top": 1, "seeds": [5]}}
+
+pytestmark = pytest.mark.usefixtures("one_ray")
 
 
 def study(tmp_path: Path, **changes: object) -> Path:
@@ -33,12 +37,35 @@ def study(tmp_path: Path, **changes: object) -> Path:
     return tmp_path / "results" / "tiny"
 
 
+@pytest.fixture(scope="module")
+def finished(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that has been run, not to be changed."""
+    return study(tmp_path_factory.mktemp("sweep"), sweep=SWEEP)
+
+
+@pytest.fixture(scope="module")
+def chosen(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep with finalists that has been run, not to be changed."""
+    return study(tmp_path_factory.mktemp("finalists"), **FINALISTS)
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """The finished sweep in a folder of its own."""
+    return Path(shutil.copytree(finished, tmp_path / "results" / "tiny"))
+
+
+@pytest.fixture
+def final(chosen: Path, tmp_path: Path) -> Path:
+    """The sweep with finalists in a folder of its own."""
+    return Path(shutil.copytree(chosen, tmp_path / "results" / "tiny"))
+
+
 def confirmed(folder: Path) -> list[Raw]:
     return rows(folder / n.CONFIRMED_FILE)
 
 
-def test_every_network_of_a_sweep_is_confirmed_once(tmp_path: Path) -> None:
-    folder = study(tmp_path, sweep=SWEEP)
+def test_every_network_of_a_sweep_is_confirmed_once(folder: Path) -> None:
     assert main(["confirm", str(folder)]) == 0
     first = confirmed(folder)
     points = {row[n.STEP_ID]: row for row in rows(folder / n.POINTS_FILE)}
@@ -130,8 +157,7 @@ def test_what_may_be_dropped_yet_stays_closed(tmp_path: Path, capsys: pytest.Cap
     assert {row[n.STEP_ID] for row in confirmed(folder)} == {row[n.STEP_ID] for row in left}
 
 
-def test_only_what_was_run_is_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = study(tmp_path, sweep=SWEEP)
+def test_only_what_was_run_is_opened(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     step = rows(folder / n.POINTS_FILE)[-1][n.STEP_ID]
     export = ["export", str(folder), "--point", step, "--to", str(tmp_path / "pruned.safetensors")]
     for command in (["confirm", str(folder)], export):
@@ -158,9 +184,8 @@ def test_only_what_was_run_is_opened(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_what_is_there_is_opened_before_what_has_to_be_trained_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = study(tmp_path, sweep=SWEEP)
     points = rows(folder / n.POINTS_FILE)
     (folder / n.STEPS_FOLDER / points[-1][n.STEP_ID] / n.WEIGHTS_FILE).unlink()
     monkeypatch.setattr("search.stages.recompute.alive", list)  # nowhere to train it
@@ -171,9 +196,8 @@ def test_what_is_there_is_opened_before_what_has_to_be_trained_again(
 
 
 def test_a_disk_that_fills_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = study(tmp_path, sweep=SWEEP)
 
     def full(_file: Path, _row: Raw) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -185,9 +209,8 @@ def test_a_disk_that_fills_is_one_line(
 
 
 def test_opening_is_shown_where_there_is_no_terminal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = study(tmp_path, sweep=SWEEP)
     monkeypatch.setattr("search.stages.waiting.PLAIN_INTERVAL", 0)
     capsys.readouterr()
     assert main(["confirm", str(folder)]) == 0
@@ -195,8 +218,7 @@ def test_opening_is_shown_where_there_is_no_terminal(
     assert f"Opening the test split: {networks} of {networks} networks" in capsys.readouterr().out
 
 
-def test_the_test_accuracy_is_that_of_the_stored_network(tmp_path: Path) -> None:
-    folder = study(tmp_path, sweep=SWEEP)
+def test_the_test_accuracy_is_that_of_the_stored_network(folder: Path) -> None:
     assert main(["confirm", str(folder)]) == 0
     settings = load_study(folder / n.STUDY_FILE)
     tree = Tree(problem_of(settings, trusted=False), Store(folder / n.STEPS_FOLDER))
@@ -220,8 +242,7 @@ def test_of_a_search_the_front_alone_is_opened(tmp_path: Path) -> None:
         )
 
 
-def test_weights_that_are_gone_are_passed_over_or_trained_again_to_the_same_network(tmp_path: Path) -> None:
-    folder = study(tmp_path, sweep=SWEEP)
+def test_weights_that_are_gone_are_passed_over_or_trained_again_to_the_same_network(folder: Path) -> None:
     last = rows(folder / n.POINTS_FILE)[-1][n.STEP_ID]
     whole = (folder / n.STEPS_FOLDER / last / n.WEIGHTS_FILE).read_bytes()
     (folder / n.STEPS_FOLDER / last / n.WEIGHTS_FILE).unlink()
@@ -235,9 +256,8 @@ def test_weights_that_are_gone_are_passed_over_or_trained_again_to_the_same_netw
 
 @pytest.mark.parametrize("same", [True, False])
 def test_where_no_weights_are_left_all_are_computed_again(
-    same: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    same: bool, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = study(tmp_path, sweep=SWEEP)
     assert main(["confirm", str(folder)]) == 0
     first, store = confirmed(folder), Store(folder / n.STEPS_FOLDER)
     (folder / n.CONFIRMED_FILE).unlink()
@@ -255,8 +275,7 @@ def test_where_no_weights_are_left_all_are_computed_again(
     assert len(list((folder / n.STEPS_FOLDER).glob(f"*/{n.WEIGHTS_FILE}"))) == len(first)
 
 
-def test_a_network_that_came_out_different_is_told_by_its_own_accuracy(tmp_path: Path) -> None:
-    folder = study(tmp_path, sweep=SWEEP)
+def test_a_network_that_came_out_different_is_told_by_its_own_accuracy(folder: Path) -> None:
     points = rows(folder / n.POINTS_FILE)
     known = {row[n.STEP_ID]: row[n.ACCURACY] for row in points}
     other = points[-1][n.STEP_ID]  # of which the points tell as another machine had measured it
@@ -268,52 +287,46 @@ def test_a_network_that_came_out_different_is_told_by_its_own_accuracy(tmp_path:
     assert [step for step, row in found.items() if n.RETRAINED_ACCURACY in row] == [other]
 
 
-def test_recipes_that_missed_the_final_stay_closed_on_another_machine(tmp_path: Path) -> None:
-    channels = {"family": "structured", "importance": ["magnitude_l1", "fpgm"], "step_ratio": 0.3}
-    folder = study(tmp_path, sweep=[channels], finalists={"family": "structured", "top": 1, "seeds": [5]})
-    whole = (folder / n.STUDY_FILE).read_text()
-    (folder / n.STUDY_FILE).write_text(whole.replace("precision: fp32", "precision: bf16"))  # as auto would be there
-    assert main(["confirm", str(folder), "--stored-only"]) == 0
-    assert len(confirmed(folder)) == len({row[n.STEP_ID] for row in rows(folder / n.POINTS_FILE)}) - 1
+def test_recipes_that_missed_the_final_stay_closed_on_another_machine(final: Path) -> None:
+    whole = (final / n.STUDY_FILE).read_text()
+    (final / n.STUDY_FILE).write_text(whole.replace("precision: fp32", "precision: bf16"))  # as auto would be there
+    assert main(["confirm", str(final), "--stored-only"]) == 0
+    assert len(confirmed(final)) == len({row[n.STEP_ID] for row in rows(final / n.POINTS_FILE)}) - 3  # of four recipes
 
 
-def test_who_runs_again_is_chosen_by_the_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    channels = {"family": "structured", "importance": ["magnitude_l1", "fpgm"], "step_ratio": [0.3, 0.4]}
-    folder = study(tmp_path, sweep=[channels], finalists={"family": "structured", "top": 1, "seeds": [5]})
+def test_who_runs_again_is_chosen_by_the_points(final: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(write(tmp_path, raw_study(tmp_path, **FINALISTS)))]) == 0  # with nothing left to do
     told = " ".join(capsys.readouterr().out.split())
-    settings = load_study(folder / n.STUDY_FILE)
-    store = Store(folder / n.STEPS_FOLDER)
+    settings = load_study(final / n.STUDY_FILE)
+    store = Store(final / n.STEPS_FOLDER)
     tree = Tree(problem_of(settings, trusted=False), store)
 
-    def final() -> Final:
+    def chosen() -> Final:
         assert settings.finalists is not None
-        return Final(settings.finalists, settings.schedules(), tree, Ledger(folder, settings.objectives, 0.1))
+        return Final(settings.finalists, settings.schedules(), tree, Ledger(final, settings.objectives, 0.1))
 
-    before = final()
+    before = chosen()
     [first], [line] = before.recipes, before.told()
     assert line in told and line == f"Again on seeds 5: {first.importance} + base (step_ratio {first.step_ratio})."
     for schedule in settings.schedules():  # as if weights had been trained again, and the last had become the first
         record = store.record(tree.chain(schedule)[-1].id)
         assert record is not None
         store.write({**record, n.ACCURACY: 1 - record[n.ACCURACY]}, {n.WEIGHTS_FILE: b"other"})
-    assert final().recipes == [first] and not final().unscored and not final().undecided
+    assert chosen().recipes == [first] and not chosen().unscored and not chosen().undecided
 
 
-def test_nobody_is_chosen_while_points_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    channels = {"family": "structured", "importance": ["magnitude_l1", "fpgm"], "step_ratio": 0.3}
-    changes = {"sweep": [channels], "finalists": {"family": "structured", "top": 1, "seeds": [5]}}
-    folder = study(tmp_path, **changes)
-    points = rows(folder / n.POINTS_FILE)
+def test_nobody_is_chosen_while_points_are_missing(final: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = rows(final / n.POINTS_FILE)
     gone = next(row[n.STEP_ID] for row in points if row[n.STEP])
-    shutil.rmtree(folder / n.STEPS_FOLDER / gone)
+    shutil.rmtree(final / n.STEPS_FOLDER / gone)
     left = [row for row in points if row[n.STEP_ID] != gone]
-    (folder / n.POINTS_FILE).write_text("".join(json.dumps(row) + "\n" for row in left))
-    run = ["run", str(write(tmp_path, raw_study(tmp_path, **changes)))]
+    (final / n.POINTS_FILE).write_text("".join(json.dumps(row) + "\n" for row in left))
+    run = ["run", str(write(tmp_path, raw_study(tmp_path, **FINALISTS)))]
     line = refusal(run, capsys)
     assert "lacks points of schedules that compete" in line and f"move {n.OPTUNA_FILE} away" in line
-    (folder / n.OPTUNA_FILE).rename(tmp_path / n.OPTUNA_FILE)
+    (final / n.OPTUNA_FILE).rename(tmp_path / n.OPTUNA_FILE)
     assert main(run) == 0
-    assert {row[n.STEP_ID] for row in rows(folder / n.POINTS_FILE)} == {row[n.STEP_ID] for row in points}
+    assert {row[n.STEP_ID] for row in rows(final / n.POINTS_FILE)} == {row[n.STEP_ID] for row in points}
 
 
 def test_of_unstructured_finalists_nothing_stays_closed(tmp_path: Path) -> None:

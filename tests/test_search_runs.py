@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import platform
@@ -12,13 +11,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-import safetensors.torch
 from optuna.trial import TrialState
 
 from search.__main__ import main
@@ -29,8 +27,6 @@ from search.stages import waiting as working
 from search.stages.dense import lost_seeds
 from search.study import load_study
 from tests.search_helpers import (
-    FACTORY,
-    NETS,
     STRUCTURED_SPACE,
     UNSTRUCTURED_SPACE,
     Raw,
@@ -49,7 +45,7 @@ from trainables.storage.store import Store
 from trainables.training.loop import evaluate
 from trainables.tree import walk
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,7 +71,7 @@ def pruned(points: list[Raw]) -> list[Raw]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a study of both families that has been run."""
     tmp = tmp_path_factory.mktemp("study")
     space = {"unstructured": {**UNSTRUCTURED_SPACE, "importance": ["magnitude"]}, "structured": STRUCTURED_SPACE}
@@ -94,14 +90,6 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     """A storage of its own with the finished study in it."""
     shutil.copytree(folder, tmp_path / folder.name)
     return tmp_path
-
-
-@pytest.fixture
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    def started(**_: Any) -> None:
-        raise AssertionError("Ray was started with nothing left to do")
-
-    monkeypatch.setattr("ray.init", started)
 
 
 def test_the_files_are_there_and_points_have_every_column(study: Path, folder: Path) -> None:
@@ -313,42 +301,6 @@ def test_a_second_driver_is_refused_and_a_dead_one_is_not_in_the_way(
         holder.kill()
         holder.communicate()
     run(study, f"storage={copy}")
-
-
-@pytest.fixture
-def cluttered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory with a network of its user's own and weights for it."""
-    (tmp_path / f"{FACTORY}.py").write_text(NETS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # so that the workers find this program from here, as if it was installed
-    small = importlib.import_module(FACTORY).small(width=6)
-    safetensors.torch.save_file(small.state_dict(), tmp_path / "weights.safetensors")
-    yield tmp_path
-    sys.modules.pop(FACTORY, None)
-
-
-def test_own_network_and_weights_three_objectives_and_a_trial_that_fails(cluttered: Path) -> None:
-    sweep = [
-        {"step_ratio": 0.5, "steps": 2},
-        {"family": "structured", "step_ratio": 0.5, "round_to": 64},
-        {"family": "structured", "step_ratio": 0.3},
-    ]
-    model = {"name": f"{FACTORY}:small", "arguments": {"width": 6}, "checkpoint": "weights.safetensors"}
-    objectives = ["accuracy", "compression", "latency"]
-    raw = raw_study(cluttered, sweep=sweep, model=model, objectives=objectives, storage="results")
-    assert main(["run", str(write(cluttered, raw)), "--allow-code"]) == 0
-    folder = cluttered / "results" / "tiny"
-    trials = {row[n.TRIAL]: row for row in rows(folder / n.TRIALS_FILE)}
-    assert [trials[i][n.STATE] for i in range(3)] == [n.COMPLETE, n.FAILED, n.COMPLETE]
-    assert "no channel could be removed at 50 % (local, round_to 64)" in trials[1][n.REASON]
-    assert trials[1][n.SCHEDULE]["round_to"] == 64
-    dense, *points = rows(folder / n.POINTS_FILE)
-    assert (dense[n.EPOCHS], dense[n.LATENCY] > 0) == (0, True)
-    assert len(points) == 3
-    assert all(row[n.LATENCY] > 0 for row in points)
-    assert {len(row.values) for row in optuna_rows(folder) if row.values} == {3}
-    assert told(folder) == Counter(row[n.STEP_ID] for row in points)
 
 
 def test_a_dense_training_that_diverges_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,10 @@ def group_norms(problem: Problem, model: nn.Module) -> list[Tensor]:
     return [squares(group).sqrt() for group in groups(model, problem.anatomy)]
 
 
+def standardised(values: Tensor) -> Tensor:
+    return (values - values.mean()) / values.std()
+
+
 def bn_scales(model: nn.Module) -> Tensor:
     return torch.cat([m.weight.detach().abs() for m in model.modules() if isinstance(m, nn.BatchNorm2d)])
 

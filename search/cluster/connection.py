@@ -38,7 +38,13 @@ PATIENCE = {"RAY_NUM_REDIS_GET_RETRIES": "3"}
 
 @contextmanager
 def local() -> Iterator[None]:
-    """Ray on this machine alone: a bare ``init`` would attach to whatever cluster was last started here."""
+    """Ray on this machine alone, or the one that this process has already, which then stays.
+
+    A bare ``init`` would attach to whatever cluster was last started here.
+    """
+    if ray.is_initialized():
+        yield
+        return
     if os.environ.get("RAY_TMPDIR") == "":  # Ray would take it for the current folder, and not start
         raise InputError("ray: RAY_TMPDIR is empty; unset it, or name a folder")
     with _prepared(), _loopback(), reaper(), ExitStack() as stack:

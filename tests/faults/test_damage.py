@@ -27,14 +27,14 @@ from trainables.records import names as n
 from trainables.records.files import TEMPORARY
 from trainables.storage.base import UnreachableError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 
 STEPS = 8
 SWEEP = [{"importance": name, "schedule": "linear", "sparsity": 0.9, "steps": STEPS} for name in ("magnitude", "random")]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a sweep that has been run."""
     tmp = tmp_path_factory.mktemp("finished")
     study = write(tmp, raw_study(tmp, sweep=SWEEP))
@@ -47,14 +47,6 @@ def copy(finished: Path, tmp_path: Path) -> Path:
     """The same in a folder of its own."""
     shutil.copytree(load_study(finished).folder, tmp_path / "results" / "tiny")
     return write(tmp_path, raw_study(tmp_path, sweep=SWEEP))
-
-
-@pytest.fixture
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    def started(**_: Any) -> None:
-        raise AssertionError("Ray was started with nothing left to do")
-
-    monkeypatch.setattr("ray.init", started)
 
 
 def test_what_processes_left_that_were_killed_is_cleared_away(copy: Path, no_ray: None) -> None:
