@@ -31,6 +31,11 @@ def test_every_package_is_pinned_in_one_place() -> None:
     assert set(Counter(re.split(r"[\[=]", pin)[0].lower() for pin in PINS).values()) == {1}
 
 
+def test_clusters_that_store_in_a_bucket_install_its_client() -> None:
+    for name in ("launcher.yaml", "rayjob.yaml"):
+        assert EXTRAS["cloud"][0] in (ROOT / "search" / "cluster" / name).read_text()
+
+
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_bucket_without_its_client_is_refused_by_name(
     scheme: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

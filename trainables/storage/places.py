@@ -19,7 +19,7 @@ def open_storage(place: Place) -> Storage:
         if error.name != "obstore":
             raise
         raise InputError(
-            f"storage: {place} needs obstore, which isn't installed; install it as pyproject.toml pins it in the extra cloud, "
-            "or give a folder"
+            f"storage: {place} needs obstore, which isn't installed; pip install obstore, in the version that "
+            "pyproject.toml has under cloud"
         ) from None
     return ObjectStore(str(place))
