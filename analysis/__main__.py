@@ -47,7 +47,7 @@ def report(folder: Path) -> None:
     path = write_report(study)
     best = front(study.pruned, study.objectives, study.dense)
     console = Console()
-    shown = front_table(best, study.objectives)
+    shown = front_table(best, study.objectives, study.retrainings)
     own = [one.label for one in study.objectives if one.column not in n.POINT_COLUMNS]
     console.print(_shown(shown, f"Front of {study.name}", [*NUMBERS, *own]))
     print(f"report: {path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 import trainables.records.names as n
 from analysis.columns import frame, known
 from trainables.records.jsonl import read_rows
-from trainables.records.methods import objective_of, read_methods
+from trainables.records.methods import labels_of, objective_of, read_methods
 from trainables.records.objectives import OBJECTIVES, Objective, columns_of
 from trainables.records.points import fault_of
 from trainables.records.untrusted import check_links, parse_json, parse_yaml, read
@@ -43,6 +44,11 @@ class Study:
     def accuracy_drop(self) -> float:
         """How far below the dense accuracy the hypervolume's reference lies, as a share (0.1 = 10 points)."""
         return float(_accuracy_drop(self.settings))
+
+    @cached_property
+    def retrainings(self) -> Mapping[str, str]:
+        """What retrainings are called, by name; nothing in folders that were written before methods were described."""
+        return labels_of(n.RETRAIN, read_methods(self.folder / n.METHODS_FILE))
 
     @property
     def dense(self) -> pd.DataFrame:

@@ -78,7 +78,7 @@ def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[st
         "headline": tables.headline(summary),
         "states": summary.states,
         "axis": main_axis(study).axis,
-        "front": tables.front_table(best, study.objectives),
+        "front": tables.front_table(best, study.objectives, study.retrainings),
         "best": tables.best_table(study),
         "mattered": mattered,
         "range": main_axis(study).noun,

@@ -20,7 +20,9 @@ from trainables.records.words import recipe
 DROPS = (0.0, 0.005, 0.01, 0.02)
 
 
-def front_table(best: pd.DataFrame, objectives: Sequence[Objective] = ()) -> pd.DataFrame:
+def front_table(
+    best: pd.DataFrame, objectives: Sequence[Objective] = (), retrainings: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """The front in words and rounded numbers, a row a network; ``objectives`` of others have a column of their own."""
     table = pd.DataFrame(
         {
@@ -28,7 +30,7 @@ def front_table(best: pd.DataFrame, objectives: Sequence[Objective] = ()) -> pd.
             "accuracy": best[n.ACCURACY].map(words.percent),
             "before retraining": best[n.ACCURACY_BEFORE].map(words.percent),
             "family": best[n.FAMILY],
-            "recipe": _recipes(best),
+            "recipe": [recipe(row, retrainings) for row in best.to_dict("records")],
             "sparsity": best[n.SPARSITY].map(words.percent),
             "requested": best[n.REQUESTED_SPARSITY].map(words.percent),
             "MACs": best[n.MACS].map(words.amount),
@@ -49,7 +51,7 @@ def best_table(study: Study) -> pd.DataFrame:
     best = best_at_drops(study.pruned, study.dense, DROPS).to_dict("records")
     found = {(row[ACCURACY_DROP], row[n.FAMILY]): row for row in best}
     families = [family for family in n.FAMILIES if study.pruned[n.FAMILY].eq(family).any()]
-    rows = [_best_row(drop, family, found.get((drop, family))) for drop in DROPS for family in families]
+    rows = [_best_row(drop, family, found.get((drop, family)), study.retrainings) for drop in DROPS for family in families]
     return pd.DataFrame(rows)
 
 
@@ -94,20 +96,16 @@ def _otherwise(history: Any, now: Mapping[str, str]) -> Iterator[tuple[str, str]
             yield from ((f"{runs}{name}", value) for name, value in _flat(sections) if now.get(name, value) != value)
 
 
-def _best_row(drop: float, family: str, point: Mapping[Any, Any] | None) -> dict[str, str]:
+def _best_row(drop: float, family: str, point: Mapping[Any, Any] | None, retrainings: Mapping[str, str]) -> dict[str, str]:
     row = {"accuracy given up": words.points_of_accuracy(drop) if drop else "none", "family": family}
     if point is None:
         return row | {"compression": words.MISSING, "accuracy": words.MISSING, "recipe": "none keeps it", "step id": ""}
     return row | {
         "compression": words.times(point[n.COMPRESSION]),
         "accuracy": words.percent(point[n.ACCURACY]),
-        "recipe": recipe(point),
+        "recipe": recipe(point, retrainings),
         "step id": str(point[n.STEP_ID]),
     }
-
-
-def _recipes(points: pd.DataFrame) -> list[str]:
-    return [recipe(row) for row in points.to_dict("records")]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

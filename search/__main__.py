@@ -23,6 +23,7 @@ from trainables.records.objectives import Objective
 from trainables.records.words import recipe
 from trainables.settings import one_line
 from trainables.storage.base import STORAGE_ERRORS
+from trainables.training.retraining import RETRAININGS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -133,6 +134,7 @@ def _run(options: argparse.Namespace) -> None:
 def front_table(rows: list[Row], objectives: Iterable[Objective] = ()) -> Table:
     """The front, one row a point, as it is shown at the end of a run; objectives of the user's own have a column each."""
     own = [one for one in objectives if one.column not in n.POINT_COLUMNS]
+    labels = {name: RETRAININGS[name].described()["label"] for row in rows if (name := row[n.RETRAIN]) in RETRAININGS}
     table = Table(title="Pareto front (validation)", title_justify="left")
     for column in ("accuracy", "compression", "sparsity", *(escape(one.label) for one in own), "recipe", "point"):
         table.add_column(column, no_wrap=column == "point", justify="left" if column in ("recipe", "point") else "right")
@@ -142,7 +144,7 @@ def front_table(rows: list[Row], objectives: Iterable[Objective] = ()) -> Table:
             f"{row[n.COMPRESSION]:.2f}×",
             f"{row[n.SPARSITY]:.1%}",
             *(f"{row[one.column]:.4g}" for one in own),
-            escape(f"{row[n.FAMILY]}: {recipe(row)}"),
+            escape(f"{row[n.FAMILY]}: {recipe(row, labels)}"),
             row[n.STEP_ID],
         )
     return table

@@ -10,6 +10,7 @@ import pytest
 import trainables.records.names as n
 from analysis.load import load_points, load_study
 from tests.made_up import dense, example_study, point, write_study
+from trainables.records.methods import labels_of, read_methods
 
 
 def test_columns_are_typed_and_in_order(tmp_path: Path) -> None:
@@ -126,3 +127,13 @@ def test_a_broken_study_file_is_one_line(tmp_path: Path, text: str) -> None:
 def test_the_example_is_a_study(tmp_path: Path) -> None:
     study = load_study(example_study(tmp_path))
     assert study.points[n.REUSED].any() and study.pruned[n.STEP_ID].is_unique
+
+
+def test_what_a_retraining_is_called_comes_from_the_study_s_folder(tmp_path: Path) -> None:
+    from trainables.records.words import recipe  # noqa: PLC0415
+
+    point = {n.STEP: 1, n.STEP_RATIO: 0.5, n.RETRAIN: "mine:Slow", n.FINE_TUNE_EPOCHS: 2}
+    (tmp_path / n.METHODS_FILE).write_text('{"retrain": {"mine:Slow": {"label": "slow\\u001b[31m training"}}}')
+    labels = labels_of(n.RETRAIN, read_methods(tmp_path / n.METHODS_FILE))
+    assert recipe(point, labels) == "one cut of 50%; 2 epochs of slow\\x1b[31m training after it"
+    assert recipe(point) == "one cut of 50%; 2 epochs of mine:Slow after it"

@@ -71,6 +71,8 @@ class Problem:
             # Of the dense recipe only what retraining takes over has an effect on given weights.
             shared = {name: dense[name] for name in ("batch_size", "momentum", "weight_decay")}
             start = {"checkpoint": self._checkpoint_hash, "dense": shared}
+        if self.device != "cpu":
+            start["arithmetic"] = "ieee"  # earlier versions let a GPU round products of fp32 to TF32
         if is_own(self.model.name):
             start["source"] = own.source_hash(self.model.name)
         return Node(

@@ -38,6 +38,12 @@ def read_methods(path: Path) -> Methods:
     return dict(found)
 
 
+def labels_of(kind: str, methods: Methods) -> dict[str, str]:
+    """What reports call the methods of a kind, by name."""
+    told = ((name, described.get("label")) for name, described in methods.get(kind, {}).items())
+    return {name: n.printable(label) for name, label in told if isinstance(label, str)}
+
+
 def _mapping(value: Any) -> bool:
     return isinstance(value, dict)
 

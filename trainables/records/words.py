@@ -13,11 +13,15 @@ RETRAINING = {
     "lr_rewind": "learning-rate rewinding",
     "weight_rewind": "weight rewinding",
 }
+"""Labels of retrainings, for folders that were written before methods were described beside their study."""
 
 
-def recipe(point: Mapping[Any, Any]) -> str:
-    """How one network was pruned, in words; a setting that the point does not have is not mentioned."""
-    return "; ".join(part for part in (_method(point), _cuts(point), _training(point)) if part)
+def recipe(point: Mapping[Any, Any], labels: Mapping[str, str] | None = None) -> str:
+    """How one network was pruned, in words; a setting that the point does not have is not mentioned.
+
+    ``labels`` are those of retrainings, by name.
+    """
+    return "; ".join(part for part in (_method(point), _cuts(point), _training(point, labels or RETRAINING)) if part)
 
 
 def _method(point: Mapping[Any, Any]) -> str:
@@ -37,13 +41,13 @@ def _cuts(point: Mapping[Any, Any]) -> str:
     return f"{kind} schedule, cut {cuts} of {planned:g}" if kind else counted(cuts, "cut")
 
 
-def _training(point: Mapping[Any, Any]) -> str:
+def _training(point: Mapping[Any, Any], labels: Mapping[str, str]) -> str:
     parts = []
     if (sparse := _value(point, n.SPARSE_EPOCHS)) > 0:
         parts.append(f"{counted(sparse, 'sparse epoch')} before")
     if (epochs := _value(point, n.FINE_TUNE_EPOCHS)) > 0:
         retrain = _text(point, n.RETRAIN)
-        how = RETRAINING.get(retrain, retrain.replace("_", " ") or "retraining")
+        how = labels.get(retrain, retrain.replace("_", " ") or "retraining")
         when = "after each" if point[n.STEP] > 1 else "after it"
         parts.append(f"{counted(epochs, 'epoch')} of {how} {when}")
     return " and ".join(parts)
