@@ -173,6 +173,12 @@ class Prune(Step):
 KINDS: Mapping[str, Step] = {step.kind: step for step in (Dense(), Regularise(), Prune())}
 
 
+def can_be(settings: Mapping[str, Any]) -> bool:
+    """Whether these can be a node's settings: of a kind that there is, with all that it needs."""
+    step = KINDS.get(str(settings.get(KIND)))
+    return step is not None and settings.keys() >= set(step.settings)
+
+
 def step_of(node: Node) -> Step:
     """What happens at a node."""
     return KINDS[node.settings[KIND]]

@@ -107,9 +107,9 @@ class Tree:
     def known(self, step_id: str) -> Record | None:
         """What is on record of a step, or None; a record that isn't of its own address, or not whole, counts as none."""
         record = self.store.record(step_id)
-        if record is None or not is_record(record) or address(record["parent"], record["settings"]) != step_id:
+        if record is None or not is_record(record) or not steps.can_be(record["settings"]):
             return None
-        return record
+        return record if address(record["parent"], record["settings"]) == step_id else None
 
     def has_weights(self, step_id: str) -> bool:
         """Whether a step is on record and its weights are there, undamaged."""

@@ -24,12 +24,6 @@ LARGEST = 2**53
 # Nothing that is measured is smaller and not 0; a quotient of two numbers in range stays finite.
 SMALLEST = 1e-9
 
-KINDS: Mapping[str, tuple[str, ...]] = {
-    "dense": (n.SEED,), "sparse": (n.PRUNER, n.EPOCHS, "learning_rate"),
-    "prune": (n.FAMILY, n.IMPORTANCE, n.SCOPE, "removed_ppm"),
-}  # fmt: skip
-"""What kinds of nodes the tree has, and the settings that each must have."""
-
 
 def fault_of(
     row: Mapping[str, Any], required: Iterable[str] = REQUIRED, objectives: Iterable[Objective] = ()
@@ -87,7 +81,6 @@ def is_record(record: Mapping[str, Any]) -> bool:
         type(schema) is int
         and (parent is None or is_address(parent))
         and isinstance(settings, dict)
-        and set(settings) >= {"kind", *KINDS.get(str(settings.get("kind")), ("no such kind",))}
         and all(isinstance(pair, list) and len(pair) == 2 and all(type(count) is int for count in pair) for pair in counts)
         and is_address(record.get(n.SHAPE_ID))
         and all(column in record for column in OF_EVERY_RECORD)
