@@ -32,6 +32,7 @@ def shorter(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_the_comparison_s_own_file_answers_its_four_questions_on_the_digits(tmp_path: Path) -> None:
     small = [

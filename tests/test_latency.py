@@ -105,8 +105,7 @@ def test_what_is_unsteady_is_measured_for_longer(monkeypatch: pytest.MonkeyPatch
         began = time.monotonic()
         assert measure(Unsteady(), (1, 1, 1), 1, 1).iqr_ms > 0
         took[spread] = time.monotonic() - began
-    assert took[0.0] > 2.0
-    assert took[0.0] > 1.5 * took[math.inf]
+    assert took[0.0] > max(2.0, took[math.inf])
 
 
 def test_a_shape_is_measured_once(tree: Tree, table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:

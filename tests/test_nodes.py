@@ -261,6 +261,7 @@ with local():
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.parametrize("environment", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}])
 def test_ray_here_alone_listens_to_nobody_else(environment: Mapping[str, str]) -> None:
     command = [sys.executable, "-c", LISTENING]
@@ -286,6 +287,7 @@ with daemon_watched(lambda: print("tidied", flush=True)):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_the_death_of_the_daemon_that_a_driver_is_connected_to_ends_it_in_one_line() -> None:
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-c", WATCHED], cwd=ROOT, capture_output=True, text=True, check=False

@@ -16,7 +16,7 @@ from search.__main__ import main
 from tests.search_helpers import FACTORY, NETS, optuna_rows, raw_study, rows, write
 from trainables.records import names as n
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 ROOT = Path(__file__).parent.parent
 

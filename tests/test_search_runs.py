@@ -45,7 +45,7 @@ from trainables.storage.store import Store
 from trainables.training.loop import evaluate
 from trainables.tree import walk
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 ROOT = Path(__file__).parent.parent
 

@@ -132,6 +132,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.parametrize("kind", [UnstructuredTrainable, StructuredTrainable])
 def test_a_users_own_tuner(kind: type[PruningTrainable], cluster: None, tmp_path: Path) -> None:
     from ray import tune  # noqa: PLC0415 - it takes seconds, which the other tests need not spend
