@@ -22,9 +22,10 @@ from analysis.load import load_study
 from analysis.pareto import front
 from analysis.report import write_report
 from analysis.summary import summarise
+from tests import ROOT
 from tests.made_up import dense, end, example_study, point, write_study
 
-ANALYSIS = Path(__file__).parent.parent / "analysis"
+ANALYSIS = ROOT / "analysis"
 HOSTILE = "<script>alert(1)</script>"
 
 

@@ -11,10 +11,11 @@ import yaml
 from analysis.__main__ import main as analyse
 from search.__main__ import main
 from search.study import load_study
+from tests import ROOT
 from tests.search_helpers import rows, write
 from trainables.records import names as n
 
-FILE = Path(__file__).parents[1] / "search" / "studies" / "comparison.yaml"
+FILE = ROOT / "search" / "studies" / "comparison.yaml"
 QUESTIONS = ("one_shot", "iterative", "structured", "families")
 
 
@@ -64,9 +65,8 @@ def test_the_comparison_s_own_file_answers_its_four_questions_on_the_digits(tmp_
 
 
 def test_the_readme_quotes_the_report_as_it_is() -> None:
-    root = Path(__file__).parents[1]
-    readme = " ".join((root / "README.md").read_text().split())
-    report = (root / "results" / "comparison" / "report" / "comparison.md").read_text()
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    report = (ROOT / "results" / "comparison" / "report" / "comparison.md").read_text()
     answers = report.partition("## Summary")[2].partition("## 1.")[0].strip().splitlines()
     assert len(answers) > 3
     assert all(answer in readme for answer in answers)

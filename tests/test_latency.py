@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests import ROOT
 from trainables.measuring import latency
 from trainables.measuring.latency import LatencyTable, measure
 from trainables.records import names as n
@@ -170,10 +171,10 @@ with LatencyTable(pathlib.Path(sys.argv[1]), 1).computing():
 @contextmanager
 def another_that_computes(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that computes, as soon as it may and until its input is closed."""
-    pipe, root = subprocess.PIPE, Path(__file__).parents[1]
+    pipe = subprocess.PIPE
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", COMPUTING, str(tmp_path)]
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=root, env=environment) as other:  # noqa: S603 - our own
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT, env=environment) as other:  # noqa: S603 - our own
         yield other
 
 

@@ -29,6 +29,7 @@ from search.study import ResourceSettings, SearchSettings, load_study
 from search.tune.display import Progress
 from search.tune.searcher import FrontSearch
 from search.tune.trial import UNFIT, StudyTrainable
+from tests import ROOT
 from tests.conftest import digits_problem
 from tests.search_helpers import raw_study, refusal, write
 from trainables.measuring import latency
@@ -101,7 +102,6 @@ def test_a_dense_network_gets_cores_of_a_node_that_a_trial_fits_on_or_waits_for_
     assert dense_cores([Node("", "", cpu, 0) for cpu in cores], ResourceSettings(cpu=takes), threads) == given
 
 
-ROOT = Path(__file__).parent.parent
 HERE = this_machine("cpu")
 
 

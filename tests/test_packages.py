@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.search_helpers import raw_study, refusal, write
 
-ROOT = Path(__file__).parents[1]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 PINS = [
     *(line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] != "#"),

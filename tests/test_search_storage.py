@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from search.__main__ import main
 from search.cluster.interrupts import GO_ON
 from search.records import snapshots
+from tests import ROOT
 from tests.conftest import ray_of_one_core
 from tests.s3_server import CREDENTIALS, S3
 from tests.search_helpers import (
@@ -39,7 +40,6 @@ from trainables.storage.places import open_storage
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
-ROOT = Path(__file__).parent.parent
 LOST = (n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE)
 TIMES = (n.SECONDS, n.LATENCY, n.LATENCY_LARGE)
 """Columns that say how long something took: of a report that is made again, the computing alone without the waiting."""

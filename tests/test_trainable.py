@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import ROOT
 from tests.conftest import MakeProblem, digits_problem
 from trainables.measuring import latency
 from trainables.records import names as n
@@ -124,8 +125,7 @@ def test_what_cannot_be_scheduled_is_refused_before_anything_is_trained(config: 
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "0")
-    root = str(Path(__file__).parents[1])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     ray.init(address="local", num_cpus=2, log_to_driver=False, include_dashboard=False)
     yield
     ray.shutdown()
