@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,11 +31,20 @@ os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 RAY_TAKES = 3 * 2**30
 """Bytes of memory for a small study: the driver and two workers, each with torch."""
 
+# A study measures latencies while no other of its user computes on the machine; those of other tests needn't wait for it.
+os.environ["LOGNAME"] = f"{getpass.getuser()}-{os.environ.get('PYTEST_XDIST_WORKER', 'tests')}"
+
 # Networks this small are slower on several threads, and far slower where other programs run beside them.
 torch.set_num_threads(1)
 
 MakeProblem = Callable[..., Problem]
 """``(name="cnn", width=4, dense=None, **fields of Problem) -> Problem``"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests that start Ray come first: they take longest, and the short ones fill what is left."""
+    long = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
