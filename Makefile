@@ -1,4 +1,4 @@
-# make quickstart: install, search, report.   make test: install, lint, types, tests.
+# make quickstart: install, search, report.   make extras: install what only some need.   make test: that, lint, types, tests.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,14 +6,16 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 READY := $(VENV)/.installed
 EXTRAS := $(VENV)/extras.txt
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart extras test lint clean
 
 quickstart: $(READY)
 	$(BIN)/python -m search run search/studies/quickstart.yaml
 	$(BIN)/python -m analysis report results/quickstart
 
+extras: $(EXTRAS)
+
 test: $(EXTRAS) lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(EXTRAS)
 	$(BIN)/ruff check .

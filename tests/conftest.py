@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -27,11 +31,32 @@ from trainables.storage.store import Store
 from trainables.training.loop import DenseSettings
 from trainables.tree import Tree
 
+# Ray would kill workers because other programs here take memory; what a test needs itself is looked at before it begins.
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+RAY_TAKES = 3 * 2**30
+"""Bytes of memory for a small study: the driver and two workers, each with torch."""
+
+# A study measures latencies while no other of its user computes on the machine; those of other tests needn't wait for it.
+os.environ["LOGNAME"] = f"{getpass.getuser()}-{os.environ.get('PYTEST_XDIST_WORKER', 'tests')}"
+
 # Networks this small are slower on several threads, and far slower where other programs run beside them.
 torch.set_num_threads(1)
 
 MakeProblem = Callable[..., Problem]
 """``(name="cnn", width=4, dense=None, **fields of Problem) -> Problem``"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests that start Ray come first: they take longest, and the short ones fill what is left."""
+    long = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what starts Ray where its workers would not get the memory that they take."""
+    free = psutil.virtual_memory().available
+    if item.get_closest_marker("ray") and free < RAY_TAKES:
+        pytest.skip(f"needs {RAY_TAKES / 2**30:g} GB of memory for Ray's workers, and {free / 2**30:.1f} GB are free")
 
 
 def digits_problem(
@@ -101,9 +126,9 @@ def tree(problem: MakeProblem, tmp_path: Path) -> Tree:
     return Tree(problem(), Store(tmp_path / "steps"))
 
 
-@pytest.fixture(scope="module")
-def one_ray() -> Iterator[None]:
-    """One Ray of one core for all studies that the tests of a module run in this process; each would start its own.
+@contextmanager
+def ray_of_one_core() -> Iterator[None]:
+    """One Ray for all studies that are run inside, in this process; each would start its own.
 
     What takes time is that every worker imports torch: so there is one, and it stays for the next study's dense training.
     """
@@ -117,6 +142,13 @@ def one_ray() -> Iterator[None]:
         patch.setenv("RAY_num_workers_soft_limit", "3")
         with local():
             yield
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """One Ray for the tests of a module."""
+    with ray_of_one_core():
+        yield
 
 
 @pytest.fixture

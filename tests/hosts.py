@@ -21,7 +21,8 @@ from typing import TypeVar
 
 import psutil
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 IP = shutil.which("ip") or "/usr/sbin/ip"
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 T = TypeVar("T")

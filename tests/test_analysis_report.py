@@ -23,11 +23,12 @@ from analysis.pareto import front
 from analysis.report import write_report
 from analysis.summary import summarise
 from analysis.tables import provenance_table
+from tests import ROOT
 from tests.made_up import dense, end, example_study, point, write_study
 from trainables.records.objectives import OBJECTIVES
 from trainables.records.words import recipe
 
-ANALYSIS = Path(__file__).parent.parent / "analysis"
+ANALYSIS = ROOT / "analysis"
 HOSTILE = "<script>alert(1)</script>"
 
 

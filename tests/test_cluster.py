@@ -27,7 +27,7 @@ from trainables.storage.places import open_storage
 from trainables.storage.store import Store
 from trainables.tree import Tree, walk
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(3600)]
 
 ROUNDS = int(os.environ.get("CLUSTER_ROUNDS", "1"))
 STEPS = 6

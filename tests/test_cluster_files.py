@@ -15,8 +15,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from search.__main__ import _parser
 from search.study import load_study
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 BASH = "/bin/bash"
 FOLDER = ROOT / "search" / "cluster"
 

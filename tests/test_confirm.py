@@ -28,7 +28,7 @@ SWEEP: list[Raw] = [{"step_ratio": 0.5, "steps": 2, "seed": [0, 1]}, {"family": 
 CHANNELS: Raw = {"family": "structured", "importance": ["magnitude_l1", "fpgm"], "step_ratio": [0.3, 0.4]}
 FINALISTS: Raw = {"sweep": [CHANNELS], "finalists": {"family": "structured", "top": 1, "seeds": [5]}}
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 
 def study(tmp_path: Path, **changes: object) -> Path:

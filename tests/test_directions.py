@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 PACKAGES = ("search", "trainables", "analysis")
 FILES = {str(file.relative_to(ROOT)): file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))}
 RECORDS = "trainables.records."

@@ -14,6 +14,7 @@ import pytest
 
 from search.cluster.interrupts import GO_ON, STOPPED
 from search.records.driver import why_lost
+from tests import ROOT
 from tests.s3_server import S3
 from tests.search_helpers import one_line
 from trainables.records import names as n
@@ -21,7 +22,6 @@ from trainables.records.names import InputError
 from trainables.storage.base import this_process
 from trainables.storage.places import open_storage
 
-ROOT = Path(__file__).parent.parent
 DRIVE = """
 import sys
 from pathlib import Path

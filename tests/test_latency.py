@@ -22,6 +22,7 @@ from torch import nn
 from analysis.columns import frame
 from analysis.comparison import curves
 from analysis.pareto import excess
+from tests import ROOT
 from trainables import steps
 from trainables.measuring import context, latency, quiet, timing
 from trainables.measuring.latency import LatencyTable
@@ -136,8 +137,7 @@ def test_what_is_unsteady_is_measured_for_longer(monkeypatch: pytest.MonkeyPatch
         began = time.monotonic()
         assert measure(Unsteady(), (1, 1, 1), 1, 1).iqr_ms > 0
         took[spread] = time.monotonic() - began
-    assert took[0.0] > 2.0
-    assert took[0.0] > 1.5 * took[math.inf]
+    assert took[0.0] > max(2.0, took[math.inf])
 
 
 def test_a_shape_is_measured_once(tree: Tree, table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,10 +253,10 @@ with quiet.computing():
 @contextmanager
 def another_that_computes(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that computes, as soon as it may and until its input is closed."""
-    pipe, root = subprocess.PIPE, Path(__file__).parents[1]
+    pipe = subprocess.PIPE
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", COMPUTING]
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=root, env=environment) as other:  # noqa: S603 - our own
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT, env=environment) as other:  # noqa: S603 - our own
         yield other
 
 

@@ -29,6 +29,7 @@ from search.study import ResourceSettings, SearchSettings, load_study
 from search.tune.display import Progress
 from search.tune.searcher import FrontSearch
 from search.tune.trial import UNFIT, StudyTrainable
+from tests import ROOT
 from tests.conftest import digits_problem
 from tests.search_helpers import raw_study, refusal, write
 from trainables.measuring import quiet
@@ -103,7 +104,6 @@ def test_a_dense_network_gets_cores_of_a_node_that_a_trial_fits_on_or_waits_for_
     assert dense_cores([Node("", "", cpu, 0) for cpu in cores], ResourceSettings(cpu=takes), threads) == given
 
 
-ROOT = Path(__file__).parent.parent
 HERE = this_machine("cpu")
 
 
@@ -272,6 +272,7 @@ with local():
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.parametrize("environment", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}])
 def test_ray_here_alone_listens_to_nobody_else(environment: Mapping[str, str]) -> None:
     command = [sys.executable, "-c", LISTENING]
@@ -297,6 +298,7 @@ with daemon_watched(lambda: print("tidied", flush=True)):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_the_death_of_the_daemon_that_a_driver_is_connected_to_ends_it_in_one_line() -> None:
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-c", WATCHED], cwd=ROOT, capture_output=True, text=True, check=False

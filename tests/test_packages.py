@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.search_helpers import raw_study, refusal, write
 
-ROOT = Path(__file__).parents[1]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 PINS = [
     *(line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] != "#"),
@@ -45,5 +45,5 @@ def test_a_bucket_without_its_client_is_refused_by_name(
     monkeypatch.delitem(sys.modules, "trainables.storage.object_store", raising=False)
     line = refusal(["run", str(write(tmp_path, raw_study(tmp_path, storage=f"{scheme}://bucket/results")))], capsys)
     assert line.startswith(f"error: storage: {scheme}://bucket/results") and "needs obstore" in line
-    assert "pip install" in line and "cloud" in line and "obstore" in EXTRAS["cloud"][0]
+    assert "make extras" in line and "cloud" in line and "obstore" in EXTRAS["cloud"][0]
     assert not (tmp_path / "results").exists()

@@ -20,14 +20,13 @@ from PIL import Image
 from search.__main__ import main
 from search.session import prepare
 from search.study import load_study
+from tests import ROOT
 from tests.search_helpers import FACTORY, NETS, SPACE, STRUCTURED_SPACE, SWEEP, one_line, raw_study, refusal, write
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.network import Network, encode
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.storage.store import Store
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

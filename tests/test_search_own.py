@@ -13,12 +13,11 @@ import safetensors.torch
 from optuna.trial import TrialState
 
 from search.__main__ import main
+from tests import ROOT
 from tests.search_helpers import FACTORY, NETS, optuna_rows, raw_study, rows, write
 from trainables.records import names as n
 
-pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parent.parent
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @pytest.fixture

@@ -194,9 +194,8 @@ def test_the_dense_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, 
     with shown(console, described(2, 60), 60) as show:
         for clock.now, done in ((1.0, 0), (20.0, 5), (25.0, 6), (40.0, 6), (60.0, 15)):  # a pace from the first epochs on
             show(done)
-            time.sleep(0.1 if terminal else 0)  # so that the spinner's own thread has drawn it
-    written = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "Training 2 dense networks: 15 of 60 epochs, about 0:03:00 left" in written
+        told = "Training 2 dense networks: 15 of 60 epochs, about 0:03:00 left"
+        written = drawn(console, told)  # on a terminal by the spinner's own thread
     if not terminal:
         assert written.count("\n") == 2 and "5 of 60 epochs\n" in written
 

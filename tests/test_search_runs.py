@@ -26,6 +26,7 @@ from search.session import prepare
 from search.stages import waiting as working
 from search.stages.dense import lost_seeds
 from search.study import load_study
+from tests import ROOT
 from tests.search_helpers import (
     STRUCTURED_SPACE,
     UNSTRUCTURED_SPACE,
@@ -45,9 +46,7 @@ from trainables.storage.store import Store
 from trainables.training.loop import evaluate
 from trainables.tree import walk
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
-
-ROOT = Path(__file__).parent.parent
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 
 def run(file: Path, *overrides: str) -> None:

@@ -13,7 +13,7 @@ from search.records.recovery import REASON
 from tests.search_helpers import optuna_rows, raw_study, rows, write
 from trainables.records import names as n
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 # Cut at random and not retrained, the network knows nothing any more after the first step.
 HOPELESS = {

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import obstore
@@ -20,6 +20,8 @@ from optuna.trial import TrialState
 from search.__main__ import main
 from search.cluster.interrupts import GO_ON
 from search.records import snapshots
+from tests import ROOT
+from tests.conftest import ray_of_one_core
 from tests.s3_server import CREDENTIALS, S3
 from tests.search_helpers import (
     UNSTRUCTURED_SPACE,
@@ -36,9 +38,8 @@ from trainables.records import names as n
 from trainables.storage import lease
 from trainables.storage.places import open_storage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
-ROOT = Path(__file__).parent.parent
 LOST = (n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE)
 TIMES = (n.SECONDS, n.LATENCY, n.LATENCY_LARGE)
 """Columns that say how long something took: of a report that is made again, the computing alone without the waiting."""
@@ -67,6 +68,16 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         return Path("results") / "tiny"
 
     return go
+
+
+@pytest.fixture(scope="module")
+def one_ray(s3: S3) -> Iterator[None]:
+    """One Ray, whose workers can reach the buckets."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.environment.items():
+            patch.setenv(name, value)
+        with ray_of_one_core():
+            yield
 
 
 @pytest.fixture
@@ -127,7 +138,7 @@ def test_a_second_driver_is_refused_wherever_it_is(
 
 @pytest.mark.timeout(900)
 def test_killed_continued_elsewhere_lost_and_made_again(
-    study: Path, bucket: str, elsewhere: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
+    one_ray: None, study: Path, bucket: str, elsewhere: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     url = f"{bucket}/results/tiny"
@@ -157,6 +168,7 @@ def test_killed_continued_elsewhere_lost_and_made_again(
 
     elsewhere("third")
     with monkeypatch.context() as patch:
+        patch.setattr("ray.is_initialized", lambda: False)
         patch.setattr("ray.init", started)
         assert main(["run", str(study)]) == 0
     assert points_of(folder) == points

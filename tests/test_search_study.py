@@ -15,12 +15,13 @@ from search.__main__ import main
 from search.sampling.space import FamilySpace, SearchSpace, SpaceSettings, UnstructuredSpace
 from search.session import renamed
 from search.study import Study, check_folder, describe, load_study, to_yaml
+from tests import ROOT
 from tests.search_helpers import raw_study, write
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
 
-PRESETS = sorted((Path(__file__).parent.parent / "search" / "studies").glob("*.yaml"))
+PRESETS = sorted((ROOT / "search" / "studies").glob("*.yaml"))
 
 
 @pytest.fixture(params=PRESETS, ids=lambda path: path.stem)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import ROOT
 from tests.conftest import MakeProblem, digits_problem
 from trainables.records import files
 from trainables.records import names as n
@@ -206,7 +207,7 @@ def test_a_claim_excludes_other_processes_and_passes_on_when_its_holder_dies(
             claimed.set()
 
     command = [sys.executable, "-c", HOLDER, str(place)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as holder:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as holder:  # noqa: S603
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"held\n"

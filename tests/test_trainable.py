@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import ROOT
 from tests.conftest import MakeProblem, digits_problem
 from trainables.measuring import quiet, timing
 from trainables.records import names as n
@@ -120,21 +121,23 @@ def test_what_cannot_be_scheduled_is_refused_before_anything_is_trained(config: 
     assert not (tmp_path / "steps").exists()
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    ray = pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", "0")
-    root = str(Path(__file__).parents[1])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
-    ray.init(address="local", num_cpus=2, log_to_driver=False, include_dashboard=False)
-    yield
-    ray.shutdown()
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    import ray  # noqa: PLC0415 - it takes seconds, which the other tests need not spend
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AIR_NEW_OUTPUT", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+        ray.init(address="local", num_cpus=2, log_to_driver=False, include_dashboard=False)
+        yield
+        ray.shutdown()
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.parametrize("kind", [UnstructuredTrainable, StructuredTrainable])
 def test_a_users_own_tuner(kind: type[PruningTrainable], cluster: None, tmp_path: Path) -> None:
-    from ray import tune  # noqa: PLC0415 - it takes seconds, which the other tests need not spend
+    from ray import tune  # noqa: PLC0415 - the same
 
     folder = tmp_path / "mine" / "steps"
     trainable = tune.with_parameters(kind, problem=digits_problem(), folder=str(folder))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 HOOK = Path(__file__).parent / "hook"
 LINGER = 30.0
 """Seconds after which no process of a dead driver may be left."""

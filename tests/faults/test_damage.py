@@ -27,7 +27,7 @@ from trainables.records import names as n
 from trainables.records.files import TEMPORARY
 from trainables.storage.base import UnreachableError
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 STEPS = 8
 SWEEP = [{"importance": name, "schedule": "linear", "sparsity": 0.9, "steps": STEPS} for name in ("magnitude", "random")]

@@ -17,7 +17,7 @@ from tests.faults.storm import steps_of
 from tests.search_helpers import raw_study, rows, write
 from trainables.records import names as n
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 SWEEP = [{"importance": name, "schedule": "linear", "sparsity": 0.9, "steps": 6, "fine_tune_epochs": 4}
          for name in ("magnitude", "random")]  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.storm import PATIENCE, under_kills
 from tests.faults.studies import sweep_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(PATIENCE)]
 
 
 def test_a_sweep_under_kills_ends_as_if_left_in_peace(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.faults.storm import outcome
 from tests.search_helpers import one_line, optuna_rows, raw_study, rows, write
 from trainables.records import names as n
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 FACTORY = "greedy_network_for_tests"
 GREEDY = '''

@@ -19,7 +19,7 @@ def open_storage(place: Place) -> Storage:
         if error.name != "obstore":
             raise
         raise InputError(
-            f"storage: {place} needs obstore, which isn't installed; pip install obstore, in the version that "
-            "pyproject.toml has under cloud"
+            f"storage: {place} needs obstore, which isn't installed; make extras installs it (pyproject.toml pins it under "
+            "cloud), or give a folder"
         ) from None
     return ObjectStore(str(place))
