@@ -179,6 +179,9 @@ def _tidy(folder: Path) -> None:
 def _tell_refusals(session: Session, console: Console) -> None:
     for told in renamed(session.study):
         console.print(f"[yellow]Told under another name:[/yellow] {escape(told)}.")
+    for family, found in session.protected.items():
+        for line in found["told"]:
+            console.print(f"[yellow]Protected ({family}):[/yellow] {escape(line)}.")
     for kind, reasons in session.refused.items():
         for reason in reasons.values():
             console.print(f"[yellow]Left out:[/yellow] {kind} {escape(reason)}")

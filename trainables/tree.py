@@ -112,7 +112,7 @@ class Tree:
 
     def network(self, node: Node) -> Network:
         """The node's network as stored; it is computed again if its weights are missing or damaged."""
-        return decode(self._weights(node, n.WEIGHTS_FILE), self.problem.build, self.problem.anatomy)
+        return decode(self._weights(node, n.WEIGHTS_FILE), self.problem.build, self.problem.skeleton)
 
     def content(self, node: Node) -> bytes:
         """The node's weights file; it is computed again if it is missing or damaged."""
@@ -185,7 +185,7 @@ class Tree:
         return self.store.write(record | ({ASKED: asked} if asked else {}), files)
 
     def _early(self, node: Node) -> Network:
-        return decode(self._weights(node.root, n.REWIND_FILE), self.problem.build, self.problem.anatomy)
+        return decode(self._weights(node.root, n.REWIND_FILE), self.problem.build, self.problem.skeleton)
 
     def epochs_of(self, node: Node) -> int:
         """What computing a node costs: the epochs that it trains, itself alone."""
@@ -194,7 +194,7 @@ class Tree:
     def _measure(self, node: Node, content: bytes, before: float | None) -> dict[str, Any]:
         """Measure the network as stored: read back, and in fp32."""
         problem = self.problem
-        network = decode(content, problem.build, problem.anatomy)
+        network = decode(content, problem.build, problem.skeleton)
         counts = footprint(network, problem.data.shape)
         if steps.step_of(node).cuts:
             _check_removed(counts, self.record_of(node.parent) if node.parent else None)
@@ -203,7 +203,7 @@ class Tree:
         return {
             n.REQUESTED_SPARSITY: node.settings.get(REMOVED, 0) / 1e6,
             n.SPARSITY: 1 - counts.prunable_params / total,
-            n.CHANNEL_SPARSITY: problem.anatomy.channel_sparsity(network.model),
+            n.CHANNEL_SPARSITY: problem.skeleton.channel_sparsity(network.model),
             n.ACCURACY_BEFORE: before,
             n.ACCURACY: evaluate(network.model, problem.data, problem.device),
             n.PARAMS: counts.params, n.MACS: counts.macs, n.EFFECTIVE_MACS: counts.effective_macs,

@@ -42,6 +42,7 @@ def provenance(session: Session, ledger: Ledger, before: Mapping[str, Any], seco
         "dense": {str(row[n.SEED]): _dense(session, row) for row in ledger.dense.values()},
         "code": {"sha256": code_hash(), "numerics_version": NUMERICS_VERSION},
         "left_out": session.refused,
+        "protected": session.protected,
     }
 
 

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from trainables.networks.ties import aliases
 from trainables.storage.base import Storage
 
 INTERVAL = 60.0
@@ -56,7 +57,10 @@ class Resumable:
         if not epochs.start <= done <= epochs.stop or not _set_random(stored, model, random):
             return epochs
         for module, prefix in self._modules(model):
-            module.load_state_dict({name: stored[prefix + name] for name in module.state_dict()})
+            state, first = module.state_dict(), aliases(module)
+            for name in list(state):
+                state[name] = stored[prefix + first.get(name, name)]
+            module.load_state_dict(state)
         for name, parameter in model.named_parameters():
             if MOMENTUM + name in stored:
                 # In the parameter's order in memory, as SGD would have it.
@@ -92,7 +96,11 @@ class Resumable:
 
     def _state(self, model: nn.Module, random: torch.Generator) -> dict[str, Tensor]:
         modules = {
-            prefix + name: tensor for module, prefix in self._modules(model) for name, tensor in module.state_dict().items()
+            prefix + name: tensor
+            for module, prefix in self._modules(model)
+            for first in (aliases(module),)
+            for name, tensor in module.state_dict().items()
+            if name not in first
         }
         return {**modules, ORDER: random.get_state(), DROPOUT: _dropout_state(model)}
 
