@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from trainables.networks.anatomy import classifier, prunable
+from trainables.networks.anatomy import prunable, survey
 from trainables.networks.architectures import MODELS
 from trainables.networks.checkpoint import checkpoint_hash, load_checkpoint
 from trainables.networks.factory import ModelSettings, build
@@ -98,7 +98,7 @@ def test_building_leaves_batchnorm_statistics_untouched(name: str) -> None:
 def test_the_classifier_is_the_last_prunable_layer(name: str) -> None:
     model = made(name, SMALL, width=4)
     layers = prunable(model)
-    assert list(classifier(model, 10)) == [list(layers)[-1]]
+    assert survey(model, SMALL).keep == (list(layers)[-1],)
     assert list(layers) == [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
 
@@ -147,7 +147,7 @@ def test_logits_at_the_start_neither_vanish_nor_explode(name: str) -> None:
 
 def test_torchvision_networks() -> None:
     model = made("torchvision:resnet18", width_per_group=64)
-    assert list(classifier(model, 10)) == ["fc"]
+    assert survey(model, (3, 32, 32)).keep == ("fc",)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
@@ -164,8 +164,8 @@ def test_images_too_small_for_a_network_are_named() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization")
-def test_a_network_that_trains_with_other_outputs_is_refused() -> None:
-    assert "GoogLeNetOutputs in training" in refusal(lambda: made("torchvision:googlenet"))
+def test_of_a_network_that_trains_with_other_outputs_the_logits_are_taken() -> None:
+    assert made("torchvision:googlenet")(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 @pytest.mark.parametrize(
@@ -300,11 +300,7 @@ def test_transposed_convolutions_are_not_prunable() -> None:
 
 def test_a_convolution_can_be_the_classifier() -> None:
     model = nn.Sequential(OrderedDict(body=nn.Conv2d(1, 4, 3), head=nn.Conv2d(4, 10, 1), flat=nn.Flatten()))
-    assert list(classifier(model, 10)) == ["head"]
-
-
-def test_no_classifier_is_an_error() -> None:
-    assert "no layer of 10 outputs" in refusal(lambda: classifier(nn.Linear(3, 4), 10))
+    assert survey(model, (1, 3, 3)).keep == ("head",)
 
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])

@@ -193,7 +193,8 @@ def _cut_weights(network: Network, node: Node, problem: Problem) -> Network:
     settings, trusted = node.settings, problem.trusted
     importance = WEIGHT_IMPORTANCES.of(settings, trusted=trusted)
     scope = WEIGHT_SCOPES.of(settings, trusted=trusted)
-    found = masks.cut(network, importance, scope, settings[REMOVED], Sample(problem.data, node.seed))
+    sample = Sample(problem.data, node.seed)
+    found = masks.cut(network, importance, scope, settings[REMOVED], sample, problem.spared)
     network.model.zero_grad()
     masks.masking(network.model, found)(network.model)
     return Network(network.model, found, network.removed)
@@ -250,7 +251,7 @@ class Starts:
         problem = self.bench.problem
         with reproducible(self.bench.node.seed):
             model = problem.build()
-        replay(model, self.network.removed, problem.anatomy)
+        replay(model, self.network.removed, problem.skeleton)
         return model
 
 

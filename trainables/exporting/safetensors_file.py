@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
-from trainables.networks.anatomy import Anatomy, classifier
+from trainables.networks.anatomy import survey
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.network import Network, decode, encode, metadata
 from trainables.networks.size import check_size
@@ -92,7 +92,7 @@ def load(file: str | Path, *, allow_code: bool = False, most_bytes: int | None =
         return build(settings, len(classes), shape, trusted=allow_code)
 
     model = dense()
-    network = decode(content, dense, Anatomy.of(model, shape, tuple(classifier(model, len(classes)))))
+    network = decode(content, dense, survey(model, shape))
     for name, tensor in network.model.state_dict().items():
         if not bool(tensor.isfinite().all()):
             raise InputError(f"{file}: has infinite or NaN values in {name!r}; its training failed, export another point")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from difflib import get_close_matches
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import AfterValidator, Field, FiniteFloat
@@ -14,12 +14,17 @@ from torch import Tensor, nn
 from trainables import own
 from trainables.networks.anatomy import prunable
 from trainables.networks.architectures import MODELS, Factory
+from trainables.networks.folding import fold
+from trainables.networks.limits import Wishes
+from trainables.networks.outputs import only_logits
 from trainables.records.names import InputError
 from trainables.settings import Settings, nearest, one_line
 
 TORCHVISION = "torchvision:"
 
 Argument = int | FiniteFloat | bool | str
+Share = Annotated[float, Field(ge=0, le=1)]
+V = TypeVar("V")
 
 
 def _known_name(name: str) -> str:
@@ -58,8 +63,12 @@ def is_torchvision(name: str) -> bool:
     return name.startswith(TORCHVISION)
 
 
-def _in_order(arguments: dict[str, Argument]) -> dict[str, Argument]:
+def _in_order(arguments: dict[str, V]) -> dict[str, V]:
     return dict(sorted(arguments.items()))
+
+
+def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
 
 
 class ModelSettings(Settings):
@@ -74,6 +83,21 @@ class ModelSettings(Settings):
     checkpoint: str | None = Field(
         None, description="trained weights: a .safetensors file, or a state dict that torch.load reads without code"
     )
+    output: str | None = Field(
+        None, description="which output is the logits, of a network that gives several; the first, or the one named logits"
+    )
+    keep: Annotated[tuple[str, ...], AfterValidator(_sorted)] = Field(
+        (), description="layers that stay whole: names or patterns, such as [stem.*, layer4.1.conv2]"
+    )
+    max_sparsity: Annotated[dict[str, Share], AfterValidator(_in_order)] = Field(
+        {}, description="the largest share of a layer that may go, by name or pattern, such as {layer1.*: 0.3}"
+    )
+    least_channels: int = Field(1, ge=1, description="channels that every layer keeps at least")
+
+    @property
+    def wishes(self) -> Wishes:
+        """What is to be spared."""
+        return Wishes(self.keep, self.max_sparsity, self.least_channels)
 
     def __hash__(self) -> int:
         """Pydantic's own would fail on the dictionary."""
@@ -96,7 +120,10 @@ def build(
         raise _cannot_build(settings, factory, error) from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model.name: {settings.name!r} made a {type(model).__name__}; it must return a torch.nn.Module")
+    fold(model)
     prunable(model)
+    if settings.name not in MODELS:
+        only_logits(model, settings.output)
     if check:
         _check_output(model, settings.name, classes, shape)
     return model

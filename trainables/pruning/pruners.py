@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trainables.methods import Method, Registry
-from trainables.networks.anatomy import Anatomy
+from trainables.networks.anatomy import Anatomy, tracing
 from trainables.records import names as n
 from trainables.training.loop import Hook
 
@@ -87,7 +87,8 @@ class GrowingReg(Regulariser):
 
 def _pruner(kind: Any, model: nn.Module, anatomy: Anatomy, **strengths: float) -> Any:
     importance = tp.importance.MagnitudeImportance(p=2)
-    return kind(model, anatomy.example, importance, **strengths, **anatomy.pruner_options(model))
+    with tracing(model):
+        return kind(model, anatomy.example, importance, **strengths, **anatomy.pruner_options(model))
 
 
 def _regularise(kind: Any, model: nn.Module, anatomy: Anatomy, **strengths: float) -> Hook:
