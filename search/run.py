@@ -179,6 +179,8 @@ def _tidy(folder: Path) -> None:
 def _tell_refusals(session: Session, console: Console) -> None:
     for told in renamed(session.study):
         console.print(f"[yellow]Told under another name:[/yellow] {escape(told)}.")
+    if notes := session.tree.problem.checkpoint_told:
+        console.print(f"[yellow]Checkpoint:[/yellow] {escape('; '.join(notes))}.")
     for family, found in session.protected.items():
         for line in found["told"]:
             console.print(f"[yellow]Protected ({family}):[/yellow] {escape(line)}.")

@@ -109,7 +109,7 @@ def fit(
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
     images, labels = training_tensors(data, recipe.device)
-    model.to(recipe.device).to(memory_format=torch.channels_last).train()
+    channels_last(model.to(recipe.device)).train()
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=0.0,
@@ -147,6 +147,13 @@ def fit(
             after_epoch(epoch + 1, model)
         if resumable is not None and epoch + 1 < recipe.stop:
             resumable.after_epoch(epoch + 1, model, optimizer, random)
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """``model``, its weights channels-last in memory; as it is where a convolution of three dimensions can't be."""
+    if any(parameter.dim() == 5 for parameter in model.parameters()):
+        return model
+    return model.to(memory_format=torch.channels_last)
 
 
 def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[None]:
@@ -219,7 +226,7 @@ def evaluate(model: nn.Module, data: Data, device: str = "cpu") -> float:
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, data: Data, device: str) -> float:
     """Accuracy of ``model`` on uint8 images [N, H, W, C], normalised as the training images are."""
-    model.to(device).to(memory_format=torch.channels_last).eval()
+    channels_last(model.to(device)).eval()
     batch = CPU_EVALUATION_BATCH if device == "cpu" else EVALUATION_BATCH
     correct = torch.zeros((), dtype=torch.int64, device=device)
     for some, truth in zip(images.split(batch), labels.split(batch), strict=True):
