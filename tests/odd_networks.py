@@ -295,3 +295,8 @@ def versioned(num_classes: int) -> nn.Module:
             super()._load_from_state_dict(state, prefix, local_metadata, *rest)
 
     return Versioned(num_classes, 12, block(1, 14), block(14, 12))
+
+
+def nothing_to_cut(num_classes: int) -> nn.Module:
+    fixed = Module(lambda _m, x: x.view(len(x), 12, -1).unsqueeze(-1))
+    return Net(num_classes, 12, block(1, 12), fixed)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import itertools
 import os
 import sys
+import tomllib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from trainables.networks.anatomy import prunable, survey
 from trainables.networks.architectures import MODELS
 from trainables.networks.checkpoint import checkpoint_hash, load_checkpoint
-from trainables.networks.factory import ModelSettings, build
+from trainables.networks.factory import TIMM_REQUIREMENT, ModelSettings, build
 from trainables.records.names import InputError
 from trainables.settings import parse
 
@@ -392,3 +394,14 @@ def test_a_checkpoints_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
 
 def test_every_setting_has_a_description() -> None:
     assert all(field.description for field in ModelSettings.model_fields.values())
+
+
+def test_timm_is_an_extra_of_one_version() -> None:
+    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["timm"] == [TIMM_REQUIREMENT]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_timm_is_refused_with_what_to_install() -> None:
+    with pytest.raises(InputError, match=f"pip install {TIMM_REQUIREMENT}"):
+        parse(ModelSettings, {"name": "timm:resnet18"}, "model")

@@ -113,6 +113,8 @@ class Problem:
             start["arithmetic"] = "ieee"  # earlier versions let a GPU round products of fp32 to TF32
         if is_own(self.model.name):
             start["source"] = own.source_hash(self.model.name)
+        if self.model.output is not None:
+            start["output"] = self.model.output
         return Node(
             None,
             {
@@ -137,9 +139,13 @@ class Problem:
         """InputError if the network can't be built for the data, or its checkpoint doesn't fit it."""
         classes, remedy = len(self.data.classes), "use a smaller network, or smaller images"
         check_size(self.model, classes, self.data.shape, machine_memory(), remedy)
-        model = self.build(check=True)
-        if self.model.checkpoint is not None:
-            load_checkpoint(model, self.model.checkpoint)
+        self.build(check=True)
+        _ = self.checkpoint_told
+
+    @cached_property
+    def checkpoint_told(self) -> list[str]:
+        """What was chosen in the checkpoint, or left out, in words; InputError if it doesn't fit the network."""
+        return load_checkpoint(self.build(), self.model.checkpoint).told if self.model.checkpoint is not None else []
 
     def check(self, schedule: BaseSchedule) -> None:
         """InputError if this problem's dense network can't be retrained as ``schedule`` asks."""

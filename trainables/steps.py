@@ -92,8 +92,9 @@ class Dense(Step):
         with threads(problem.dense.threads), reproducible(node.seed):
             model = problem.build()
             if problem.model.checkpoint is not None:
-                load_checkpoint(model, problem.model.checkpoint)
-                return Made(Network(model))
+                loaded = load_checkpoint(model, problem.model.checkpoint)
+                masks.masking(model, loaded.masks)(model)
+                return Made(Network(model, loaded.masks))
             early = problem.build()
 
             def remember(epoch: int, trained: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from difflib import get_close_matches
 from functools import partial
@@ -20,7 +21,8 @@ from trainables.networks.outputs import only_logits
 from trainables.records.names import InputError
 from trainables.settings import Settings, nearest, one_line
 
-TORCHVISION = "torchvision:"
+TORCHVISION, TIMM = "torchvision:", "timm:"
+TIMM_REQUIREMENT = "timm==1.0.31"
 
 Argument = int | FiniteFloat | bool | str
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -30,11 +32,13 @@ V = TypeVar("V")
 def _known_name(name: str) -> str:
     if is_torchvision(name):
         return _torchvision_name(name)
+    if name.startswith(TIMM):
+        return _timm_name(name)
     if ":" in name:
         if not own.is_own(name):
             raise ValueError("a factory of your own is written package.module:factory")
     elif name not in MODELS:
-        raise ValueError(f"{nearest(name, MODELS)}, torchvision:NAME, package.module:factory")
+        raise ValueError(f"{nearest(name, MODELS)}, torchvision:NAME, timm:NAME, package.module:factory")
     return name
 
 
@@ -43,6 +47,18 @@ def _torchvision_name(name: str) -> str:
     if (short := name.removeprefix(TORCHVISION)) not in known:
         close = ", ".join(TORCHVISION + match for match in get_close_matches(short, known)) or f"{TORCHVISION}resnet18"
         raise ValueError(f"torchvision has no such classification network; nearest: {close}")
+    return name
+
+
+def _timm_name(name: str) -> str:
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError:
+        raise ValueError(f"timm isn't installed; pip install {TIMM_REQUIREMENT}") from None
+    known = timm.list_models()
+    if (short := name.removeprefix(TIMM)) not in known:
+        close = ", ".join(TIMM + match for match in get_close_matches(short, known)) or f"{TIMM}resnet18"
+        raise ValueError(f"timm has no such network; nearest: {close}")
     return name
 
 
@@ -55,7 +71,7 @@ def _torchvision_models() -> Any:
 
 def is_own(name: str) -> bool:
     """Whether this names a factory of the user's own."""
-    return name not in MODELS and not is_torchvision(name)
+    return name not in MODELS and not name.startswith((TORCHVISION, TIMM))
 
 
 def is_torchvision(name: str) -> bool:
@@ -75,7 +91,7 @@ class ModelSettings(Settings):
     """Which network is pruned, and the trained weights it starts from."""
 
     name: Annotated[str, AfterValidator(_known_name)] = Field(
-        "cnn", description="cnn | resnet20 | resnet56 | vgg16_bn | torchvision:NAME | package.module:factory"
+        "cnn", description="cnn | resnet20 | resnet56 | vgg16_bn | torchvision:NAME | timm:NAME | package.module:factory"
     )
     arguments: Annotated[dict[str, Argument], AfterValidator(_in_order)] = Field(
         {}, description="keyword arguments of the network's factory, such as {width: 32}"
@@ -141,6 +157,9 @@ def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool
             )
         builder = partial(_torchvision_models().get_model, name.removeprefix(TORCHVISION))
         return builder, {"weights": None, "num_classes": classes}
+    if name.startswith(TIMM):
+        builder = partial(importlib.import_module("timm").create_model, name.removeprefix(TIMM))
+        return builder, {"pretrained": False, "num_classes": classes, "in_chans": channels}
     factory: Factory = own.load(name, "model.name", "factory", trusted=trusted)
     tells_classes = "num_classes" in _parameters(factory) and "num_classes" not in settings.arguments
     return factory, {"num_classes": classes} if tells_classes else {}

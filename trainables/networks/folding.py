@@ -5,8 +5,10 @@ Pruning removes elements of a weight, which there would be none to remove from.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from trainables.records.names import InputError
@@ -50,3 +52,36 @@ def _remove_hooks(module: nn.Module) -> bool:
         for key in [key for key, hook in loading.items() if "SpectralNorm" in repr(getattr(hook, "hook", hook))]:
             del loading[key]
     return bool(found)
+
+
+def folded_state(found: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a state dict with every computed weight that ``expected`` has as a plain one computed."""
+    made = dict(found)
+    for name, like in expected.items():
+        owner, _, attribute = name.rpartition(".")
+        start = f"{owner}." if owner else ""
+        inner = f"{start}parametrizations.{attribute}."
+        for parts, compute in (
+            ((f"{inner}original0", f"{inner}original1"), _normed),
+            ((f"{name}_g", f"{name}_v"), _normed),
+            ((f"{inner}original", f"{inner}0._u", f"{inner}0._v"), _spectral),
+            ((f"{name}_orig", f"{name}_u", f"{name}_v"), _spectral),
+        ):
+            if name not in made and all(part in made for part in parts):
+                made[name] = compute(like, *(made.pop(part) for part in parts))
+                made.pop(f"{name}_v", None)
+    return made
+
+
+def _normed(_like: Tensor, size: Tensor, direction: Tensor) -> Tensor:
+    """weight_norm: ``direction`` with norms ``size`` along the one dimension that these have, or of the whole."""
+    others = [dim for dim in range(direction.dim()) if size.dim() != direction.dim() or size.shape[dim] == 1]
+    norms: Tensor = direction.norm(2, dim=others, keepdim=True)
+    return direction * (size / norms)
+
+
+def _spectral(like: Tensor, weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """spectral_norm: ``weight`` over its largest singular value, as the vectors estimate it."""
+    dim = 0 if weight.shape[0] == len(left) and weight.numel() == len(left) * len(right) else 1
+    flat = weight.movedim(dim, 0).flatten(1)
+    return (weight / torch.dot(left, flat @ right)).view_as(like)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from trainables.networks.anatomy import Anatomy, Removed, apply, replay, trace
+from trainables.networks.anatomy import Anatomy, Removed, apply, trace
 
 EXACT, ROUGH = 1e-6, 1e-2
 """The largest difference, as a share of the largest output, in double and in single precision."""
@@ -35,6 +35,11 @@ def survivors(model: nn.Module, removed: Removed, anatomy: Anatomy) -> dict[str,
     Each tensor of indices has the shape that its parameter has after the cuts. A parameter of several names is told under
     each; WrongCutError if the names have lost different elements.
     """
+    return _cut_indices(model, removed, anatomy)[1]
+
+
+def _cut_indices(model: nn.Module, removed: Removed, anatomy: Anatomy) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A copy that is cut, with indices for values; and these by name."""
     twin = copy.deepcopy(model).double()
     graph = trace(twin, anatomy)
     with torch.no_grad():
@@ -43,10 +48,11 @@ def survivors(model: nn.Module, removed: Removed, anatomy: Anatomy) -> dict[str,
     names = _shared(twin)
     apply(graph, twin, removed)
     left = {name: tensor.detach().round().long() for name, tensor in _tensors(twin).items()}
+    _check_counts(twin)
     for name, other in names:
         if not torch.equal(left[name], left[other]):
             raise WrongCutError(f"{name} and {other} are one parameter, and would lose different channels")
-    return left
+    return twin, left
 
 
 def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0) -> float:
@@ -58,11 +64,13 @@ def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0)
     random = torch.Generator().manual_seed(seed)
     whole, kind, most = _precise(dense, anatomy)
     _draw_constants(whole, random)
-    left = survivors(whole, removed, anatomy)
-    cut = copy.deepcopy(whole)
-    replay(cut, removed, anatomy)
+    cut, left = _cut_indices(whole, removed, anatomy)
+    cut = cut.to(kind)
+    values = _tensors(whole)
     zeroed = copy.deepcopy(whole)
     with torch.no_grad():
+        for name, tensor in _tensors(cut).items():
+            tensor.copy_(values[name].flatten()[left[name]])
         for name, tensor in _tensors(zeroed).items():
             kept = torch.zeros(tensor.numel(), dtype=torch.bool)
             kept[left[name].flatten()] = True
@@ -77,6 +85,23 @@ def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0)
     if not error <= most:
         raise WrongCutError(f"outputs are another network's: they differ by {error:.1e} of the largest")
     return error
+
+
+def _check_counts(cut: nn.Module) -> None:
+    """WrongCutError if a layer counts other channels than its weight has: the next cut would go by them."""
+    for name, module in cut.named_modules():
+        if isinstance(module, nn.modules.conv._ConvNd):
+            outputs, inputs = module.weight.shape[:2] if not module.transposed else module.weight.shape[1::-1]
+            grouped = (outputs * module.groups, inputs) if module.transposed else (outputs, inputs * module.groups)
+            right = grouped == (module.out_channels, module.in_channels)
+        elif isinstance(module, nn.Linear):
+            right = tuple(module.weight.shape) == (module.out_features, module.in_features)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            right = len(module.weight) == module.num_features
+        else:
+            continue
+        if not right:
+            raise WrongCutError(f"channels of {name} are counted wrongly")
 
 
 class FixedStatistics(TorchFunctionMode):

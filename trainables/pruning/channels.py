@@ -7,7 +7,10 @@ step, and miss their target where channels go several at once.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch_pruning as tp
 from torch import nn
 
 from trainables.networks.anatomy import (
@@ -62,8 +65,38 @@ def cut_by(
     return removed
 
 
+def scores_of(group: Group, scorer: Scorer) -> torch.Tensor | None:
+    """The channels' scores, told by those layers of the group that the importance can score; None if there are none.
+
+    torch-pruning's importances fail on the inputs of grouped convolutions and on channels that were moved about.
+    """
+    try:
+        return scorer(group)  # type: ignore[no-any-return]
+    except (IndexError, RuntimeError):
+        known = [item for item in group if _scored_alone(item, group, scorer)]
+        if not known:
+            raise
+        return scorer(_part(group, known))  # type: ignore[no-any-return]
+
+
+def _scored_alone(item: Any, group: Group, scorer: Scorer) -> bool:
+    try:
+        scores = scorer(_part(group, [item]))
+    except (IndexError, RuntimeError):
+        return False
+    return scores is not None and len(scores) == len(group[0].idxs)
+
+
+def _part(group: Group, items: list[Any]) -> Group:
+    part = tp.dependency.Group()
+    part._group, part._DG = items, group._DG
+    return part
+
+
 def can_be_cut(group: Group, graph: Graph) -> bool:
     """Whether every layer of the group has channels to spare."""
+    if len(group[0].idxs) // slots_of(group) < 2:
+        return False
     for item in group:
         target, handler = item.dep.target, item.dep.handler
         count = graph.get_out_channels if graph.is_out_channel_pruning_fn(handler) else graph.get_in_channels
@@ -76,7 +109,7 @@ def _score(group: Group, graph: Graph, scorer: Scorer, anatomy: Anatomy) -> Scor
     """The group's scores, a mean over the channels that must go together; None if none can go."""
     if not can_be_cut(group, graph):
         return None
-    scores = scorer(group)
+    scores = scores_of(group, scorer)
     if scores is None:
         return None
     together = slots_of(group)

@@ -14,7 +14,7 @@ from torch import nn
 from trainables.networks.anatomy import Group, groups_in, leader, quiet, trace
 from trainables.problem import Problem
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES, ChannelImportance, Scorer
-from trainables.pruning.channels import can_be_cut
+from trainables.pruning.channels import can_be_cut, scores_of
 from trainables.pruning.pruners import PRUNERS, Regulariser
 from trainables.pruning.sample import Sample
 from trainables.records import names as n
@@ -56,7 +56,7 @@ def _refuse_group(importance: ChannelImportance, scorer: Scorer, group: Group) -
     if reason := importance.refuses(group):
         return reason.format(leader=first)
     with quiet():
-        score = scorer(group)
+        score = scores_of(group, scorer)
     if score is None:
         return f"it has nothing to score in the group of {first} (BatchNorm is missing?)"
     if len(score) != len(group[0].idxs):

@@ -91,13 +91,14 @@ class _Trial:
     build: Build
     skeleton: Anatomy
     classes: int
+    leaders: list[str] = field(default_factory=list)
 
     def judged(self, wishes: Wishes) -> Gate:
         try:
             found = groups(self.model, self.skeleton)
         except Exception as error:  # torch-pruning can fail on any network that it doesn't know
             return self._refused(f"torch-pruning fails on this network ({_line(error)})")
-        leaders = [leader(group) for group in found]
+        self.leaders = leaders = [leader(group) for group in found]
         asked = _asked(self.model, found, wishes)
         left = [name for name in leaders if name not in asked]
         culprits, worst = self._narrowed(left)
@@ -128,42 +129,43 @@ class _Trial:
         culprits: dict[str, str] = {}
         worst = 0.0
         for scope in CHANNEL_SCOPES:
-            for removed_ppm in (LOW, HIGH):
+            for targets in ((LOW,), (LOW, HIGH)):
                 while left := [name for name in leaders if name not in culprits]:
-                    found = self._first(left, scope, removed_ppm)
+                    found = self._first(left, scope, targets)
                     if isinstance(found, float):
                         worst = max(worst, found)
                         break
                     culprits |= found
         return culprits, worst
 
-    def _first(self, leaders: list[str], scope: str, removed_ppm: int) -> float | dict[str, str]:
+    def _first(self, leaders: list[str], scope: str, targets: Sequence[int]) -> float | dict[str, str]:
         """One group without which fewer cuts go wrong, with the reason; or the error, if none goes wrong.
 
         With the groups in order, it is the last of the shortest beginning that goes wrong, found by halving.
         """
-        outcome = self._try(leaders, scope, removed_ppm)
+        outcome = self._try(leaders, scope, targets)
         if isinstance(outcome, float):
             return outcome
         right, wrong = 0, len(leaders)
         while wrong - right > 1:
             middle = (right + wrong) // 2
-            tried = self._try(leaders[:middle], scope, removed_ppm)
+            tried = self._try(leaders[:middle], scope, targets)
             if isinstance(tried, float):
                 right = middle
             else:
                 wrong, outcome = middle, tried
         return {leaders[wrong - 1]: outcome}
 
-    def _try(self, cut: Iterable[str], scope: str, removed_ppm: int) -> float | str:
-        """The oracle's difference after a cut of some groups alone, told by their leaders; or what is wrong."""
+    def _try(self, cut: Iterable[str], scope: str, targets: Sequence[int]) -> float | str:
+        """The oracle's difference after cuts of some groups alone, told by their leaders; or what is wrong."""
         chosen = set(cut)
-        kept = [leader(group) for group in groups(self.model, self.skeleton)]
-        anatomy = replace(self.skeleton, protected=tuple(name for name in kept if name not in chosen))
+        anatomy = replace(self.skeleton, protected=tuple(name for name in self.leaders if name not in chosen))
         model = copy.deepcopy(self.model)
         try:
-            method = CHANNEL_SCOPES.make(scope)
-            removed = cut_by(model, anatomy, tp.importance.RandomImportance(), method, removed_ppm, 1, removed_ppm)
+            removed: Removed = []
+            for removed_ppm in targets:
+                method, scores = CHANNEL_SCOPES.make(scope), tp.importance.RandomImportance()
+                removed += cut_by(model, anatomy, scores, method, removed_ppm, 1, removed_ppm)
             error = oracle.compare(self.model, removed, anatomy)
             self._use(model, removed, anatomy)
         except oracle.WrongCutError as wrong:
@@ -186,13 +188,20 @@ class _Trial:
         fixed = {}
         for name, module in prunable(self.model).items():
             if name not in cut and name not in self.skeleton.keep:
-                frozen = module.weight not in trained
-                fixed[name] = "it is frozen" if frozen else "no gradient reaches it, or what it feeds can't be cut"
+                fixed[name] = "it is frozen" if module.weight not in trained else self._why_fixed(name)
         return fixed
+
+    def _why_fixed(self, name: str) -> str:
+        owners = (self.model.get_submodule(name[:end]) for end in range(len(name)) if name[end] == ".")
+        if any(isinstance(owner, nn.MultiheadAttention) for owner in owners):
+            return "attention keeps its heads as they are"
+        return "no gradient reaches it, or what it feeds can't be cut"
 
     def _shares(self, gate: Gate) -> Gate:
         """The shares of weights and MACs in layers whose outputs stay, the output layers' left out."""
         locked = {*gate.protected, *gate.fixed}
+        if not locked:  # counting MACs takes a second of imports
+            return gate
         sizes = {name.removesuffix(".weight"): weight.numel() for name, weight in weights(self.model).items()}
         macs = module_macs(self.model, tuple(self.skeleton.example.shape[1:]))  # type: ignore[arg-type]
         return replace(gate, weights=_share(sizes, locked), macs=_share(macs, locked))
