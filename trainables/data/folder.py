@@ -20,8 +20,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from trainables.records.names import InputError
-from trainables.settings import one_line
 from trainables.records.untrusted import machine_memory
+from trainables.settings import one_line
 
 Pixels = npt.NDArray[np.uint8]
 
