@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tests.conftest import MakeProblem, same_state, state_of
-from tests.test_store import flip_a_byte
+from tests.trainables.storage.test_store import flip_a_byte
 from trainables.data.dataset import Data
 from trainables.records import names as n
 from trainables.schedule import Node, Schedule, StructuredSchedule, UnstructuredSchedule
