@@ -16,6 +16,7 @@ from analysis.pareto import excess, front
 from search.__main__ import main
 from search.records.ledger import Ledger
 from search.study import load_study
+from tests import ROOT
 from tests.made_up import dense, write_study
 from tests.made_up import point as made_up_point
 from tests.search_helpers import raw_study, refusal, rows, write
@@ -56,7 +57,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the module in it, as the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[1]}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     give(tmp_path, OWN)
     return tmp_path
 
