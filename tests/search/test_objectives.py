@@ -250,6 +250,9 @@ def test_a_point_s_own_value_of_a_linear_objective_is_its_gain() -> None:
     class Linear(Objective):
         name, column, label, direction, slack = "a:B", "joules", "energy", "minimise", 2.0
 
+        def measure(self, context: Any) -> float:
+            return float(len(context.content))
+
     root = {n.ACCURACY: 0.9, "joules": 8.0}
     both = ("accuracy", Linear())
     assert gains({n.ACCURACY: 0.8, "joules": 3.0}, root, both) == [0.8, -3.0]
