@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from search.__main__ import main
 from search.cluster.interrupts import GO_ON, STOPPED
-from search.records.ledger import Ledger
-from search.records.snapshots import Snapshots
 from search.study import load_study
-from search.tune.telling import Telling
 from tests.faults.driver import Driver
 from tests.faults.storm import outcome, steps_of
 from tests.faults.test_interrupts import has_points, wait_until
-from tests.search_helpers import one_line, optuna_rows, raw_study, refusal, write
+from tests.search_helpers import one_line, raw_study, refusal, write
 from trainables.records import names as n
 from trainables.records.files import TEMPORARY
-from trainables.storage.base import UnreachableError
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
@@ -165,48 +159,3 @@ def test_a_full_disk_stops_the_study_and_with_room_it_goes_on(small_disk: Path, 
         assert len(outcome(study)["steps"]) == 2 * STEPS
     finally:
         driver.end()
-
-
-def test_a_disk_that_the_driver_finds_full_stops_the_study_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Ledger, "add", full)  # which Tune's callback calls
-    assert main(["run", str(write(tmp_path, raw_study(tmp_path, sweep=SWEEP)))]) == STOPPED
-    assert "No space left on device" in one_line(capsys.readouterr().err)
-
-
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "error"),
-    [
-        (Ledger, "add_trial", FULL), (Telling, "_attribute", FULL),
-        (Snapshots, "store", UnreachableError("storage: s3://bucket can't be used")),
-    ],
-)  # fmt: skip
-def test_what_the_driver_meets_at_a_trial_s_end_stops_the_study_and_no_trial_after_it_begins(
-    owner: type, name: str, error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """Tune would take it for a lost worker."""
-    short = [{"step_ratio": ratio} for ratio in (0.2, 0.3, 0.4, 0.5)]
-    study = write(tmp_path, raw_study(tmp_path, sweep=short, resources={"cpu": os.cpu_count()}))
-    whole, calls = getattr(owner, name), itertools.count()
-
-    def once(*arguments: Any, **options: Any) -> Any:
-        if next(calls) == 0:
-            raise error
-        return whole(*arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, once)
-        assert main(["run", str(study)]) == STOPPED
-    assert str(error) in one_line(capsys.readouterr().err)
-    folder = load_study(study).folder
-    assert sum(n.TRIAL in row.user_attrs for row in optuna_rows(folder)) == 1
-    assert main(["run", str(study)]) == 0
-    assert len(outcome(study)["trials"]) == len(short)

@@ -265,7 +265,7 @@ def _moments(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _histogram(images: Pixels, pixels: int = 2**22) -> Integers:
-    """How often each grey level occurs; so many pixels at a time, because bincount widens them to eight times their size."""
+    """How often each grey level occurs; so many pixels at a time, because bincount widens them eightfold."""
     counts = np.zeros(256, np.int64)
     chunk = max(1, pixels // images[0].size)
     for start in range(0, len(images), chunk):

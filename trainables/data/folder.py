@@ -22,8 +22,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from trainables.records.names import InputError
-from trainables.settings import one_line
 from trainables.records.untrusted import machine_memory
+from trainables.settings import one_line
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -105,8 +105,8 @@ def read_images(root: Path, key: str, files: Sequence[Path], *, writable: bool =
 def _check_memory(first: Path, shape: tuple[int, ...], images: int) -> None:
     if (needed := images * math.prod(shape)) > machine_memory():
         raise InputError(
-            f"data.root: images of {shape[2]}x{shape[1]} pixels, as '{first}' is, take {needed / 1e9:.0f} GB of memory, more "
-            "than the machine has; make them smaller, or use fewer of them with data.limit"
+            f"data.root: images of {shape[2]}x{shape[1]} pixels, as '{first}' is, take {needed / 1e9:.0f} GB of memory, "
+            "more than the machine has; make them smaller, or use fewer of them with data.limit"
         )
 
 

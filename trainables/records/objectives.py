@@ -7,6 +7,7 @@ in. So nothing here imports torch, and the side of the disk that only reads know
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Protocol
@@ -76,7 +77,7 @@ class Context(Protocol):
         """One forward pass of a batch, or of a large one, with nothing else of ours running on the host."""
 
 
-class Objective:
+class Objective(ABC):
     """A quantity that is measured of every network, and that a study may search by.
 
     An objective of your own subclasses this: it gives ``column``, ``label``, ``direction`` and ``measure``, and is named
@@ -114,9 +115,9 @@ class Objective:
     def __repr__(self) -> str:
         return self.name
 
+    @abstractmethod
     def measure(self, context: Context) -> float:
         """The value of a network; it must be finite, and above 0 on a log2 scale."""
-        raise NotImplementedError
 
     def beside(self, _context: Context) -> Mapping[str, Any]:
         """The values of ``fills``."""
@@ -288,6 +289,10 @@ class Described(Objective):
         self.name = name
         for field in Description.model_fields:
             setattr(self, field, getattr(described, field))
+
+    def measure(self, context: Context) -> float:  # noqa: ARG002
+        """Never: what measures is code that isn't here."""
+        raise TypeError(f"{self.name} is described and not at hand; it measures nothing")
 
 
 def objectives_of(given: Iterable[str | Objective]) -> tuple[Objective, ...]:

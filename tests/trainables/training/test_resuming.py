@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tests.conftest import MakeProblem, same_state, state_of
-from tests.test_store import flip_a_byte
+from tests.trainables.storage.test_store import flip_a_byte
 from trainables.chain import RegularisationSettings
 from trainables.data.dataset import Data
 from trainables.networks.factory import ModelSettings

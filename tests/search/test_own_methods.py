@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from search.__main__ import main
+from tests import ROOT
 from tests.search_helpers import raw_study, refusal, rows, write
 from trainables import own
 from trainables.methods import Registry
@@ -18,7 +19,6 @@ from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.records import names as n
 from trainables.training.retraining import RETRAININGS
 
-ROOT = Path(__file__).parents[1]
 MODULE = "methods_of_a_users_own"
 METHODS = '''
 """Methods as a user would write them."""

@@ -13,6 +13,7 @@ import pytest
 from analysis.load import load_study as read_study
 from analysis.pareto import front, hypervolume
 from search.study import load_study
+from tests import ROOT
 from trainables.chain import MethodSettings
 from trainables.node import Node, address
 from trainables.records import names as n
@@ -22,8 +23,7 @@ from trainables.schedule import FAMILIES, Schedule
 from trainables.storage.store import Store, to_json
 from trainables.tree import Tree, point_of
 
-ROOT = Path(__file__).parents[1]
-FROZEN = Path(__file__).parent / "frozen"
+FROZEN = ROOT / "tests" / "frozen"
 STUDIES = ("comparison", "cifar10_subset")
 
 

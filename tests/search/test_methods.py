@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from search.methods import REGISTRIES, table
+from tests import ROOT
 from tests.search_helpers import raw_study, write
 
-ROOT = Path(__file__).parents[1]
 METHODS = [(registry, name) for registry in REGISTRIES.values() for name in registry]
 
 

@@ -16,6 +16,7 @@ from analysis.pareto import excess, front
 from search.__main__ import main
 from search.records.ledger import Ledger
 from search.study import load_study
+from tests import ROOT
 from tests.made_up import dense, write_study
 from tests.made_up import point as made_up_point
 from tests.search_helpers import raw_study, refusal, rows, write
@@ -56,7 +57,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the module in it, as the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[1]}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     give(tmp_path, OWN)
     return tmp_path
 
@@ -248,6 +249,9 @@ def test_descriptions_are_data_from_anyone(content: str | dict[str, Any], tmp_pa
 def test_a_point_s_own_value_of_a_linear_objective_is_its_gain() -> None:
     class Linear(Objective):
         name, column, label, direction, slack = "a:B", "joules", "energy", "minimise", 2.0
+
+        def measure(self, context: Any) -> float:
+            return float(len(context.content))
 
     root = {n.ACCURACY: 0.9, "joules": 8.0}
     both = ("accuracy", Linear())

@@ -1,6 +1,7 @@
 """A study on a cluster of several hosts, of which some die, are cut off, or join late.
 
-``CLUSTER_ROUNDS=20 python -m pytest tests/test_cluster.py`` kills, cuts off and brings back that often, over one study.
+``CLUSTER_ROUNDS=20 python -m pytest tests/search/cluster/test_cluster.py`` kills, cuts off and brings back that often, over
+one study.
 """
 
 from __future__ import annotations
