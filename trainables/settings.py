@@ -63,8 +63,9 @@ def _sentence(kind: type[BaseModel], detail: ErrorDetails) -> str:
         return f"unknown key {field!r}; {nearest(path[-1], _fields_at(kind, detail['loc'][:-1]))}"
     if detail["type"] == "missing":
         return f"{field}: missing; give it a value"
-    if isinstance(refusal := detail.get("ctx", {}).get("error"), InputError):  # it names the field and the value itself
-        return str(refusal)
+    if isinstance(refusal := detail.get("ctx", {}).get("error"), InputError):  # it tells the value and the remedy itself
+        named, _, told = str(refusal).partition(": ")
+        return f"{field}: {told}" if field.startswith(named) else str(refusal)
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message[:1].lower() + message[1:]
     shown = repr(detail["input"])

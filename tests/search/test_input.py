@@ -127,7 +127,7 @@ SETTINGS: dict[str, Case] = {
     ),
     "unknown objective": Case(
         top(objectives=["accuracy", "compresion"]),
-        ("objectives: 'compresion'", "did you mean 'compression'", "latency"),
+        ("objectives.1", "'compresion'", "did you mean 'compression'", "latency"),
     ),
     "an objective twice": Case(top(objectives=["accuracy", "accuracy"]), ("objectives", "once")),
     "one objective": Case(top(objectives=["accuracy"]), ("objectives", "at least 2")),
