@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ class Session:
     space: Space
     seeds: tuple[int, ...]
     refused: dict[str, dict[str, str]]
+    protected: dict[str, Any] = field(default_factory=dict)
     terms: Terms | None = None
     nodes: dict[str, Any] = field(default_factory=dict)
 
@@ -80,9 +81,11 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     problem = problem_of(study, trusted=trusted, fastest=fastest)
     for schedule in schedules:
         problem.check(schedule)
-    refused = _refusals(study, problem)
-    if study.space is not None:
-        space: Space = SearchSpace(_possible(without(study.space, refused), problem, refused))
+    settings, families = _cuttable(study.space, problem) if study.space is not None else (None, {})
+    refused = _refusals(settings, study, problem)
+    if settings is not None:
+        space: Space = SearchSpace(_possible(without(settings, refused), problem, refused))
+        refused |= {n.FAMILY: families} if families else {}
     else:
         for kind, reason in ((kind, reason) for kind, by in refused.items() for reason in by.values()):
             raise InputError(f"sweep: {kind} {reason}; leave it out")
@@ -90,7 +93,24 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     tree = Tree(problem, steps_of(study, study.folder), objectives=study.goals)
     seeds = tuple(sorted({schedule.seed for schedule in schedules})) or (0,)
     _check_disk(study, tree)
-    return Session(study, tree, space, seeds, refused)
+    asked = {family for family in n.FAMILIES if getattr(settings, family, None)} | {one.family for one in schedules}
+    return Session(study, tree, space, seeds, refused, _protected(asked, problem))
+
+
+def _protected(families: Collection[str], problem: Problem) -> dict[str, Any]:
+    """What of the network stays whole, as JSON, in each of these families; none where all of it may go."""
+    found: dict[str, Any] = {}
+    if n.STRUCTURED in families and problem.gate.told():
+        found[n.STRUCTURED] = asdict(problem.gate) | {"told": problem.gate.told()}
+    if n.UNSTRUCTURED in families and problem.spared:
+        shares = [f"{name} {share:.0%}" if share else name for name, share in problem.spared.items()]
+        found[n.UNSTRUCTURED] = {"spared": problem.spared, "told": [f"{_few(shares)}: frozen, or limited in the study"]}
+    return found
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def renamed(study: Study) -> list[str]:
@@ -172,10 +192,23 @@ def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None,
     return problem
 
 
-def _refusals(study: Study, problem: Problem) -> dict[str, dict[str, str]]:
+def _cuttable(settings: SpaceSettings, problem: Problem) -> tuple[SpaceSettings, dict[str, str]]:
+    """The space without families in which nothing of the network can be pruned, and why; InputError if none is left."""
+    refused = {
+        family: f"{family}: {reason}"
+        for family in n.FAMILIES
+        if getattr(settings, family) is not None and (reason := problem.refuse(family))
+    }
+    left = settings.model_copy(update=dict.fromkeys(refused))
+    if all(getattr(left, family) is None for family in n.FAMILIES):
+        raise InputError(f"model.name: nothing of {problem.model.name!r} can be pruned; {next(iter(refused.values()))}")
+    return left, refused
+
+
+def _refusals(settings: SpaceSettings | None, study: Study, problem: Problem) -> dict[str, dict[str, str]]:
     """What of the study's structured choices can't work for its network."""
-    if study.space is not None:
-        structured = study.space.structured
+    if settings is not None:
+        structured = settings.structured
         asked = {n.IMPORTANCE: structured.importance, n.PRUNER: structured.pruner} if structured else {}
     else:
         schedules = [schedule for schedule in study.schedules() if isinstance(schedule, StructuredSchedule)]

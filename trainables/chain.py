@@ -46,13 +46,16 @@ class MethodSettings:
     regularisation: Settings = field(default_factory=RegularisationSettings)
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def chain(self, root: Node, schedule: Schedule) -> list[Node]:
-        """The node of each step of ``schedule``, in order, below ``root``; regularised trainings lie between them."""
+    def chain(self, root: Node, schedule: Schedule, limits: Mapping[str, Any] | None = None) -> list[Node]:
+        """The node of each step of ``schedule``, in order, below ``root``; regularised trainings lie between them.
+
+        ``limits`` say what of the network is spared.
+        """
         nodes, node = [], root
-        between, step = self._between(schedule), self._step(schedule)
+        between, step = self._between(schedule), self._step(schedule) | dict(limits or {})
         for target in schedule.targets():
             if between:
-                node = Node(node, between)
+                node = Node(node, between | dict(limits or {}))
             node = Node(node, {**step, REMOVED: target})
             nodes.append(node)
         return nodes

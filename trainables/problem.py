@@ -14,11 +14,14 @@ from trainables.chain import MethodSettings, RegularisationSettings, RetrainSett
 from trainables.data.dataset import Data
 from trainables.identity import NUMERICS_VERSION
 from trainables.methods import Need
-from trainables.networks.anatomy import Anatomy, classifier
+from trainables.networks.anatomy import Anatomy, survey
 from trainables.networks.checkpoint import checkpoint_hash, load_checkpoint
 from trainables.networks.factory import ModelSettings, build, is_own
+from trainables.networks.limits import spared_weights
 from trainables.networks.size import check_size
 from trainables.node import KIND, ROOT, Node
+from trainables.pruning import gates
+from trainables.pruning.gate import Gate, refuse_weights
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
@@ -52,10 +55,45 @@ class Problem:
         return build(self.model, len(self.data.classes), self.data.shape, trusted=self.trusted, check=check)
 
     @cached_property
+    def skeleton(self) -> Anatomy:
+        """The dense architecture, as it takes to rebuild what was cut."""
+        return survey(self.build(), self.data.shape)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """What of the network whole channels can be cut of; InputError if it can't be told."""
+        return gates.of(self.model, len(self.data.classes), self.data.shape, trusted=self.trusted)
+
+    @cached_property
     def anatomy(self) -> Anatomy:
-        """The dense architecture as structured pruning sees it."""
-        model = self.build()
-        return Anatomy.of(model, self.data.shape, tuple(classifier(model, len(self.data.classes))))
+        """The dense architecture as structured pruning sees it; InputError if it can't be cut."""
+        if self.gate.refused:
+            raise InputError(f"structured: {self.gate.refused}")
+        return self.gate.anatomy(self.skeleton)
+
+    @cached_property
+    def spared(self) -> dict[str, float]:
+        """The largest share of each prunable weight that may go, of those that are limited."""
+        return spared_weights(self.build(), self.model.wishes)
+
+    def refuse(self, family: str) -> str | None:
+        """Why nothing of the network can be pruned in this family, or None."""
+        if family == n.STRUCTURED:
+            return self.gate.refused
+        return self._weights_refused
+
+    @cached_property
+    def _weights_refused(self) -> str | None:
+        return refuse_weights(self.build, self.skeleton, len(self.data.classes), self.spared)
+
+    def _limits(self, family: str) -> dict[str, Any]:
+        """What a step's settings say of limits: nothing where there are none."""
+        if family == n.UNSTRUCTURED:
+            return {"spared": self.spared} if self.spared else {}
+        found = {"protected": sorted(self.gate.protected), "floors": dict(self.gate.floors)}
+        if self.gate.moved:
+            found["outputs"] = list(self.gate.outputs)
+        return {key: value for key, value in found.items() if value}
 
     @cached_property
     def _checkpoint_hash(self) -> str:
@@ -75,6 +113,8 @@ class Problem:
             start["arithmetic"] = "ieee"  # earlier versions let a GPU round products of fp32 to TF32
         if is_own(self.model.name):
             start["source"] = own.source_hash(self.model.name)
+        if self.model.output is not None:
+            start["output"] = self.model.output
         return Node(
             None,
             {
@@ -92,19 +132,26 @@ class Problem:
 
     def chain(self, schedule: Schedule, root: Node | None = None) -> list[Node]:
         """The node of each step of ``schedule``, in order, below ``root`` (the dense network of its seed)."""
-        return self.methods.chain(root or self.root(schedule.seed), schedule)
+        limits = self._limits(schedule.family)
+        return self.methods.chain(root or self.root(schedule.seed), schedule, limits)
 
     def check_network(self) -> None:
         """InputError if the network can't be built for the data, or its checkpoint doesn't fit it."""
         classes, remedy = len(self.data.classes), "use a smaller network, or smaller images"
         check_size(self.model, classes, self.data.shape, machine_memory(), remedy)
-        model = self.build(check=True)
-        classifier(model, classes)
-        if self.model.checkpoint is not None:
-            load_checkpoint(model, self.model.checkpoint)
+        self.build(check=True)
+        _ = self.checkpoint_told
+
+    @cached_property
+    def checkpoint_told(self) -> list[str]:
+        """What was chosen in the checkpoint, or left out, in words; InputError if it doesn't fit the network."""
+        return load_checkpoint(self.build(), self.model.checkpoint).told if self.model.checkpoint is not None else []
 
     def check(self, schedule: BaseSchedule) -> None:
         """InputError if this problem's dense network can't be retrained as ``schedule`` asks."""
+        family: str = schedule.family  # type: ignore[attr-defined]
+        if reason := self.refuse(family):
+            raise InputError(f"{family}: {reason}; unfreeze or release layers, or use another model or family")
         retraining = self.methods.retraining(schedule)
         if self.model.checkpoint is not None and retraining.needs & {Need.DENSE_SCHEDULE, Need.EARLY_WEIGHTS}:
             raise InputError(

@@ -92,8 +92,9 @@ class Dense(Step):
         with threads(problem.dense.threads), reproducible(node.seed):
             model = problem.build()
             if problem.model.checkpoint is not None:
-                load_checkpoint(model, problem.model.checkpoint)
-                return Made(Network(model))
+                loaded = load_checkpoint(model, problem.model.checkpoint)
+                masks.masking(model, loaded.masks)(model)
+                return Made(Network(model, loaded.masks))
             early = problem.build()
 
             def remember(epoch: int, trained: nn.Module) -> None:
@@ -193,7 +194,8 @@ def _cut_weights(network: Network, node: Node, problem: Problem) -> Network:
     settings, trusted = node.settings, problem.trusted
     importance = WEIGHT_IMPORTANCES.of(settings, trusted=trusted)
     scope = WEIGHT_SCOPES.of(settings, trusted=trusted)
-    found = masks.cut(network, importance, scope, settings[REMOVED], Sample(problem.data, node.seed))
+    sample = Sample(problem.data, node.seed)
+    found = masks.cut(network, importance, scope, settings[REMOVED], sample, problem.spared)
     network.model.zero_grad()
     masks.masking(network.model, found)(network.model)
     return Network(network.model, found, network.removed)
@@ -250,7 +252,7 @@ class Starts:
         problem = self.bench.problem
         with reproducible(self.bench.node.seed):
             model = problem.build()
-        replay(model, self.network.removed, problem.anatomy)
+        replay(model, self.network.removed, problem.skeleton)
         return model
 
 

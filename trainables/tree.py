@@ -118,7 +118,7 @@ class Tree:
 
     def network(self, node: Node) -> Network:
         """The node's network as stored; it is computed again if its weights are missing or damaged."""
-        return decode(self._weights(node, n.WEIGHTS_FILE), self.problem.build, self.problem.anatomy)
+        return decode(self._weights(node, n.WEIGHTS_FILE), self.problem.build, self.problem.skeleton)
 
     def content(self, node: Node) -> bytes:
         """The node's weights file; it is computed again if it is missing or damaged."""
@@ -197,7 +197,7 @@ class Tree:
             self.after_epoch(epoch)
 
     def _early(self, node: Node) -> Network:
-        return decode(self._weights(node.root, n.REWIND_FILE), self.problem.build, self.problem.anatomy)
+        return decode(self._weights(node.root, n.REWIND_FILE), self.problem.build, self.problem.skeleton)
 
     def epochs_of(self, node: Node) -> int:
         """What computing a node costs: the epochs that it trains, itself alone."""
@@ -213,7 +213,7 @@ class Tree:
         return {
             n.REQUESTED_SPARSITY: node.settings.get(REMOVED, 0) / 1e6,
             n.SPARSITY: 1 - counts.prunable_params / total,
-            n.CHANNEL_SPARSITY: self.problem.anatomy.channel_sparsity(network.model),
+            n.CHANNEL_SPARSITY: self.problem.skeleton.channel_sparsity(network.model),
             n.ACCURACY_BEFORE: before, n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
             "layers": {name: list(kept) for name, kept in counts.layers.items()},
             **self._judged((*OURS, *self._own), stored, {}),
@@ -221,7 +221,7 @@ class Tree:
 
     def _stored(self, node: Node, content: bytes) -> tuple[Stored, Network]:
         problem = self.problem
-        network = decode(content, problem.build, problem.anatomy)
+        network = decode(content, problem.build, problem.skeleton)
         counts = footprint(network, problem.data.shape)
         dense = self.record_of(node.root) if node.parent else None
         return Stored(network.model, problem.data, problem.device, problem.threads, counts, content, dense), network

@@ -40,14 +40,16 @@ Told = dict[str, Any]
 class Run:
     """A run that computes for a study, on record from its start; the steps that it computes tell its ``number``.
 
-    ``nodes`` is the hardware of a cluster by host, to which late ones come; ``left_out`` what the study can't do.
+    ``nodes`` is the hardware of a cluster by host, to which late ones come; ``left_out`` what the study can't do,
+    and ``protected`` what its cuts leave whole.
     """
 
     def __init__(
-        self, folder: Path, tree: Tree, ledger: Ledger, nodes: Mapping[str, Any] | None = None, left_out: Any = None
-    ) -> None:
+        self, folder: Path, tree: Tree, ledger: Ledger, nodes: Mapping[str, Any] | None = None, left_out: Any = None,
+        protected: Any = None,
+    ) -> None:  # fmt: skip
         self._file = folder / n.PROVENANCE_FILE
-        self._ledger, self._left_out = ledger, left_out
+        self._ledger, self._left_out, self._protected = ledger, left_out, protected
         self._nodes = {} if nodes is None else nodes
         self._before = read_before(self._file)
         self._started, self._began = _now(), time.monotonic()
@@ -81,6 +83,7 @@ class Run:
             "data": _data(self.tree.problem),
             "dense": {str(row[n.SEED]): _dense(self.tree, row) for row in self._ledger.dense.values()},
             "left_out": before.get("left_out") if self._left_out is None else self._left_out,
+            "protected": before.get("protected") if self._protected is None else self._protected,
             n.HISTORY: _with(before[n.HISTORY], entry, conditions),
         }
 

@@ -71,7 +71,7 @@ def ready(study: Study, console: Console, *, trusted: bool, address: str | None)
         journal, anew = open_journal(study)
         # What was fetched is older than the last steps, if the driver that stored it was killed.
         lost = lost_trials(session.tree, ledger) if anew or snapshots.fetched else {}
-        run = Run(study.folder, session.tree, ledger, session.nodes, session.refused)
+        run = Run(study.folder, session.tree, ledger, session.nodes, session.refused, session.protected)
         session = replace(session, tree=run.tree)
         begin(session)
         _tell(session, run, console)
@@ -111,6 +111,11 @@ def _tell(session: Session, run: Run, console: Console) -> None:
         console.print(f"[yellow]Not as in the last run:[/yellow] {escape(run.changed)}.")
     for told in renamed(session.study):
         console.print(f"[yellow]Told under another name:[/yellow] {escape(told)}.")
+    if notes := session.tree.problem.checkpoint_told:
+        console.print(f"[yellow]Checkpoint:[/yellow] {escape('; '.join(notes))}.")
+    for family, found in session.protected.items():
+        for line in found["told"]:
+            console.print(f"[yellow]Protected ({family}):[/yellow] {escape(line)}.")
     for kind, reasons in session.refused.items():
         for reason in reasons.values():
             console.print(f"[yellow]Left out:[/yellow] {kind} {escape(reason)}")

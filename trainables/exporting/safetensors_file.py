@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
-from trainables.networks.anatomy import Anatomy, classifier
+from trainables.networks.anatomy import survey
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.network import Network, decode, encode, metadata
 from trainables.networks.size import check_size
@@ -32,6 +32,7 @@ class About(Settings):
 
     model: str
     arguments: dict[str, Any]
+    output: str | None = None
     classes: tuple[str, ...]
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     mean: tuple[float, ...]
@@ -60,10 +61,10 @@ def export(network: Network, problem: Problem, target: Path) -> int:
     """Write ``network`` to ``target``; returns the bytes written."""
     data = problem.data
     about = About(
-        model=problem.model.name, arguments=dict(problem.model.arguments), classes=data.classes, shape=data.shape,
-        mean=data.mean, std=data.std,
+        model=problem.model.name, arguments=dict(problem.model.arguments), output=problem.model.output,
+        classes=data.classes, shape=data.shape, mean=data.mean, std=data.std,
     )  # fmt: skip
-    content = encode(network, {EXPORT: about.model_dump()})
+    content = encode(network, {EXPORT: about.model_dump(exclude_none=True)})
     write_atomically(target, content)
     return len(content)
 
@@ -83,7 +84,7 @@ def load(file: str | Path, *, allow_code: bool = False, most_bytes: int | None =
     if not isinstance(raw, dict):
         raise InputError(f"{file}: holds a step of a study, not an exported network; use `python -m search export`")
     about = parse(About, raw, str(file))
-    settings = parse(ModelSettings, {"name": about.model, "arguments": about.arguments}, str(file))
+    settings = parse(ModelSettings, {"name": about.model, "arguments": about.arguments, "output": about.output}, str(file))
     shape, classes = about.shape, about.classes
     limit = most_bytes or max(LARGEST_DENSE, LARGEST_COMPRESSION * len(content))
     check_size(settings, len(classes), shape, limit, f"if you trust {file}, load it with a larger most_bytes", MOST_MACS)
@@ -92,7 +93,7 @@ def load(file: str | Path, *, allow_code: bool = False, most_bytes: int | None =
         return build(settings, len(classes), shape, trusted=allow_code)
 
     model = dense()
-    network = decode(content, dense, Anatomy.of(model, shape, tuple(classifier(model, len(classes)))))
+    network = decode(content, dense, survey(model, shape))
     for name, tensor in network.model.state_dict().items():
         if not bool(tensor.isfinite().all()):
             raise InputError(f"{file}: has infinite or NaN values in {name!r}; its training failed, export another point")

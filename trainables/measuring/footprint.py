@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.networks.anatomy import prunable
 from trainables.networks.network import Network
+from trainables.networks.size import module_macs
 
 
 @dataclass(frozen=True)
@@ -53,18 +52,6 @@ def _kept(network: Network, name: str, module: nn.Module) -> tuple[int, int]:
     total = int(module.weight.numel())  # type: ignore[operator]
     mask = network.masks.get(f"{name}.weight")
     return (total if mask is None else int(mask.sum())), total
-
-
-def module_macs(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
-    """Multiply-accumulates of each prunable layer for one input, by torch's own counter (two FLOPs are one MAC)."""
-    model.eval()
-    device = next(model.parameters()).device
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model(torch.zeros(1, *shape, device=device))
-    root = type(model).__name__
-    counts = counter.get_flop_counts()
-    return {name: sum(counts.get(f"{root}.{name}", {}).values()) // 2 for name in prunable(model)}
 
 
 def shape_id(model: nn.Module) -> str:

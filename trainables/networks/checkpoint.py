@@ -1,11 +1,13 @@
-"""Trained weights of the user's own, read into a network; no code of the file is run."""
+"""Trained weights of the user's own, as training scripts leave them, read into a network; no code of the file is run."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +15,51 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from trainables.networks.anatomy import weights
+from trainables.networks.folding import folded_state
 from trainables.records.names import InputError
 from trainables.settings import one_line
 
-WRAPPERS = ("state_dict", "model")
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+"""Keys of weights that are a mean over the training, which is what such scripts measure."""
+WRAPPERS = (*AVERAGED, "state_dict", "model_state_dict", "model", "net", "module")
 """Keys under which training scripts keep the state dict beside other things."""
-PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""What DataParallel, torch.compile and Lightning put before every name."""
+COUNTERS = ("total_ops", "total_params")
+"""What profilers leave in every layer."""
+COMPILED = "._orig_mod."
+MOST_WRAPPERS = 4
 
 
-def load_checkpoint(model: nn.Module, path: str) -> None:
+@dataclass
+class Loaded:
+    """What a checkpoint brought beside the weights: masks, and what was chosen or left out, in words."""
+
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+
+class _Inert:
+    """Stands for an object of any class beside the weights: nothing of it is run, and nothing is kept."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Whatever the object was made of."""
+
+    def __setstate__(self, _state: Any) -> None:
+        """Whatever it held."""
+
+
+def load_checkpoint(model: nn.Module, path: str) -> Loaded:
     """Read trained weights into ``model``, every tensor of it and nothing else; no code of the file is run.
 
     Raises InputError naming the first tensor, in the model's order, that is missing, of another shape or not finite.
     """
-    expected = model.state_dict()
-    found = _without_prefix(_state(path), expected)
+    loaded, expected = Loaded(), model.state_dict()
+    found = _usual_names(_state(path, loaded), expected, loaded)
+    for name, tensor in expected.items():
+        if name.endswith("num_batches_tracked"):
+            found.setdefault(name, tensor)
     if difference := _difference(expected, found):
         raise InputError(
             f"model.checkpoint: {path!r} doesn't fit the network: {difference}; "
@@ -37,7 +68,11 @@ def load_checkpoint(model: nn.Module, path: str) -> None:
     for name in expected:
         if not bool(found[name].isfinite().all()):
             raise InputError(f"model.checkpoint: {path!r} has infinite or NaN values in {name!r}; train it again")
-    model.load_state_dict(found)
+        expected[name] = found[name]  # layers tell by this dictionary's metadata which version of them it is of
+    model.load_state_dict(expected)
+    prunable = weights(model)
+    loaded.masks = {name: mask for name, mask in loaded.masks.items() if name in prunable}
+    return loaded
 
 
 def checkpoint_hash(path: str) -> str:
@@ -49,35 +84,75 @@ def checkpoint_hash(path: str) -> str:
         raise _unreadable(path, error) from error
 
 
-def _state(path: str) -> dict[str, Tensor]:
+def _state(path: str, loaded: Loaded) -> dict[str, Tensor]:
     """The named tensors of a checkpoint, taken out of what training scripts wrap around them."""
     content = _content(Path(path).expanduser(), path)
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    for _ in range(MOST_WRAPPERS):
+        if not isinstance(content, Mapping):
+            break
+        key = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if key is None:
+            break
+        if key in AVERAGED:
+            loaded.told.append(f"{key} is taken, the mean of the weights over their training")
+        content = content[key]
+    if isinstance(content, _Inert):
+        raise _would_run(path)
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"model.checkpoint: {path!r} holds no named tensors; save model.state_dict()")
-    for name, value in content.items():
-        if not isinstance(value, Tensor):
-            raise InputError(
-                f"model.checkpoint: {path!r} holds {name!r} of type {type(value).__name__}; save model.state_dict()"
-            )
-    return {str(name): value for name, value in content.items()}
+    if not any(isinstance(value, Tensor) for value in content.values()):
+        name, value = next(iter(content.items()))
+        raise InputError(
+            f"model.checkpoint: {path!r} holds {name!r} of type {type(value).__name__}; save model.state_dict()"
+        )
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    _leave_out(others, "no tensor", loaded)
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _content(file: Path, path: str) -> Any:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        with warnings.catch_warnings():
+        if reason := _program(file):
+            raise InputError(f"model.checkpoint: {path!r} {reason}; save model.state_dict() instead")
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_inert_names(file)):
             warnings.simplefilter("ignore")  # of old pickles; what can't be read is told below
             return torch.load(file, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
-        raise InputError(
-            f"model.checkpoint: {path!r} is no checkpoint, or would run code when read; save model.state_dict() instead"
-        ) from error
+        raise _would_run(path) from error
     except Exception as error:  # a damaged archive raises almost anything
         raise _unreadable(path, error) from error
+
+
+def _program(file: Path) -> str | None:
+    """Why a file is a program and no weights, or None."""
+    if not zipfile.is_zipfile(file):
+        return None
+    with zipfile.ZipFile(file) as archive:
+        inside = {name.rpartition("/")[2] for name in archive.namelist()}
+        below = {name.partition("/")[2] for name in archive.namelist()}
+    if "constants.pkl" in inside:
+        return "is a TorchScript program, of which layers can't be pruned"
+    if "serialized_exported_program.json" in inside or any(name.startswith("models/") for name in below):
+        return "is an exported program (torch.export), of which layers can't be pruned"
+    return None
+
+
+def _inert_names(file: Path) -> list[Any]:
+    """For each class that the file names and that isn't known to be harmless, a stand-in of that name."""
+    try:
+        return [(_Inert, name) for name in torch.serialization.get_unsafe_globals_in_checkpoint(file)]
+    except Exception:  # an old format, or no checkpoint: it is read, or refused, without
+        return []
+
+
+def _would_run(path: str) -> InputError:
+    return InputError(
+        f"model.checkpoint: {path!r} is no checkpoint, or would run code when read; save model.state_dict() instead"
+    )
 
 
 def _unreadable(path: str, error: Exception) -> InputError:
@@ -86,11 +161,54 @@ def _unreadable(path: str, error: Exception) -> InputError:
     return InputError(f"model.checkpoint: {path!r} cannot be read ({one_line(error)}); save it again")
 
 
-def _without_prefix(found: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in found) and not any(name.startswith(prefix) for name in expected):
-            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+def _usual_names(found: dict[str, Tensor], expected: Mapping[str, Tensor], loaded: Loaded) -> dict[str, Tensor]:
+    """The tensors by the names that the network has for them."""
+    counters = [name for name in found if name.rpartition(".")[2] in COUNTERS and name not in expected]
+    if "n_averaged" not in expected and "n_averaged" in found:
+        counters.append("n_averaged")
+    _leave_out(counters, "counters", loaded)
+    found = {name: tensor for name, tensor in found.items() if name not in counters}
+    found = _without_prefixes(found, expected, loaded)
+    if not any(COMPILED in name for name in expected):
+        found = {name.replace(COMPILED, "."): tensor for name, tensor in found.items()}
+    found, loaded.masks = _masked(found, expected)
+    if loaded.masks:
+        loaded.told.append(f"masks of {len(loaded.masks)} tensors are taken over: what they removed stays removed")
+    return folded_state(found, expected)
+
+
+def _without_prefixes(found: dict[str, Tensor], expected: Mapping[str, Tensor], loaded: Loaded) -> dict[str, Tensor]:
+    while prefix := next((prefix for prefix in PREFIXES if _wraps(prefix, found, expected)), None):
+        others = [name for name in found if not name.startswith(prefix)]
+        _leave_out(others, f"beside {prefix}*", loaded)
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name not in others}
     return found
+
+
+def _wraps(prefix: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    """Whether what the network needs stands below ``prefix``: all that was found, or that and what it has no use for."""
+    if any(name.startswith(prefix) for name in expected):
+        return False
+    below = [name for name in found if name.startswith(prefix)]
+    return bool(below) and (len(below) == len(found) or not any(name in expected for name in found))
+
+
+def _masked(found: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """``torch.nn.utils.prune`` keeps NAME_orig and NAME_mask for each NAME: their product, and the masks."""
+    masks = {
+        name: found[f"{name}_mask"].bool()
+        for name in (given.removesuffix("_mask") for given in found if given.endswith("_mask"))
+        if name not in found and f"{name}_orig" in found and f"{name}_mask" not in expected
+    }
+    halves = {f"{name}{half}" for name in masks for half in ("_orig", "_mask")}
+    plain = {name: tensor for name, tensor in found.items() if name not in halves}
+    return plain | {name: found[f"{name}_orig"] * mask for name, mask in masks.items()}, masks
+
+
+def _leave_out(names: list[str], what: str, loaded: Loaded) -> None:
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        loaded.told.append(f"left out, {what}: {', '.join(names[:3])}{more}")
 
 
 def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from difflib import get_close_matches
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import AfterValidator, Field, FiniteFloat
@@ -14,22 +15,30 @@ from torch import Tensor, nn
 from trainables import own
 from trainables.networks.anatomy import prunable
 from trainables.networks.architectures import MODELS, Factory
+from trainables.networks.folding import fold
+from trainables.networks.limits import Wishes
+from trainables.networks.outputs import only_logits
 from trainables.records.names import InputError
 from trainables.settings import Settings, nearest, one_line
 
-TORCHVISION = "torchvision:"
+TORCHVISION, TIMM = "torchvision:", "timm:"
+TIMM_REQUIREMENT = "timm==1.0.31"
 
 Argument = int | FiniteFloat | bool | str
+Share = Annotated[float, Field(ge=0, le=1)]
+V = TypeVar("V")
 
 
 def _known_name(name: str) -> str:
     if is_torchvision(name):
         return _torchvision_name(name)
+    if name.startswith(TIMM):
+        return _timm_name(name)
     if ":" in name:
         if not own.is_own(name):
             raise ValueError("a factory of your own is written package.module:factory")
     elif name not in MODELS:
-        raise ValueError(f"{nearest(name, MODELS)}, torchvision:NAME, package.module:factory")
+        raise ValueError(f"{nearest(name, MODELS)}, torchvision:NAME, timm:NAME, package.module:factory")
     return name
 
 
@@ -38,6 +47,18 @@ def _torchvision_name(name: str) -> str:
     if (short := name.removeprefix(TORCHVISION)) not in known:
         close = ", ".join(TORCHVISION + match for match in get_close_matches(short, known)) or f"{TORCHVISION}resnet18"
         raise ValueError(f"torchvision has no such classification network; nearest: {close}")
+    return name
+
+
+def _timm_name(name: str) -> str:
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError:
+        raise ValueError(f"timm isn't installed; pip install {TIMM_REQUIREMENT}") from None
+    known = timm.list_models()
+    if (short := name.removeprefix(TIMM)) not in known:
+        close = ", ".join(TIMM + match for match in get_close_matches(short, known)) or f"{TIMM}resnet18"
+        raise ValueError(f"timm has no such network; nearest: {close}")
     return name
 
 
@@ -50,7 +71,7 @@ def _torchvision_models() -> Any:
 
 def is_own(name: str) -> bool:
     """Whether this names a factory of the user's own."""
-    return name not in MODELS and not is_torchvision(name)
+    return name not in MODELS and not name.startswith((TORCHVISION, TIMM))
 
 
 def is_torchvision(name: str) -> bool:
@@ -58,15 +79,19 @@ def is_torchvision(name: str) -> bool:
     return name.startswith(TORCHVISION)
 
 
-def _in_order(arguments: dict[str, Argument]) -> dict[str, Argument]:
+def _in_order(arguments: dict[str, V]) -> dict[str, V]:
     return dict(sorted(arguments.items()))
+
+
+def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
 
 
 class ModelSettings(Settings):
     """Which network is pruned, and the trained weights it starts from."""
 
     name: Annotated[str, AfterValidator(_known_name)] = Field(
-        "cnn", description="cnn | resnet20 | resnet56 | vgg16_bn | torchvision:NAME | package.module:factory"
+        "cnn", description="cnn | resnet20 | resnet56 | vgg16_bn | torchvision:NAME | timm:NAME | package.module:factory"
     )
     arguments: Annotated[dict[str, Argument], AfterValidator(_in_order)] = Field(
         {}, description="keyword arguments of the network's factory, such as {width: 32}"
@@ -74,6 +99,21 @@ class ModelSettings(Settings):
     checkpoint: str | None = Field(
         None, description="trained weights: a .safetensors file, or a state dict that torch.load reads without code"
     )
+    output: str | None = Field(
+        None, description="which output is the logits, of a network that gives several; the first, or the one named logits"
+    )
+    keep: Annotated[tuple[str, ...], AfterValidator(_sorted)] = Field(
+        (), description="layers that stay whole: names or patterns, such as [stem.*, layer4.1.conv2]"
+    )
+    max_sparsity: Annotated[dict[str, Share], AfterValidator(_in_order)] = Field(
+        {}, description="the largest share of a layer that may go, by name or pattern, such as {layer1.*: 0.3}"
+    )
+    least_channels: int = Field(1, ge=1, description="channels that every layer keeps at least")
+
+    @property
+    def wishes(self) -> Wishes:
+        """What is to be spared."""
+        return Wishes(self.keep, self.max_sparsity, self.least_channels)
 
     def __hash__(self) -> int:
         """Pydantic's own would fail on the dictionary."""
@@ -96,7 +136,10 @@ def build(
         raise _cannot_build(settings, factory, error) from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model.name: {settings.name!r} made a {type(model).__name__}; it must return a torch.nn.Module")
+    fold(model)
     prunable(model)
+    if settings.name not in MODELS:
+        only_logits(model, settings.output)
     if check:
         _check_output(model, settings.name, classes, shape)
     return model
@@ -114,6 +157,9 @@ def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool
             )
         builder = partial(_torchvision_models().get_model, name.removeprefix(TORCHVISION))
         return builder, {"weights": None, "num_classes": classes}
+    if name.startswith(TIMM):
+        builder = partial(importlib.import_module("timm").create_model, name.removeprefix(TIMM))
+        return builder, {"pretrained": False, "num_classes": classes, "in_chans": channels}
     factory: Factory = own.load(name, "model.name", "factory", trusted=trusted)
     tells_classes = "num_classes" in _parameters(factory) and "num_classes" not in settings.arguments
     return factory, {"num_classes": classes} if tells_classes else {}

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.networks.anatomy import Anatomy, Removed, replay
+from trainables.networks.ties import aliases
 from trainables.records.names import InputError
 from trainables.records.untrusted import parse_json
 
@@ -42,9 +43,16 @@ class Network:
 
 
 def encode(network: Network, extra: dict[str, Any] | None = None) -> bytes:
-    """The bytes of the network's file; ``extra`` is JSON-able and goes into its metadata."""
+    """The bytes of the network's file; ``extra`` is JSON-able and goes into its metadata.
+
+    What stands in the network under several names is stored under the first.
+    """
     tensors: dict[str, Tensor] = {}
-    for name, tensor in network.model.state_dict().items():
+    state = network.model.state_dict()
+    repeated = aliases(network.model)
+    for name, tensor in state.items():
+        if name in repeated:
+            continue
         plain = tensor.detach().cpu().contiguous()
         mask = network.masks.get(name)
         tensors |= {name: plain} if mask is None else _encode_masked(name, plain, mask)
@@ -102,8 +110,12 @@ def decode(content: bytes, build: Callable[[], nn.Module], anatomy: Anatomy) -> 
         stored = safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"the file is damaged ({error}); make it again") from None
-    state, masks = {}, {}
-    for name, like in model.state_dict().items():
+    # The model's own dictionary is filled, because layers tell by its metadata which version of them it is of.
+    state, masks, repeated = model.state_dict(), {}, aliases(model)
+    for name, like in list(state.items()):
+        if name in repeated:
+            state[name] = state[repeated[name]]
+            continue
         state[name], mask = _decode_tensor(name, like, stored)
         if mask is not None:
             masks[name] = mask

@@ -1,4 +1,4 @@
-"""What a network would ask of the machine, found before it is built: on torch's meta device, tensors have no memory."""
+"""What a network asks of the machine; before it is built, on torch's meta device, where tensors have no memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainables.networks.anatomy import prunable
 from trainables.networks.factory import ModelSettings, build, is_own
 from trainables.records.names import InputError
 from trainables.settings import one_line
@@ -64,3 +65,15 @@ def _forward(model: nn.Module, shape: tuple[int, int, int], asked: str) -> tuple
     except Exception as error:  # what an architecture raises on images that don't fit it can be anything
         raise InputError(f"{asked} fails ({one_line(error)}); images of another size fit it") from None
     return sum(sizes), counter.get_total_flops() // 2
+
+
+def module_macs(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
+    """Multiply-accumulates of each prunable layer for one input, by torch's own counter (two FLOPs are one MAC)."""
+    model.eval()
+    device = next(model.parameters()).device
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(torch.zeros(1, *shape, device=device))
+    root = type(model).__name__
+    counts = counter.get_flop_counts()
+    return {name: sum(counts.get(f"{root}.{name}", {}).values()) // 2 for name in prunable(model)}

@@ -107,7 +107,18 @@ class Taylor(FromData):
     def scorer(self, model: nn.Module, sample: Sample) -> Scorer:
         """From the gradient of the mean loss."""
         sample.gradients(model, self.score_images)
-        return tp.importance.TaylorImportance()
+        return _without_nan(tp.importance.TaylorImportance())
+
+
+def _without_nan(importance: Scorer) -> Scorer:
+    """Scores of a group whose gradients all vanish are 0: torch-pruning divides them by their mean."""
+
+    def score(group: Group) -> torch.Tensor | None:
+        scores = importance(group)
+        dead = scores is not None and len(scores) > 0 and bool(scores.isnan().all())
+        return torch.zeros_like(scores) if dead else scores
+
+    return score
 
 
 class HessianImportance(tp.importance.HessianImportance):  # type: ignore[misc]
@@ -139,7 +150,7 @@ class Hessian(FromData):
             model.zero_grad()
             F.cross_entropy(model(image[None]), truth[None]).backward()
             importance.accumulate_grad(model)
-        return importance
+        return _without_nan(importance)
 
 
 class Activation(FromData):

@@ -6,16 +6,39 @@ from step to step.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor
 
 from trainables.methods import Method, Registry
-from trainables.networks.anatomy import Anatomy, groups, prunable, widths
+from trainables.networks.anatomy import Group
 from trainables.pruning.levels import PARTS_PER_MILLION
 from trainables.records import names as n
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A group of layers that may be cut, with a score for each slot: the ``together`` channels that go at once.
+
+    ``dense`` and ``current`` are the channels of the layer that leads it, ``floor`` those that must stay.
+    """
+
+    group: Group
+    scores: Tensor
+    dense: int
+    current: int
+    together: int
+    floor: int
+
+    @property
+    def spare(self) -> int:
+        """Slots that may go."""
+        return max(0, len(self.scores) - max(1, math.ceil(self.floor / self.together)))
 
 
 class ChannelScope(Method):
@@ -25,8 +48,14 @@ class ChannelScope(Method):
     """Whether channels of different groups are compared."""
 
     @abstractmethod
-    def options(self, model: nn.Module, anatomy: Anatomy, removed_ppm: int, round_to: int) -> dict[str, Any]:
-        """Arguments of torch-pruning's BasePruner that remove ``removed_ppm`` millionths of the dense channels in all."""
+    def choose(
+        self, groups: Sequence[Scored], total: tuple[int, ...], removed_ppm: int, round_to: int
+    ) -> Sequence[Tensor | None]:
+        """For each group the slots that go, so that ``removed_ppm`` millionths of the dense channels are gone in all.
+
+        None where the scope takes no part in a group; the record of a cut has the others, were it with no slot.
+        ``total`` are the (dense, current) channels of all groups, those among them that can lose none.
+        """
 
 
 class Local(ChannelScope):
@@ -34,15 +63,25 @@ class Local(ChannelScope):
 
     name, across_groups = "local", False
 
-    def options(self, model: nn.Module, anatomy: Anatomy, removed_ppm: int, round_to: int) -> dict[str, Any]:
-        """``kept_width`` channels of every layer."""
-        now = widths(model)
-        ratios = {
-            module: ratio_for(kept_width(anatomy.widths[name], removed_ppm, round_to), now[name])
-            for name, module in prunable(model).items()
-            if name not in anatomy.keep
-        }
-        return {"pruning_ratio": 0.0, "pruning_ratio_dict": ratios}
+    def choose(
+        self,
+        groups: Sequence[Scored],
+        total: tuple[int, ...],  # noqa: ARG002
+        removed_ppm: int,
+        round_to: int,
+    ) -> Sequence[Tensor | None]:
+        """All but ``kept_width`` channels of every group."""
+        return [_lowest(one, one.current // one.together - _kept(one, removed_ppm, round_to)) for one in groups]
+
+
+def _kept(one: Scored, removed_ppm: int, round_to: int) -> int:
+    step = round_to // math.gcd(round_to, one.together)
+    return kept_width(one.dense // one.together, removed_ppm, step)
+
+
+def _lowest(one: Scored, count: int) -> Tensor | None:
+    count = min(count, one.spare)
+    return torch.topk(one.scores, k=count, largest=False).indices if count > 0 else None
 
 
 class Global(ChannelScope):
@@ -50,12 +89,56 @@ class Global(ChannelScope):
 
     name, across_groups = "global", True
 
-    def options(self, model: nn.Module, anatomy: Anatomy, removed_ppm: int, round_to: int) -> dict[str, Any]:
-        """``kept_width`` of all channels together; with ``round_to`` it is missed a little."""
-        roots = list(_root_widths(model, anatomy))
-        dense, current = sum(d for d, _ in roots), sum(c for _, c in roots)
-        ratio = ratio_for(kept_width(dense, removed_ppm, 1), current)
-        return {"global_pruning": True, "pruning_ratio": ratio, "round_to": round_to if round_to > 1 else None}
+    def choose(
+        self, groups: Sequence[Scored], total: tuple[int, ...], removed_ppm: int, round_to: int
+    ) -> Sequence[Tensor | None]:
+        """The lowest of all, ``kept_width`` of all channels being left; with ``round_to`` it is missed a little."""
+        dense, current = total
+        ratio = ratio_for(kept_width(dense, removed_ppm, 1), current) if current else 0.0
+        there = sum(len(one.scores) * one.together for one in groups)
+        count = there - int(there * (1 - ratio))
+        if count <= 0:
+            return [None] * len(groups)
+        threshold = _threshold(groups, count)
+        return [_rounded(one, _below(one, threshold), round_to) for one in groups]
+
+
+def _plain(groups: Sequence[Scored]) -> bool:
+    return all(one.together == 1 and one.floor == 0 for one in groups)
+
+
+def _threshold(groups: Sequence[Scored], count: int) -> float:
+    """The score of the last slot to go, for ``count`` channels to go or as nearly as many as can.
+
+    Where channels go one by one and nothing is limited, slots that can't go are ranked among them, and their group is then
+    left as it is: what torch-pruning does.
+    """
+    plain = _plain(groups)
+    slots = [one.scores if plain else one.scores.sort().values[: one.spare] for one in groups]
+    scores, order = torch.cat(slots).sort()
+    weight = torch.cat([torch.full((len(some),), one.together) for some, one in zip(slots, groups, strict=True)])[order]
+    gone = weight.cumsum(0)
+    if not len(gone):
+        return -math.inf
+    return float(scores[int((gone - count).abs().argmin())])
+
+
+def _below(one: Scored, threshold: float) -> Tensor:
+    return (one.scores <= threshold).nonzero().view(-1)
+
+
+def _rounded(one: Scored, going: Tensor, round_to: int) -> Tensor:
+    """As many slots as leave a multiple of ``round_to`` channels, and what must stay."""
+    if not len(going):
+        return going
+    count = len(going)
+    if round_to > 1:
+        step = round_to // math.gcd(round_to, one.together)
+        left = len(one.scores) - count
+        count = len(one.scores) - (left - left % step)
+    if one.together > 1 or one.floor:
+        count = min(count, one.spare)
+    return going if count == len(going) else torch.argsort(one.scores)[:count]
 
 
 def kept_width(dense: int, removed_ppm: int, round_to: int) -> int:
@@ -65,16 +148,8 @@ def kept_width(dense: int, removed_ppm: int, round_to: int) -> int:
 
 
 def ratio_for(kept: int, current: int) -> float:
-    """The ratio that makes torch-pruning, which truncates ``current * (1 - ratio)``, keep exactly ``kept``."""
+    """The share that leaves ``kept`` of ``current`` channels where what is left is truncated."""
     return max(0.0, 1 - (kept + 0.5) / current)
-
-
-def _root_widths(model: nn.Module, anatomy: Anatomy) -> Iterator[tuple[int, int]]:
-    """(dense, current) channels of each group, told by the layer that leads it."""
-    names = {module: name for name, module in prunable(model).items()}
-    for group in groups(model, anatomy):
-        name = names[group[0].dep.target.module]
-        yield anatomy.widths[name], len(group[0].idxs)
 
 
 CHANNEL_SCOPES = Registry[ChannelScope](n.SCOPE, ChannelScope, (Local, Global))

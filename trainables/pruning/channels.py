@@ -1,18 +1,34 @@
 """Structured pruning: whole channels are removed with torch-pruning (Fang et al. 2023, arXiv:2301.12900).
 
 torch-pruning finds which layers must lose the same channel together (a group), scores the channels of each group, and
-rewrites the layers.
+rewrites the layers. Which channels go is chosen here, because torch-pruning's own ratios are truncated, drift from step to
+step, and miss their target where channels go several at once.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
-from trainables.networks.anatomy import Anatomy, Removed
-from trainables.pruning.channel_importances import ChannelImportance
-from trainables.pruning.channel_scopes import ChannelScope
+from trainables.networks.anatomy import (
+    Anatomy,
+    Graph,
+    Group,
+    Removed,
+    groups_in,
+    leader,
+    member,
+    quiet,
+    slots_of,
+    trace,
+    width,
+)
+from trainables.networks.ties import retie, ties
+from trainables.pruning.channel_importances import ChannelImportance, Scorer
+from trainables.pruning.channel_scopes import ChannelScope, Scored
 from trainables.pruning.sample import Sample
 
 
@@ -25,15 +41,109 @@ def cut(
     Returns the record of what was removed.
     """
     scorer = importance.scorer(model, sample)
-    model.eval()
-    pruner = tp.pruner.BasePruner(
-        model,
-        anatomy.example,
-        scorer,
-        **scope.options(model, anatomy, removed_ppm, round_to),
-        **anatomy.pruner_options(model),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(sample.seed)  # torch-pruning's random importance draws from torch's global generator
-        pruner.step()
-    return [(name, bool(out), [int(i) for i in indices]) for name, out, indices in pruner.pruning_history()]
+    return cut_by(model, anatomy, scorer, scope, removed_ppm, round_to, sample.seed)
+
+
+@torch.no_grad()
+def cut_by(
+    model: nn.Module, anatomy: Anatomy, scorer: Scorer, scope: ChannelScope, removed_ppm: int, round_to: int, seed: int
+) -> Removed:
+    """``cut`` with scores that are ready; ``seed`` is for torch-pruning's random ones, which torch's generator draws."""
+    graph = trace(model, anatomy)
+    found = groups_in(graph, model, anatomy)
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        scored = [one for group in found if (one := _score(group, graph, scorer, anatomy)) is not None]
+    total = tuple(sum(counts) for counts in zip(*(_counts(group, anatomy) for group in found), strict=True)) or (0, 0)
+    chosen = scope.choose(scored, total, removed_ppm, round_to)
+    shared = ties(model)
+    removed: Removed = []
+    for one, slots in zip(scored, chosen, strict=True):
+        if slots is not None:
+            removed += _remove(graph, one, slots)
+    retie(model, shared)
+    return removed
+
+
+def scores_of(group: Group, scorer: Scorer) -> torch.Tensor | None:
+    """The channels' scores, told by those layers of the group that the importance can score; None if there are none.
+
+    torch-pruning's importances fail on the inputs of grouped convolutions and on channels that were moved about.
+    """
+    try:
+        return scorer(group)  # type: ignore[no-any-return]
+    except (IndexError, RuntimeError):
+        known = [item for item in group if _scored_alone(item, group, scorer)]
+        if not known:
+            raise
+        return scorer(_part(group, known))  # type: ignore[no-any-return]
+
+
+def _scored_alone(item: Any, group: Group, scorer: Scorer) -> bool:
+    try:
+        scores = scorer(_part(group, [item]))
+    except (IndexError, RuntimeError):
+        return False
+    return scores is not None and len(scores) == len(group[0].idxs)
+
+
+def _part(group: Group, items: list[Any]) -> Group:
+    part = tp.dependency.Group()
+    part._group, part._DG = items, group._DG
+    return part
+
+
+def can_be_cut(group: Group, graph: Graph) -> bool:
+    """Whether every layer of the group has channels to spare."""
+    if len(group[0].idxs) // slots_of(group) < 2:
+        return False
+    for item in group:
+        target, handler = item.dep.target, item.dep.handler
+        count = graph.get_out_channels if graph.is_out_channel_pruning_fn(handler) else graph.get_in_channels
+        if not isinstance(target.module, nn.Parameter) and count(target.module) == 1:
+            return False
+    return True
+
+
+def _score(group: Group, graph: Graph, scorer: Scorer, anatomy: Anatomy) -> Scored | None:
+    """The group's scores, a mean over the channels that must go together; None if none can go."""
+    if not can_be_cut(group, graph):
+        return None
+    scores = scores_of(group, scorer)
+    if scores is None:
+        return None
+    together = slots_of(group)
+    means = scores.view(together, -1).mean(dim=0).cpu() if together > 1 else scores.cpu()
+    dense, current = _counts(group, anatomy)
+    return Scored(group, means, dense, current, together, _floor(group, anatomy))
+
+
+def _counts(group: Group, anatomy: Anatomy) -> tuple[int, int]:
+    """(dense, current) channels of a group, told by the layer that leads it."""
+    return anatomy.widths[leader(group)], len(group[0].idxs)
+
+
+def _floor(group: Group, anatomy: Anatomy) -> int:
+    """The channels that the leader keeps, so that no layer of the group has fewer than its own floor; 0 without one."""
+    floors = [
+        anatomy.floors[name]
+        for item in group
+        if (name := member(item)) in anatomy.floors
+        and "out_channels" in item.dep.handler.__name__
+        and width(item.dep.target.module) == len(group[0].idxs)
+    ]
+    return max(floors, default=0)
+
+
+def _remove(graph: Graph, one: Scored, slots: torch.Tensor) -> Removed:
+    """Cut these slots of a group, unless one of its layers would lose everything."""
+    size = one.current // one.together
+    indices = torch.cat([slots + block * size for block in range(one.together)]).unique().tolist()
+    dep = one.group[0].dep
+    with quiet():
+        group = graph.get_pruning_group(dep.target.module, dep.handler, indices)
+        if not graph.check_pruning_group(group):
+            return []
+        name, out = leader(group), bool(graph.is_out_channel_pruning_fn(dep.handler))
+        group.prune(record_history=False)
+    return [(name, out, [int(i) for i in indices])]

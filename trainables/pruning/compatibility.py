@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainables.networks.anatomy import Group, groups
+from trainables.networks.anatomy import Group, groups_in, leader, quiet, trace
 from trainables.problem import Problem
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES, ChannelImportance, Scorer
+from trainables.pruning.channels import can_be_cut, scores_of
 from trainables.pruning.pruners import PRUNERS, Regulariser
 from trainables.pruning.sample import Sample
 from trainables.records import names as n
@@ -38,7 +39,10 @@ def refuse_importance(name: str, problem: Problem) -> str | None:
     importance = CHANNEL_IMPORTANCES.make(name, {"score_images": PROBE_IMAGES}, problem.own.get(name, {}))
     try:
         scorer = importance.scorer(model, Sample(problem.data, 0))
-        for group in groups(model, anatomy):
+        graph = trace(model, anatomy)
+        for group in groups_in(graph, model, anatomy):
+            if not can_be_cut(group, graph):
+                continue
             reason = _refuse_group(importance, scorer, group)
             if reason is not None:
                 return f"{name} can't be used: {reason}"
@@ -48,16 +52,17 @@ def refuse_importance(name: str, problem: Problem) -> str | None:
 
 
 def _refuse_group(importance: ChannelImportance, scorer: Scorer, group: Group) -> str | None:
-    leader = group[0].dep.target.name.split(" ")[0]
+    first = leader(group)
     if reason := importance.refuses(group):
-        return reason.format(leader=leader)
-    score = scorer(group)
+        return reason.format(leader=first)
+    with quiet():
+        score = scores_of(group, scorer)
     if score is None:
-        return f"it has nothing to score in the group of {leader} (BatchNorm is missing?)"
+        return f"it has nothing to score in the group of {first} (BatchNorm is missing?)"
     if len(score) != len(group[0].idxs):
-        return f"it gives {len(score)} scores for the {len(group[0].idxs)} channels of {leader}"
+        return f"it gives {len(score)} scores for the {len(group[0].idxs)} channels of {first}"
     if not bool(torch.isfinite(score).all()):
-        return f"its scores of {leader} are not finite"
+        return f"its scores of {first} are not finite"
     return None
 
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trainables.methods import Method, Registry
-from trainables.networks.anatomy import Anatomy
+from trainables.networks.anatomy import Anatomy, Group, tracing
 from trainables.records import names as n
 from trainables.training.loop import Hook
 
@@ -87,7 +87,29 @@ class GrowingReg(Regulariser):
 
 def _pruner(kind: Any, model: nn.Module, anatomy: Anatomy, **strengths: float) -> Any:
     importance = tp.importance.MagnitudeImportance(p=2)
-    return kind(model, anatomy.example, importance, **strengths, **anatomy.pruner_options(model))
+    with tracing(model):
+        pruner = kind(model, anatomy.example, importance, **strengths, **anatomy.pruner_options(model))
+    if hasattr(pruner, "_groups"):
+        pruner._groups = [group for group in pruner._groups if _penalised(group)]
+    return pruner
+
+
+def _penalised(group: Group) -> bool:
+    """Take out of a group what torch-pruning's penalties address wrongly; whether a layer is left.
+
+    These are the inputs of grouped convolutions, transposed convolutions, and channels that were moved about.
+    """
+    group._group = [item for item in group if _addressed(item)]
+    return any(isinstance(item.dep.target.module, nn.modules.conv._ConvNd | nn.Linear) for item in group)
+
+
+def _addressed(item: Any) -> bool:
+    module, inputs = item.dep.target.module, "in_channels" in item.dep.handler.__name__
+    if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+        if getattr(module, "transposed", False):
+            return False
+        return max(item.idxs, default=-1) < module.weight.shape[1 if inputs else 0]
+    return not isinstance(module, nn.modules.batchnorm._BatchNorm) or max(item.idxs, default=-1) < module.num_features
 
 
 def _regularise(kind: Any, model: nn.Module, anatomy: Anatomy, **strengths: float) -> Hook:

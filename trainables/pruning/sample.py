@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.data.dataset import Data
-from trainables.training.loop import normalise, training_tensors
+from trainables.training.loop import channels_last, normalise, training_tensors
 
 BATCH = 256
 
@@ -44,9 +44,12 @@ class Sample:
         for some, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
             loss = F.cross_entropy(model(some), truth, reduction="sum") / len(labels)
             loss.backward()
+        for parameter in model.parameters():
+            if parameter.grad is None:  # it is frozen, or runs in training alone: nothing changes the loss
+                parameter.grad = torch.zeros_like(parameter)
 
 
 def ready(model: nn.Module) -> None:
     """Put ``model`` into eval mode, without gradients, for scores."""
-    model.to(memory_format=torch.channels_last).eval()
+    channels_last(model).eval()
     model.zero_grad()

@@ -44,8 +44,9 @@ class Taylor(WeightImportance):
         sample.gradients(network.model, self.score_images)
         found = {}
         for name, weight in weights(network.model).items():
-            assert weight.grad is not None
-            found[name] = (weight.detach() * weight.grad).abs()
+            # Where no gradient arrives, in a layer that is frozen or runs in training alone, nothing changes the loss.
+            gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            found[name] = (weight.detach() * gradient).abs()
         return found
 
 

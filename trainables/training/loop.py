@@ -111,7 +111,7 @@ def fit(
     Raises TrainingDivergedError when the loss of an epoch is not finite.
     """
     images, labels = training_tensors(data, recipe.device)
-    model.to(recipe.device).to(memory_format=torch.channels_last).train()
+    channels_last(model.to(recipe.device)).train()
     size = min(recipe.batch_size, len(labels))
     optimizer, random = _sgd(model, recipe), torch.Generator().manual_seed(seed)
     training = Training(model, optimizer, random, range(recipe.start, recipe.stop), len(labels) // size)
@@ -164,6 +164,13 @@ def _sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         nesterov=recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
     )
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """``model``, its weights channels-last in memory; as it is where a convolution of three dimensions can't be."""
+    if any(parameter.dim() == 5 for parameter in model.parameters()):
+        return model
+    return model.to(memory_format=torch.channels_last)
 
 
 def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[None]:
@@ -236,7 +243,7 @@ def evaluate(model: nn.Module, data: Data, device: str = "cpu") -> float:
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, data: Data, device: str) -> float:
     """Accuracy of ``model`` on uint8 images [N, H, W, C], normalised as the training images are."""
-    model.to(device).to(memory_format=torch.channels_last).eval()
+    channels_last(model.to(device)).eval()
     batch = CPU_EVALUATION_BATCH if device == "cpu" else EVALUATION_BATCH
     correct = torch.zeros((), dtype=torch.int64, device=device)
     with reproducible(EVALUATION_SEED, device):

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from trainables.networks.ties import aliases
 from trainables.storage.base import Storage
 from trainables.training.reproducible import generator_states, restore_generators
 
@@ -133,7 +134,11 @@ class Resumable:
         if stored is None or not self._fits(stored, training) or not training.load_state(stored):
             return
         for part, prefix in self._parts(training):
-            part.load_state_dict({name: stored[prefix + name] for name in part.state_dict()})
+            first = _first_names(part)
+            state: Any = part.state_dict()
+            for name in state:  # in place: what it says of versions stays with it
+                state[name] = stored[prefix + first.get(name, name)]
+            part.load_state_dict(state)
         for name, parameter in training.model.named_parameters():
             if MOMENTUM + name in stored:
                 # In the parameter's order in memory, as SGD would have it.
@@ -167,7 +172,11 @@ class Resumable:
     def _state(self, training: Training) -> dict[str, Tensor]:
         seconds = torch.tensor(self.seconds + time.monotonic() - self._began, dtype=torch.float64)
         parts = {
-            prefix + name: tensor for part, prefix in self._parts(training) for name, tensor in part.state_dict().items()
+            prefix + name: tensor
+            for part, prefix in self._parts(training)
+            for first in (_first_names(part),)
+            for name, tensor in part.state_dict().items()
+            if name not in first
         }
         return {**parts, **training.state(), SECONDS: seconds}
 
@@ -177,6 +186,11 @@ class Resumable:
         return known.keys() == stored.keys() and all(
             tensor.shape == stored[name].shape and tensor.dtype == stored[name].dtype for name, tensor in known.items()
         )
+
+
+def _first_names(part: Stateful) -> dict[str, str]:
+    """From each further name of a tensor of a network to its first."""
+    return aliases(part) if isinstance(part, nn.Module) else {}
 
 
 def _whole(content: bytes) -> dict[str, Tensor] | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import itertools
 import os
 import sys
+import tomllib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +18,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from trainables.networks.anatomy import classifier, prunable
+from trainables.networks.anatomy import prunable, survey
 from trainables.networks.architectures import MODELS
 from trainables.networks.checkpoint import checkpoint_hash, load_checkpoint
-from trainables.networks.factory import ModelSettings, build
+from trainables.networks.factory import TIMM_REQUIREMENT, ModelSettings, build
 from trainables.records.names import InputError
 from trainables.settings import parse
 
@@ -98,7 +100,7 @@ def test_building_leaves_batchnorm_statistics_untouched(name: str) -> None:
 def test_the_classifier_is_the_last_prunable_layer(name: str) -> None:
     model = made(name, SMALL, width=4)
     layers = prunable(model)
-    assert list(classifier(model, 10)) == [list(layers)[-1]]
+    assert survey(model, SMALL).keep == (list(layers)[-1],)
     assert list(layers) == [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
 
@@ -147,7 +149,7 @@ def test_logits_at_the_start_neither_vanish_nor_explode(name: str) -> None:
 
 def test_torchvision_networks() -> None:
     model = made("torchvision:resnet18", width_per_group=64)
-    assert list(classifier(model, 10)) == ["fc"]
+    assert survey(model, (3, 32, 32)).keep == ("fc",)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
@@ -164,8 +166,8 @@ def test_images_too_small_for_a_network_are_named() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization")
-def test_a_network_that_trains_with_other_outputs_is_refused() -> None:
-    assert "GoogLeNetOutputs in training" in refusal(lambda: made("torchvision:googlenet"))
+def test_of_a_network_that_trains_with_other_outputs_the_logits_are_taken() -> None:
+    assert made("torchvision:googlenet")(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 @pytest.mark.parametrize(
@@ -300,11 +302,7 @@ def test_transposed_convolutions_are_not_prunable() -> None:
 
 def test_a_convolution_can_be_the_classifier() -> None:
     model = nn.Sequential(OrderedDict(body=nn.Conv2d(1, 4, 3), head=nn.Conv2d(4, 10, 1), flat=nn.Flatten()))
-    assert list(classifier(model, 10)) == ["head"]
-
-
-def test_no_classifier_is_an_error() -> None:
-    assert "no layer of 10 outputs" in refusal(lambda: classifier(nn.Linear(3, 4), 10))
+    assert survey(model, (1, 3, 3)).keep == ("head",)
 
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
@@ -396,3 +394,14 @@ def test_a_checkpoints_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
 
 def test_every_setting_has_a_description() -> None:
     assert all(field.description for field in ModelSettings.model_fields.values())
+
+
+def test_timm_is_an_extra_of_one_version() -> None:
+    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["timm"] == [TIMM_REQUIREMENT]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_timm_is_refused_with_what_to_install() -> None:
+    with pytest.raises(InputError, match=f"pip install {TIMM_REQUIREMENT}"):
+        parse(ModelSettings, {"name": "timm:resnet18"}, "model")

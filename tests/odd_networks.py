@@ -1,0 +1,302 @@
+"""Small networks of kinds that are easily cut wrongly, for images of 1x8x8; factories of ``num_classes``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+
+def block(inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> nn.Module:
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Net(nn.Module):
+    """A body, global pooling and a linear head."""
+
+    def __init__(self, num_classes: int, width: int, *body: nn.Module) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(*body), nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.body(x).mean((2, 3)))
+
+
+class Module(nn.Module):
+    """Layers by name, and a function of them and the input."""
+
+    def __init__(self, function: Any, **layers: Any) -> None:
+        super().__init__()
+        self.function = function
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+def _padded(m: Any, x: Tensor) -> Tensor:
+    return F.relu(m.b(m.a(x)) + F.pad(x, (0, 0, 0, 0, 6, 6)))
+
+
+def padded_shortcut(num_classes: int) -> nn.Module:
+    widening = Module(_padded, a=block(12, 24), b=nn.Sequential(nn.Conv2d(24, 24, 3, padding=1), nn.BatchNorm2d(24)))
+    return Net(num_classes, 24, block(1, 12), widening, block(24, 24))
+
+
+def _zeros(m: Any, x: Tensor) -> Tensor:
+    return m.a(x) + torch.cat([x, torch.zeros_like(x)], 1)
+
+
+def concatenated_zeros(num_classes: int) -> nn.Module:
+    return Net(num_classes, 16, block(1, 12), Module(_zeros, a=block(12, 24)), block(24, 16))
+
+
+def auxiliary(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        early = m.a(x)
+        late: Tensor = m.head(m.b(early).mean((2, 3)))
+        return late + 0.3 * m.second(early.mean((2, 3))) if m.training else late
+
+    heads = {"head": nn.Linear(14, num_classes), "second": nn.Linear(12, num_classes)}
+    return Module(forward, a=block(1, 12), b=block(12, 14), **heads)
+
+
+def several_outputs(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        early = m.a(x)
+        late = m.head(m.b(early).mean((2, 3)))
+        return {"aux": m.second(early.mean((2, 3))), "logits": late} if m.training else late
+
+    heads = {"head": nn.Linear(14, num_classes), "second": nn.Linear(12, num_classes)}
+    return Module(forward, a=block(1, 12), b=block(12, 14), **heads)
+
+
+def head_first(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        return m.head(F.relu(m.b(m.a(x))).mean((2, 3)))
+
+    return Module(forward, head=nn.Linear(10, num_classes), a=block(1, 14), b=nn.Conv2d(14, 10, 3, padding=1))
+
+
+def _tokens(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2)
+
+
+def attention(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        t = _tokens(m.a(x))
+        t = m.norm(t + m.attention(t, t, t, need_weights=False)[0])
+        return m.head((t + m.down(F.gelu(m.up(t)))).mean(1))
+
+    mlp = {"up": nn.Linear(24, 40), "down": nn.Linear(40, 24)}
+    parts = {"attention": nn.MultiheadAttention(24, 3, batch_first=True), "norm": nn.LayerNorm(24), **mlp}
+    return Module(forward, a=block(1, 24), **parts, head=nn.Linear(24, num_classes))
+
+
+def encoder_layer(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        return m.head(m.layer(_tokens(m.a(x))).mean(1))
+
+    layer = nn.TransformerEncoderLayer(24, 3, 40, dropout=0.0, batch_first=True)
+    return Module(forward, a=block(1, 24), layer=layer, head=nn.Linear(24, num_classes))
+
+
+def fused_qkv(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        t = _tokens(m.a(x))
+        count, length, width = t.shape
+        q, k, v = m.qkv(t).reshape(count, length, 3, 3, width // 3).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(count, length, width)
+        t = t + m.out(mixed)
+        return m.head((t + m.down(F.gelu(m.up(t)))).mean(1))
+
+    parts = {"qkv": nn.Linear(24, 72), "out": nn.Linear(24, 24), "up": nn.Linear(24, 40), "down": nn.Linear(40, 24)}
+    return Module(forward, a=block(1, 24), **parts, head=nn.Linear(24, num_classes))
+
+
+def positions(num_classes: int) -> nn.Module:
+    learned = Module(lambda m, x: x + m.p, p=nn.Parameter(0.1 * torch.randn(1, 16, 8, 8)))
+    return Net(num_classes, 12, block(1, 16), learned, block(16, 12))
+
+
+def class_token(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        t = _tokens(m.a(x))
+        t = torch.cat([m.token.expand(len(t), -1, -1), t], 1) + m.place
+        t = t + m.down(F.gelu(m.up(m.norm(t))))
+        return m.head(t[:, 0] + t.mean(1))
+
+    free = {"token": nn.Parameter(torch.zeros(1, 1, 24)), "place": nn.Parameter(0.1 * torch.randn(1, 65, 24))}
+    mlp = {"norm": nn.LayerNorm(24), "up": nn.Linear(24, 40), "down": nn.Linear(40, 24)}
+    return Module(forward, a=block(1, 24), **free, **mlp, head=nn.Linear(24, num_classes))
+
+
+def fixed_scale(num_classes: int) -> nn.Module:
+    scaled = Module(lambda m, x: x + m.c(x) * m.g.view(1, 20, 1, 1), c=block(20, 20), g=nn.Parameter(torch.ones(20)))
+    return Net(num_classes, 12, block(1, 20), scaled, block(20, 12))
+
+
+def fixed_view(num_classes: int) -> nn.Module:
+    flat = Module(lambda _m, x: x.view(len(x), 14, -1).unsqueeze(-1))
+    return Net(num_classes, 14, block(1, 10), block(10, 14), flat)
+
+
+def _halves(m: Any, x: Tensor) -> Tensor:
+    first, second = x.chunk(2, 1)
+    count, channels, height, width = x.shape
+    both = torch.cat([first, m.c(second)], 1).view(count, 2, channels // 2, height, width)
+    return both.transpose(1, 2).reshape(count, channels, height, width)
+
+
+def shuffled(num_classes: int) -> nn.Module:
+    inner = [nn.Sequential(block(12, 12, 1), block(12, 12, 3, 12), block(12, 12, 1)) for _ in range(2)]
+    return Net(num_classes, 20, block(1, 24), *(Module(_halves, c=c) for c in inner), block(24, 20, 1))
+
+
+def uneven_split(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        first, second = x.split([6, 14], 1)
+        return torch.cat([m.a(first), m.b(second)], 1)
+
+    return Net(num_classes, 14, block(1, 20), Module(forward, a=block(6, 8), b=block(14, 10)), block(18, 14))
+
+
+def weight_norm(num_classes: int) -> nn.Module:
+    layers = [parametrizations.weight_norm(nn.Conv2d(i, o, 3, padding=1)) for i, o in ((1, 14), (14, 12))]
+    return Net(num_classes, 12, layers[0], nn.ReLU(), layers[1])
+
+
+def spectral_norm(num_classes: int) -> nn.Module:
+    layers = [parametrizations.spectral_norm(nn.Conv2d(i, o, 3, padding=1)) for i, o in ((1, 14), (14, 12))]
+    return Net(num_classes, 12, layers[0], nn.ReLU(), layers[1])
+
+
+def old_weight_norm(num_classes: int) -> nn.Module:
+    first = nn.utils.weight_norm(nn.Conv2d(1, 14, 3, padding=1))
+    return Net(num_classes, 12, first, nn.ReLU(), nn.utils.spectral_norm(nn.Conv2d(14, 12, 3, padding=1)))
+
+
+def lstm(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        return m.head(m.rnn(m.b(m.a(x)).mean(2).transpose(1, 2))[0][:, -1])
+
+    layers = {"a": block(1, 14), "b": block(14, 12), "rnn": nn.LSTM(12, 16, batch_first=True)}
+    return Module(forward, **layers, head=nn.Linear(16, num_classes))
+
+
+def gru(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        return m.head(m.rnn(m.b(m.a(x)).mean(2).transpose(1, 2))[0][:, -1])
+
+    layers = {"a": block(1, 14), "b": block(14, 12), "rnn": nn.GRU(12, 16, batch_first=True)}
+    return Module(forward, **layers, head=nn.Linear(16, num_classes))
+
+
+def conv1d(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        return m.head(F.relu(m.b(F.relu(m.a(x.flatten(2))))).mean(2))
+
+    layers = {"a": nn.Conv1d(1, 14, 5), "b": nn.Conv1d(14, 12, 5)}
+    return Module(forward, **layers, head=nn.Linear(12, num_classes))
+
+
+def conv3d(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        return m.head(F.relu(m.b(F.relu(m.a(x.unsqueeze(2))))).mean((2, 3, 4)))
+
+    layers = {"a": nn.Conv3d(1, 14, (1, 3, 3)), "b": nn.Conv3d(14, 12, (1, 3, 3))}
+    return Module(forward, **layers, head=nn.Linear(12, num_classes))
+
+
+def transposed(num_classes: int) -> nn.Module:
+    up = nn.ConvTranspose2d(14, 18, 2, 2)
+    return Net(num_classes, 12, block(1, 16), nn.Conv2d(16, 14, 2, 2), up, nn.ReLU(), block(18, 12))
+
+
+def frozen(num_classes: int) -> nn.Module:
+    return Net(num_classes, 12, block(1, 14), block(14, 12)).requires_grad_(False)
+
+
+def frozen_stem(num_classes: int) -> nn.Module:
+    net = Net(num_classes, 12, block(1, 14), block(14, 14), block(14, 12), block(12, 12))
+    net.body[0].requires_grad_(False)
+    net.body[2].requires_grad_(False)
+    return net
+
+
+def tied(num_classes: int) -> nn.Module:
+    net: Any = Net(num_classes, 14, block(1, 12), block(12, 12), block(12, 12), block(12, 14), block(14, 14))
+    net.body[2][0].weight = net.body[1][0].weight
+    return net
+
+
+def two_names(num_classes: int) -> nn.Module:
+    inner = block(12, 12)
+    return Net(num_classes, 14, block(1, 12), inner, inner, block(12, 14))
+
+
+def grouped(num_classes: int) -> nn.Module:
+    return Net(num_classes, 24, block(1, 16), block(16, 32, 3, 4), block(32, 32, 1), block(32, 32, 3, 8), block(32, 24, 1))
+
+
+def depth_multiplier(num_classes: int) -> nn.Module:
+    return Net(num_classes, 20, block(1, 12), block(12, 24, 3, 12), block(24, 20, 1))
+
+
+def depthwise(num_classes: int) -> nn.Module:
+    return Net(
+        num_classes, 20, block(1, 16), block(16, 16, 3, 16), block(16, 24, 1), block(24, 24, 3, 24), block(24, 20, 1)
+    )
+
+
+def group_norm(num_classes: int) -> nn.Module:
+    layers = [nn.Conv2d(1, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 24, 3, padding=1)]
+    return Net(num_classes, 16, *layers, nn.GroupNorm(6, 24), nn.ReLU(), nn.Conv2d(24, 16, 1))
+
+
+def one_channel(num_classes: int) -> nn.Module:
+    gated = Module(lambda m, x: x * torch.sigmoid(m.g(x)), g=nn.Conv2d(20, 1, 1))
+    return Net(num_classes, 14, block(1, 20), gated, block(20, 14))
+
+
+def squeeze(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(m.b(F.relu(m.a(x.mean((2, 3), keepdim=True)))))
+
+    return Net(num_classes, 14, block(1, 20), Module(forward, a=nn.Conv2d(20, 8, 1), b=nn.Conv2d(8, 20, 1)), block(20, 14))
+
+
+def flattened(num_classes: int) -> nn.Module:
+    body = [block(1, 10), nn.MaxPool2d(2), block(10, 12), nn.Flatten(), nn.Linear(12 * 16, 24), nn.ReLU()]
+    return nn.Sequential(*body, nn.Linear(24, num_classes))
+
+
+def without_gradient(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        with torch.no_grad():
+            early = m.a(x)
+        return m.head(m.c(m.b(early)).mean((2, 3)))
+
+    return Module(forward, a=block(1, 12), b=block(12, 14), c=block(14, 12), head=nn.Linear(12, num_classes))
+
+
+def versioned(num_classes: int) -> nn.Module:
+    class Versioned(Net):
+        _version = 2
+
+        def _load_from_state_dict(self, state: Any, prefix: str, local_metadata: Any, *rest: Any) -> None:
+            if local_metadata.get("version") != 2:
+                raise ValueError("version should be set to 2")
+            super()._load_from_state_dict(state, prefix, local_metadata, *rest)
+
+    return Versioned(num_classes, 12, block(1, 14), block(14, 12))
+
+
+def nothing_to_cut(num_classes: int) -> nn.Module:
+    fixed = Module(lambda _m, x: x.view(len(x), 12, -1).unsqueeze(-1))
+    return Net(num_classes, 12, block(1, 12), fixed)

@@ -1,0 +1,147 @@
+"""Checkpoints as training scripts leave them: their weights are found, what is left out is told, and no code is run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+
+from tests.conftest import MakeProblem, same_state
+from trainables.networks.checkpoint import Loaded, load_checkpoint
+from trainables.networks.factory import ModelSettings
+from trainables.networks.folding import fold
+from trainables.records.names import InputError
+from trainables.tree import Tree
+
+State = dict[str, Tensor]
+
+
+def net() -> nn.Sequential:
+    body = [nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*body, nn.Linear(8, 10))
+
+
+@pytest.fixture
+def trained() -> nn.Module:
+    torch.manual_seed(5)
+    return net()
+
+
+def loads(content: Any, tmp_path: Path, trained: nn.Module, model: nn.Module | None = None) -> Loaded:
+    file = tmp_path / "net.pt"
+    torch.save(content, file)
+    target = model or net()
+    loaded = load_checkpoint(target, str(file))
+    assert same_state(target.state_dict(), trained.state_dict())
+    return loaded
+
+
+def prefixed(state: State, prefix: str) -> State:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"model_state_dict": s, "epoch": 3, "optimizer_state_dict": {"lr": 0.1}},
+        lambda s: {"net": s, "acc": 93.5},
+        lambda s: {"state_dict": {"model": s}},
+        lambda s: prefixed(s, "module._orig_mod.module."),
+        lambda s: {"state_dict": prefixed(s, "model."), "hyper_parameters": {"lr": 0.1}},
+        lambda s: {name.replace("0.", "0._orig_mod.", 1) if name.startswith("0.") else name: s[name] for name in s},
+        lambda s: {"net": s, "args": argparse.Namespace(lr=0.1, name="x"), "best": np.float64(0.93)},
+        lambda s: {"model": s, "scores": np.arange(3.0), "path": Path("x")},
+    ],
+)
+def test_the_weights_are_found(wrap: Callable[[State], Any], tmp_path: Path, trained: nn.Module) -> None:
+    assert loads(wrap(trained.state_dict()), tmp_path, trained).told == []
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema"])
+def test_averaged_weights_are_taken_and_that_is_told(key: str, tmp_path: Path, trained: nn.Module) -> None:
+    loaded = loads({"state_dict": net().state_dict(), key: trained.state_dict()}, tmp_path, trained)
+    assert key in " ".join(loaded.told)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: prefixed(s, "module.") | {"n_averaged": torch.tensor(7)}, "n_averaged"),
+        (lambda s: s | {"0.total_ops": torch.zeros(1), "total_params": torch.zeros(1)}, "0.total_ops, total_params"),
+        (lambda s: prefixed(s, "model.") | {"loss.weight": torch.ones(10)}, "loss.weight"),
+        (lambda s: s | {"epoch": 3}, "epoch"),
+    ],
+)
+def test_what_is_left_out_is_told(change: Callable[[State], State], words: str, tmp_path: Path, trained: nn.Module) -> None:
+    assert words in " ".join(loads(change(dict(trained.state_dict())), tmp_path, trained).told)
+
+
+def test_counts_of_batches_may_be_missing(tmp_path: Path, trained: nn.Module) -> None:
+    state = {name: tensor for name, tensor in trained.state_dict().items() if "num_batches" not in name}
+    loads(state, tmp_path, trained)
+
+
+def test_masks_of_torch_s_pruning_are_taken_over(tmp_path: Path, problem: MakeProblem, tree: Tree) -> None:
+    torch.manual_seed(0)
+    model: Any = problem().build()
+    prune.l1_unstructured(model.features[3], "weight", amount=0.5)
+    file = tmp_path / "pruned.pt"
+    torch.save(model.state_dict(), file)
+    made = problem(model=ModelSettings(arguments={"width": 4}, checkpoint=str(file)))
+    masked = Tree(made, tree.store)
+    network = masked.network(made.root(0))
+    assert torch.equal(network.model.get_parameter("features.3.weight"), model.features[3].weight)
+    assert torch.equal(network.masks["features.3.weight"], model.features[3].weight_mask.bool())
+    assert "masks of 1 tensors" in " ".join(made.checkpoint_told)
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.weight_norm])
+def test_computed_weights_are_computed_once(wrap: Callable[[nn.Module], Any], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    original = net()
+    wrap(original[0])
+    wrap(original[6])
+    original.eval()
+    inputs = torch.randn(2, 1, 8, 8)
+    expected = original(inputs)
+    torch.save(original.state_dict(), tmp_path / "net.pt")
+    target = net().eval()
+    load_checkpoint(target, str(tmp_path / "net.pt"))
+    torch.testing.assert_close(target(inputs), expected)
+    assert fold(original) == ["0", "6"]
+    torch.testing.assert_close(original(inputs), expected)
+
+
+def leave_a_file() -> None:
+    Path("ran").touch()
+
+
+class Runs:
+    """Leaves a file behind where it is read by running what it holds."""
+
+    def __reduce__(self) -> Any:
+        return leave_a_file, ()
+
+
+def test_objects_beside_the_weights_are_not_made(
+    tmp_path: Path, trained: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loads({"model": trained.state_dict(), "config": Runs()}, tmp_path, trained)
+    assert not Path("ran").exists()
+
+
+def test_programs_are_refused_with_the_reason(tmp_path: Path, trained: nn.Module) -> None:
+    script, exported = tmp_path / "script.pt", tmp_path / "exported.pt2"
+    torch.jit.save(torch.jit.script(trained), script)
+    torch.export.save(torch.export.export(trained.eval(), (torch.zeros(1, 1, 8, 8),)), exported)
+    for file, words in ((script, "TorchScript"), (exported, "torch.export")):
+        with pytest.raises(InputError, match=words):
+            load_checkpoint(net(), str(file))

@@ -1,0 +1,233 @@
+"""The gate and its oracle: any network is cut right, or the layers that can't be are named and stay whole."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from tests import odd_networks
+from tests.conftest import MakeProblem, digits_problem
+from trainables.networks import oracle
+from trainables.networks.anatomy import Anatomy, Removed, survey, widths
+from trainables.networks.architectures import MODELS
+from trainables.networks.factory import ModelSettings, build
+from trainables.networks.limits import Wishes
+from trainables.networks.network import Network, decode, encode
+from trainables.problem import Problem
+from trainables.pruning import gate as gate_module
+from trainables.pruning.channel_scopes import CHANNEL_SCOPES
+from trainables.pruning.channels import cut_by
+from trainables.pruning.gate import Gate, gate, refuse_weights
+from trainables.records.names import InputError
+from trainables.schedule import StructuredSchedule, UnstructuredSchedule
+
+DIGIT = (1, 8, 8)
+CUT_WHOLE = {
+    "auxiliary", "several_outputs", "head_first", "shuffled", "weight_norm", "spectral_norm", "old_weight_norm", "conv1d",
+    "conv3d", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze", "flattened", "versioned",
+}  # fmt: skip
+"""Of which nothing is protected."""
+PROTECTED = {
+    "padded_shortcut": ({"body.0.0"}, "another network's"),
+    "concatenated_zeros": ({"body.0.0"}, ""),
+    "attention": ({"down"}, ""),
+    "encoder_layer": ({"layer.linear2"}, ""),
+    "fused_qkv": ({"qkv"}, "shape"),
+    "positions": ({"body.0.0"}, ""),
+    "fixed_scale": ({"body.1.c.0"}, "[1, 20, 1, 1]"),
+    "fixed_view": ({"body.1.0"}, ""),
+    "lstm": ({"b.0"}, ""),
+    "gru": ({"b.0"}, ""),
+    "frozen_stem": ({"body.1.0"}, "body.2.0 is frozen"),
+    "tied": ({"body.1.0"}, "one parameter"),
+}
+"""Of which at least these lead what is protected, with words of a reason."""
+SITUATIONS = [
+    name
+    for name, made in vars(odd_networks).items()
+    if callable(made) and getattr(made, "__annotations__", {}).get("num_classes")
+]
+
+
+def factory(name: str) -> Any:
+    settings = ModelSettings(name=f"tests.odd_networks:{name}")
+    return lambda: build(settings, 10, DIGIT, trusted=True, check=False)
+
+
+def looked_at(name: str, wishes: Wishes | None = None) -> Gate:
+    return gate(factory(name), DIGIT, 10, wishes or Wishes())
+
+
+def random_cut(model: nn.Module, anatomy: Anatomy, scope: str, removed_ppm: int, seed: int = 5) -> Removed:
+    importance = tp.importance.RandomImportance()
+    return cut_by(model, anatomy, importance, CHANNEL_SCOPES.make(scope), removed_ppm, 1, seed)
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_what_passes_the_gate_is_cut_right_whatever_the_draw(name: str) -> None:
+    found = looked_at(name)
+    if name in {"frozen", "nothing_to_cut"}:
+        assert "no channel can go" in str(found.refused)
+        return
+    assert found.refused is None
+    assert (name not in CUT_WHOLE) or not found.protected
+    leaders, words = PROTECTED.get(name, (set(), ""))
+    assert leaders <= set(found.protected)
+    assert words in " ".join(found.protected.values())
+    torch.manual_seed(1)
+    dense = factory(name)()
+    anatomy = found.anatomy(survey(dense, DIGIT))
+    for scope in CHANNEL_SCOPES:
+        for seed, removed_ppm in enumerate((150_000, 400_000, 850_000)):
+            model = copy.deepcopy(dense)
+            removed = random_cut(model, anatomy, scope, removed_ppm, seed)
+            assert oracle.compare(dense, removed, anatomy, seed) < oracle.EXACT
+            gate_module.train_a_step(copy.deepcopy(model), anatomy, 10)
+            stored = decode(encode(Network(model, {}, removed)), factory(name), anatomy).model
+            inputs = torch.randn(3, *DIGIT)
+            torch.testing.assert_close(stored.eval()(inputs), model.eval()(inputs))
+            assert stored(inputs).shape == (3, 10)
+    assert widths(model) != widths(dense)
+
+
+@pytest.mark.parametrize("name", [name for name in SITUATIONS if name != "frozen"])
+def test_single_weights_of_every_such_network_can_go(name: str, problem: MakeProblem) -> None:
+    made = factory(name)
+    assert refuse_weights(made, survey(made(), DIGIT), 10, {}) is None
+
+
+def test_the_oracle_sees_channels_that_are_paired_wrongly() -> None:
+    dense = factory("padded_shortcut")()
+    anatomy = survey(dense, DIGIT)
+    # As many channels go before the padding as after it, so that all shapes fit.
+    removed: Removed = [("body.0.0", True, [0, 3, 5])]
+    with pytest.raises(oracle.WrongCutError):
+        oracle.compare(dense, removed, anatomy)
+    assert oracle.compare(dense, [("body.2.0", True, [0, 3, 5])], anatomy) < oracle.EXACT
+
+
+def test_survivors_are_the_flat_indices_of_what_is_left() -> None:
+    dense = factory("flattened")()
+    left = oracle.survivors(dense, [("2.0", True, [1, 7])], survey(dense, DIGIT))
+    kept = [i for i in range(12) if i not in {1, 7}]
+    assert left["2.0.weight"].shape == (10, 10, 3, 3)
+    assert left["2.1.running_var"].tolist() == kept
+    assert left["4.weight"][0].tolist() == [16 * i + j for i in kept for j in range(16)]
+    assert left["6.weight"].flatten().tolist() == list(range(240))
+
+
+def test_statistics_over_channels_are_no_difference() -> None:
+    dense = factory("group_norm")()
+    anatomy = survey(dense, DIGIT)
+    cut = copy.deepcopy(dense)
+    removed = random_cut(cut, anatomy, "local", 500_000)
+    assert oracle.compare(dense, removed, anatomy) < oracle.EXACT
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("width", [1, 5])
+def test_nothing_of_the_networks_of_the_literature_is_protected(name: str, width: int) -> None:
+    found = digits_problem(name, width).gate
+    assert not found.protected
+    assert not found.fixed
+    assert not found.moved
+    assert (found.outputs, found.weights, found.told()) == (("classifier",), 0.0, [])
+
+
+def test_the_gate_draws_nothing_and_says_the_same_every_time() -> None:
+    states = [torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()]  # type: ignore[index]
+    one, other = looked_at("tied"), looked_at("tied")
+    assert one == other
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert np.array_equal(states[1], np.random.get_state()[1])  # type: ignore[index]
+    assert states[2] == random.getstate()
+
+
+@pytest.mark.parametrize("name", ["auxiliary", "several_outputs", "head_first"])
+def test_the_layers_that_make_the_logits_keep_their_outputs(name: str) -> None:
+    found = looked_at(name)
+    assert set(found.outputs) == ({"head"} if name == "head_first" else {"head", "second"})
+    assert found.moved
+
+
+@pytest.mark.parametrize("scope", CHANNEL_SCOPES)
+@pytest.mark.parametrize("name", ["grouped", "depthwise", "group_norm", "squeeze", "flattened"])
+def test_what_is_achieved_is_within_a_step_of_what_is_asked(name: str, scope: str) -> None:
+    dense = factory(name)()
+    anatomy = looked_at(name).anatomy(survey(dense, DIGIT))
+    together = {"grouped": 8, "group_norm": 6}.get(name, 1)
+    total = sum(width for layer, width in anatomy.widths.items() if layer not in anatomy.keep)
+    for removed_ppm in (200_000, 300_000, 500_000):
+        model = copy.deepcopy(dense)
+        random_cut(model, anatomy, scope, removed_ppm)
+        if scope == "local":
+            now = widths(model)
+            for layer in set(anatomy.widths) - set(anatomy.keep):
+                assert abs(now[layer] - anatomy.widths[layer] * (1 - removed_ppm / 1e6)) <= together / 2 + 1e-9
+        else:  # a depthwise layer counts with the layer that leads it
+            assert anatomy.channel_sparsity(model) == pytest.approx(removed_ppm / 1e6, abs=(together + 8) / total + 0.05)
+
+
+def test_shared_layers_are_stored_and_counted_once(problem: MakeProblem) -> None:
+    for name in ("tied", "two_names"):
+        model = factory(name)()
+        single = {id(p): p.numel() for p in model.parameters()}
+        stored = encode(Network(model))
+        assert len(stored) < 4 * sum(single.values()) + 4000
+        again = decode(stored, factory(name), survey(model, DIGIT)).model
+        assert len({id(p) for p in again.parameters()}) == len(single)
+        first, second = (again.get_parameter(f"body.{i}.0.weight") for i in (1, 2))
+        assert first is second
+
+
+def structured(made: Problem) -> dict[str, Any]:
+    return dict(made.chain(StructuredSchedule(step_ratio=0.5))[0].settings)
+
+
+def with_model(problem: MakeProblem, name: str = "cnn", **fields: Any) -> Problem:
+    settings = ModelSettings(name=name, arguments={"width": 4} if name == "cnn" else {}, **fields)
+    return problem(model=settings, trusted=True)
+
+
+def test_limits_are_in_a_step_s_settings_where_there_are_any(problem: MakeProblem) -> None:
+    plain, kept = with_model(problem), with_model(problem, keep=("features.3",))
+    assert not {"protected", "floors", "outputs", "spared"} & set(structured(plain))
+    assert structured(kept)["protected"] == ["features.0", "features.3"]
+    assert kept.root(0).id == plain.root(0).id
+    weights = UnstructuredSchedule(step_ratio=0.5)
+    assert "spared" not in plain.chain(weights)[0].settings
+    assert kept.chain(weights)[0].settings["spared"] == {"features.3.weight": 0.0}
+    floor = with_model(problem, least_channels=3)
+    assert set(structured(floor)["floors"].values()) == {3}
+
+
+@pytest.mark.parametrize("scope", CHANNEL_SCOPES)
+def test_what_the_user_protects_stays(scope: str, problem: MakeProblem) -> None:
+    fields: dict[str, Any] = {"keep": ("features.1*",), "max_sparsity": {"features.7": 0.25}, "least_channels": 2}
+    made = with_model(problem, **fields)
+    model = made.build()
+    random_cut(model, made.anatomy, scope, 800_000)
+    now, dense = widths(model), made.anatomy.widths
+    assert all(now[name] == dense[name] for name in dense if name.startswith("features.1"))
+    assert now["features.7"] == dense["features.7"] or now["features.7"] >= 0.75 * dense["features.7"]
+    assert min(now.values()) >= 2
+    assert now != dense
+
+
+def test_an_unknown_pattern_is_refused_with_the_nearest(problem: MakeProblem) -> None:
+    for fields in ({"keep": ("feature.3",)}, {"max_sparsity": {"feature.3": 0.5}}):
+        with pytest.raises(InputError, match=r"features\.3"):
+            _ = with_model(problem, **fields).gate
+
+
+def test_a_process_of_its_own_gives_the_same_answer(problem: MakeProblem) -> None:
+    made = with_model(problem, "tests.odd_networks:fixed_view")
+    assert made.gate == looked_at("fixed_view")
+    assert made.anatomy.protected == tuple(made.gate.protected)

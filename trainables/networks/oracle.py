@@ -1,0 +1,208 @@
+"""Whether a cut network computes what the dense one computes without what was removed.
+
+The removals are replayed on a copy whose parameters hold their own flat indices, which tells what is left of each of them;
+all else is set to zero in the dense network, and both are given the same random inputs. Statistics over channels (those of
+LayerNorm, GroupNorm and their like) would differ with fewer channels, and rightly so: both networks are compared with the
+statistics fixed, which leaves scale and shift.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from trainables.networks.anatomy import Anatomy, Removed, apply, trace
+
+EXACT, ROUGH = 1e-6, 1e-2
+"""The largest difference, as a share of the largest output, in double and in single precision."""
+BATCH = 2
+
+
+class WrongCutError(Exception):
+    """A cut network doesn't compute what it should; the message says how it differs."""
+
+
+def survivors(model: nn.Module, removed: Removed, anatomy: Anatomy) -> dict[str, Tensor]:
+    """For each floating-point parameter and buffer of the dense ``model`` the flat indices of what is left, int64.
+
+    Each tensor of indices has the shape that its parameter has after the cuts. A parameter of several names is told under
+    each; WrongCutError if the names have lost different elements.
+    """
+    return _cut_indices(model, removed, anatomy)[1]
+
+
+def _cut_indices(model: nn.Module, removed: Removed, anatomy: Anatomy) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A copy that is cut, with indices for values; and these by name."""
+    twin = copy.deepcopy(model).double()
+    graph = trace(twin, anatomy)
+    with torch.no_grad():
+        for tensor in _tensors(twin).values():
+            tensor.copy_(torch.arange(tensor.numel(), dtype=tensor.dtype).view(tensor.shape))
+    names = _shared(twin)
+    apply(graph, twin, removed)
+    left = {name: tensor.detach().round().long() for name, tensor in _tensors(twin).items()}
+    _check_counts(twin)
+    for name, other in names:
+        if not torch.equal(left[name], left[other]):
+            raise WrongCutError(f"{name} and {other} are one parameter, and would lose different channels")
+    return twin, left
+
+
+def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0) -> float:
+    """The largest difference of outputs of the cut and the zeroed network, as a share of the largest output.
+
+    Raises WrongCutError if it is more than rounding makes, or if the cut network fails. Nothing is drawn from global
+    generators, and ``dense`` stays as it is.
+    """
+    random = torch.Generator().manual_seed(seed)
+    whole, kind, most = _precise(dense, anatomy)
+    _draw_constants(whole, random)
+    cut, left = _cut_indices(whole, removed, anatomy)
+    cut = cut.to(kind)
+    values = _tensors(whole)
+    zeroed = copy.deepcopy(whole)
+    with torch.no_grad():
+        for name, tensor in _tensors(cut).items():
+            tensor.copy_(values[name].flatten()[left[name]])
+        for name, tensor in _tensors(zeroed).items():
+            kept = torch.zeros(tensor.numel(), dtype=torch.bool)
+            kept[left[name].flatten()] = True
+            tensor.masked_fill_(~kept.view(tensor.shape), 0.0)
+    shape = (BATCH, *anatomy.example.shape[1:])
+    inputs = torch.randn(shape, generator=random, dtype=torch.float64).to(kind)
+    with plain_attention(), torch.no_grad():
+        _check(lambda: cut.eval()(inputs), zeroed.eval()(inputs))
+        with FixedStatistics():
+            one, other = _forward(lambda: cut(inputs)), zeroed(inputs)
+    error = _difference(one, other)
+    if not error <= most:
+        raise WrongCutError(f"outputs are another network's: they differ by {error:.1e} of the largest")
+    return error
+
+
+def _check_counts(cut: nn.Module) -> None:
+    """WrongCutError if a layer counts other channels than its weight has: the next cut would go by them."""
+    for name, module in cut.named_modules():
+        if isinstance(module, nn.modules.conv._ConvNd):
+            outputs, inputs = module.weight.shape[:2] if not module.transposed else module.weight.shape[1::-1]
+            grouped = (outputs * module.groups, inputs) if module.transposed else (outputs, inputs * module.groups)
+            right = grouped == (module.out_channels, module.in_channels)
+        elif isinstance(module, nn.Linear):
+            right = tuple(module.weight.shape) == (module.out_features, module.in_features)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            right = len(module.weight) == module.num_features
+        else:
+            continue
+        if not right:
+            raise WrongCutError(f"channels of {name} are counted wrongly")
+
+
+class FixedStatistics(TorchFunctionMode):
+    """Normalisation over channels becomes its scale and shift."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        fixed = FIXED.get(func)
+        return fixed(*args, **given) if fixed is not None else func(*args, **given)
+
+
+def _last(x: Tensor, _shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    return _affine(x, weight, bias)
+
+
+def _grouped(
+    x: Tensor, _groups: int, weight: Tensor | None = None, bias: Tensor | None = None, *_: Any, **__: Any
+) -> Tensor:
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    return _affine(x, None if weight is None else weight.view(shape), None if bias is None else bias.view(shape))
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    scaled = x if weight is None else x * weight
+    return scaled if bias is None else scaled + bias
+
+
+def _same(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return x
+
+
+FIXED: dict[Any, Callable[..., Tensor]] = {
+    F.layer_norm: _last, torch.layer_norm: _last, F.rms_norm: _last, torch.rms_norm: _last,
+    F.group_norm: _grouped, torch.group_norm: _grouped, F.local_response_norm: _same,
+}  # fmt: skip
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Attention of ``torch.nn`` step by step, without the fused path of evaluation, which looks at no mode."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _precise(dense: nn.Module, anatomy: Anatomy) -> tuple[nn.Module, torch.dtype, float]:
+    """A copy in double precision with its tolerance; as it is, if something in the network can't be double."""
+    double = copy.deepcopy(dense).double().eval()
+    try:
+        with torch.no_grad():
+            double(anatomy.example.double())
+    except Exception:  # a network may make single-precision tensors by itself, which products refuse
+        kind = next(dense.parameters()).dtype
+        return copy.deepcopy(dense).eval(), kind, ROUGH
+    return double, torch.float64, EXACT
+
+
+@torch.no_grad()
+def _draw_constants(model: nn.Module, random: torch.Generator) -> None:
+    """What is constant in an untrained network (biases, scales, statistics) is drawn, so that every element matters."""
+    for tensor in _tensors(model).values():
+        if tensor.numel() and bool((tensor == tensor.flatten()[0]).all()):
+            around = 0.5 if float(tensor.flatten()[0]) else -0.5
+            tensor.copy_(torch.rand(tensor.shape, generator=random, dtype=torch.float64) + around)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Floating-point parameters and buffers by all their names."""
+    found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    found |= dict(model.named_buffers(remove_duplicate=False))
+    return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
+
+
+def _shared(model: nn.Module) -> list[tuple[str, str]]:
+    first: dict[int, str] = {}
+    return [
+        (name, first[id(tensor)]) for name, tensor in _tensors(model).items() if first.setdefault(id(tensor), name) != name
+    ]
+
+
+def _forward(compute: Callable[[], Any]) -> Tensor:
+    try:
+        output = compute()
+    except Exception as error:  # whatever the network raises, it is the cut that made it
+        raise WrongCutError(f"it fails ({' '.join(str(error).split())[:160] or type(error).__name__})") from error
+    assert isinstance(output, Tensor)
+    return output
+
+
+def _check(compute: Callable[[], Any], expected: Tensor) -> None:
+    output = _forward(compute)
+    if output.shape != expected.shape:
+        raise WrongCutError(f"outputs are {list(output.shape)} and not {list(expected.shape)}")
+    if bool(expected.isfinite().all()) and not bool(output.isfinite().all()):
+        raise WrongCutError("outputs are not finite")
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    if one.shape != other.shape:
+        raise WrongCutError(f"outputs are {list(one.shape)} and not {list(other.shape)}")
+    return float((one - other).abs().max() / other.abs().max().clamp_min(1e-30))

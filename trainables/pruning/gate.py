@@ -1,0 +1,294 @@
+"""What of a network can be cut, found by cutting the untrained network before the first trial.
+
+Whole channels are cut at a low and a high ratio, in every scope, at random. The cut network must compute what the dense one
+computes without what was removed (``trainables.networks.oracle``), be trained a step, and come back from its file. What
+fails is narrowed down to the groups of layers that cause it, and these are protected: they stay whole. Nothing is drawn
+from global generators, and the answer is the same every time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from trainables.networks import limits, oracle
+from trainables.networks.anatomy import Anatomy, Group, Removed, groups, leader, member, prunable, survey, weights
+from trainables.networks.folding import FOLDED
+from trainables.networks.limits import Wishes
+from trainables.networks.network import Network, decode, encode
+from trainables.networks.size import module_macs
+from trainables.pruning import masks
+from trainables.pruning.channel_scopes import CHANNEL_SCOPES
+from trainables.pruning.channels import cut_by
+from trainables.pruning.sample import Sample
+from trainables.pruning.weight_importances import Random as RandomWeights
+from trainables.pruning.weight_scopes import Layerwise
+
+LOW, HIGH = 250_000, 850_000
+"""The ratios that are tried, in millionths."""
+BATCH = 4
+Build = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the gate found.
+
+    ``outputs`` are the layers that make the logits; they have ``moved`` if they aren't the last one of so many outputs.
+    ``protected`` has the layers that lead groups which are not cut, with the reason; ``fixed`` those whose outputs nothing
+    can cut. ``weights`` and ``macs`` are the shares of both, ``difference`` is the largest that the oracle saw.
+    """
+
+    outputs: tuple[str, ...] = ()
+    moved: bool = False
+    protected: dict[str, str] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
+    floors: dict[str, int] = field(default_factory=dict)
+    weights: float = 0.0
+    macs: float = 0.0
+    difference: float = 0.0
+    refused: str | None = None
+    folded: tuple[str, ...] = ()
+
+    def told(self) -> list[str]:
+        """What is protected, a line for each reason, and then what that locks; no line if nothing is."""
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in {**self.protected, **self.fixed}.items():
+            by_reason.setdefault(reason, []).append(name)
+        lines = [f"{_listed(names)}: {reason}" for reason, names in by_reason.items()]
+        if lines:
+            lines.append(f"layers that stay whole hold {self.weights:.0%} of the weights and {self.macs:.0%} of the MACs")
+        if self.folded:
+            lines.append(f"computed weights became plain ones: {_listed(self.folded)}")
+        return lines
+
+    def anatomy(self, skeleton: Anatomy) -> Anatomy:
+        """The network with what is protected."""
+        return replace(skeleton, keep=self.outputs, protected=tuple(self.protected), floors=self.floors)
+
+
+def gate(build: Build, shape: tuple[int, int, int], classes: int, wishes: Wishes) -> Gate:
+    """Try the network that ``build`` makes, for images of ``shape`` [C, H, W]."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build()
+        skeleton = survey(model, shape)
+        return _Trial(model, build, skeleton, classes).judged(wishes)
+
+
+@dataclass
+class _Trial:
+    """The network at the gate."""
+
+    model: nn.Module
+    build: Build
+    skeleton: Anatomy
+    classes: int
+    leaders: list[str] = field(default_factory=list)
+
+    def judged(self, wishes: Wishes) -> Gate:
+        try:
+            found = groups(self.model, self.skeleton)
+        except Exception as error:  # torch-pruning can fail on any network that it doesn't know
+            return self._refused(f"torch-pruning fails on this network ({_line(error)})")
+        self.leaders = leaders = [leader(group) for group in found]
+        asked = _asked(self.model, found, wishes)
+        left = [name for name in leaders if name not in asked]
+        culprits, worst = self._narrowed(left)
+        protected = asked | culprits
+        gone = [name for name in leaders if name not in protected]
+        found_here = self._shares(
+            Gate(
+                self.skeleton.keep, self._moved(), protected, self._fixed(found), limits.floors(self.model, wishes),
+                difference=worst, folded=tuple(getattr(self.model, FOLDED, ())),
+            )
+        )  # fmt: skip
+        if gone:
+            return found_here
+        reasons = list(dict.fromkeys([*protected.values(), *found_here.fixed.values()]))
+        return replace(
+            found_here, refused=f"no channel can go: {'; '.join(reasons[:3]) or 'there is none beside the logits'}"
+        )
+
+    def _refused(self, reason: str) -> Gate:
+        return Gate(self.skeleton.keep, refused=reason)
+
+    def _moved(self) -> bool:
+        fitting = [name for name, width in self.skeleton.widths.items() if width == self.classes]
+        return self.skeleton.keep != tuple(fitting[-1:])
+
+    def _narrowed(self, leaders: Sequence[str]) -> tuple[dict[str, str], float]:
+        """The groups that make a cut wrong, by the reason; and the largest error of those that are right."""
+        culprits: dict[str, str] = {}
+        worst = 0.0
+        for scope in CHANNEL_SCOPES:
+            for targets in ((LOW,), (LOW, HIGH)):
+                while left := [name for name in leaders if name not in culprits]:
+                    found = self._first(left, scope, targets)
+                    if isinstance(found, float):
+                        worst = max(worst, found)
+                        break
+                    culprits |= found
+        return culprits, worst
+
+    def _first(self, leaders: list[str], scope: str, targets: Sequence[int]) -> float | dict[str, str]:
+        """One group without which fewer cuts go wrong, with the reason; or the error, if none goes wrong.
+
+        With the groups in order, it is the last of the shortest beginning that goes wrong, found by halving.
+        """
+        outcome = self._try(leaders, scope, targets)
+        if isinstance(outcome, float):
+            return outcome
+        right, wrong = 0, len(leaders)
+        while wrong - right > 1:
+            middle = (right + wrong) // 2
+            tried = self._try(leaders[:middle], scope, targets)
+            if isinstance(tried, float):
+                right = middle
+            else:
+                wrong, outcome = middle, tried
+        return {leaders[wrong - 1]: outcome}
+
+    def _try(self, cut: Iterable[str], scope: str, targets: Sequence[int]) -> float | str:
+        """The oracle's difference after cuts of some groups alone, told by their leaders; or what is wrong."""
+        chosen = set(cut)
+        anatomy = replace(self.skeleton, protected=tuple(name for name in self.leaders if name not in chosen))
+        model = copy.deepcopy(self.model)
+        try:
+            removed: Removed = []
+            for removed_ppm in targets:
+                method, scores = CHANNEL_SCOPES.make(scope), tp.importance.RandomImportance()
+                removed += cut_by(model, anatomy, scores, method, removed_ppm, 1, removed_ppm)
+            error = oracle.compare(self.model, removed, anatomy)
+            self._use(model, removed, anatomy)
+        except oracle.WrongCutError as wrong:
+            return str(wrong)
+        except Exception as failure:  # torch-pruning and networks raise anything
+            if isinstance(failure, MemoryError) or "can't allocate memory" in str(failure):
+                raise MemoryError from failure
+            return f"a cut makes it fail ({_line(failure)})"
+        return error
+
+    def _use(self, model: nn.Module, removed: Removed, anatomy: Anatomy) -> None:
+        """Train the cut network a step, and write and read it."""
+        train_a_step(copy.deepcopy(model), anatomy, self.classes)
+        _read_back(Network(model, {}, removed), lambda: copy.deepcopy(self.model), anatomy)
+
+    def _fixed(self, found: Sequence[Group]) -> dict[str, str]:
+        """Layers whose outputs no group cuts, and why."""
+        cut = {member(item) for group in found for item in group if _of_outputs(item)}
+        trained = {p for p in self.model.parameters() if p.requires_grad}
+        fixed = {}
+        for name, module in prunable(self.model).items():
+            if name not in cut and name not in self.skeleton.keep:
+                fixed[name] = "it is frozen" if module.weight not in trained else self._why_fixed(name)
+        return fixed
+
+    def _why_fixed(self, name: str) -> str:
+        owners = (self.model.get_submodule(name[:end]) for end in range(len(name)) if name[end] == ".")
+        if any(isinstance(owner, nn.MultiheadAttention) for owner in owners):
+            return "attention keeps its heads as they are"
+        return "no gradient reaches it, or what it feeds can't be cut"
+
+    def _shares(self, gate: Gate) -> Gate:
+        """The shares of weights and MACs in layers whose outputs stay, the output layers' left out."""
+        locked = {*gate.protected, *gate.fixed}
+        if not locked:  # counting MACs takes a second of imports
+            return gate
+        sizes = {name.removesuffix(".weight"): weight.numel() for name, weight in weights(self.model).items()}
+        macs = module_macs(self.model, tuple(self.skeleton.example.shape[1:]))  # type: ignore[arg-type]
+        return replace(gate, weights=_share(sizes, locked), macs=_share(macs, locked))
+
+
+def refuse_weights(build: Build, skeleton: Anatomy, classes: int, spared: Mapping[str, float]) -> str | None:
+    """Why single weights of the network can't be removed, found by removing some of the untrained one; None if they can."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build()
+        if set(weights(model)) <= {name for name, share in spared.items() if share == 0}:
+            return "every weight is frozen or in model.keep"
+        try:
+            for removed_ppm in (LOW, HIGH):
+                _mask(copy.deepcopy(model), build, skeleton, classes, removed_ppm, spared)
+        except oracle.WrongCutError as wrong:
+            return str(wrong)
+        except Exception as failure:  # networks raise anything
+            return f"removing weights makes it fail ({_line(failure)})"
+    return None
+
+
+def _mask(
+    model: nn.Module, build: Build, skeleton: Anatomy, classes: int, removed_ppm: int, spared: Mapping[str, float]
+) -> None:
+    """Remove weights, train a step, write and read; WrongCutError if the network isn't as it was, its weights less."""
+    sample: Any = Sample(None, removed_ppm)  # type: ignore[arg-type]  # random scores see no data
+    found = masks.cut(Network(model), RandomWeights(), Layerwise(), removed_ppm, sample, spared)
+    masks.masking(model, found)(model)
+    parameters = dict(model.named_parameters())
+    if any(bool(parameters[name][~mask].any()) for name, mask in found.items()):
+        raise oracle.WrongCutError("what was removed is still there")
+    train_a_step(copy.deepcopy(model), skeleton, classes)
+    _read_back(Network(model, found), build, skeleton)
+
+
+def _read_back(network: Network, build: Build, anatomy: Anatomy) -> None:
+    """WrongCutError if the network doesn't come back from its file as it was."""
+    model, stored = network.model, decode(encode(network), build, anatomy).model
+    inputs, (one, other) = _inputs(anatomy), (model.state_dict(), stored.state_dict())
+    with torch.no_grad():
+        same = one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+        if not same or not torch.allclose(model.eval()(inputs), stored.eval()(inputs), 1e-3, 1e-4, equal_nan=True):
+            raise oracle.WrongCutError("it doesn't come back from its file as it was")
+
+
+def train_a_step(model: nn.Module, anatomy: Anatomy, classes: int) -> None:
+    """One forward and backward pass; WrongCutError if the gradients are not those of such a network."""
+    model.train()
+    labels = torch.arange(BATCH) % classes
+    F.cross_entropy(model(_inputs(anatomy)), labels).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            raise oracle.WrongCutError(f"the gradient of {name} is not finite")
+
+
+def _inputs(anatomy: Anatomy) -> Tensor:
+    random = torch.Generator().manual_seed(1)
+    return torch.randn((BATCH, *anatomy.example.shape[1:]), generator=random)
+
+
+def _asked(model: nn.Module, found: Sequence[Group], wishes: Wishes) -> dict[str, str]:
+    """The leaders of groups that reach what the user keeps, or what is frozen."""
+    named, still = limits.kept(model, wishes), limits.frozen(model)
+    asked: dict[str, str] = {}
+    for group in found:
+        for name in map(member, group):
+            if name in named:
+                asked.setdefault(leader(group), f"model.keep names {name}")
+            elif name in still:
+                asked.setdefault(leader(group), f"{name} is frozen")
+    return asked
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _share(sizes: dict[str, int], names: Iterable[str]) -> float:
+    chosen = set(names)
+    return round(sum(size for name, size in sizes.items() if name in chosen) / max(1, sum(sizes.values())), 4)
+
+
+def _of_outputs(item: Any) -> bool:
+    return "out_channels" in item.dep.handler.__name__
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160] or 'no message'}"
