@@ -21,11 +21,13 @@ from trainables.networks.anatomy import (
     groups_in,
     leader,
     member,
+    of_heads,
     quiet,
     slots_of,
     trace,
     width,
 )
+from trainables.networks.attention import settle
 from trainables.networks.ties import retie, ties
 from trainables.pruning.channel_importances import ChannelImportance, Scorer
 from trainables.pruning.channel_scopes import ChannelScope, Scored
@@ -61,6 +63,7 @@ def cut_by(
     for one, slots in zip(scored, chosen, strict=True):
         if slots is not None:
             removed += _remove(graph, one, slots)
+    settle(model)
     retie(model, shared)
     return removed
 
@@ -97,6 +100,8 @@ def can_be_cut(group: Group, graph: Graph) -> bool:
     """Whether every layer of the group has channels to spare."""
     if len(group[0].idxs) // slots_of(group) < 2:
         return False
+    if of_heads(group):
+        return True
     for item in group:
         target, handler = item.dep.target, item.dep.handler
         count = graph.get_out_channels if graph.is_out_channel_pruning_fn(handler) else graph.get_in_channels
@@ -113,9 +118,15 @@ def _score(group: Group, graph: Graph, scorer: Scorer, anatomy: Anatomy) -> Scor
     if scores is None:
         return None
     together = slots_of(group)
-    means = scores.view(together, -1).mean(dim=0).cpu() if together > 1 else scores.cpu()
+    means = scores[_slots(group)].mean(dim=0).cpu() if together > 1 else scores.cpu()
     dense, current = _counts(group, anatomy)
     return Scored(group, means, dense, current, together, _floor(group, anatomy))
+
+
+def _slots(group: Group) -> torch.Tensor:
+    """The channels of each slot, int64 [together, slots]: those of a head, or one of each group of a convolution."""
+    channels, together = torch.arange(len(group[0].idxs)), slots_of(group)
+    return channels.view(-1, together).T if of_heads(group) else channels.view(together, -1)
 
 
 def _counts(group: Group, anatomy: Anatomy) -> tuple[int, int]:
@@ -137,9 +148,11 @@ def _floor(group: Group, anatomy: Anatomy) -> int:
 
 def _remove(graph: Graph, one: Scored, slots: torch.Tensor) -> Removed:
     """Cut these slots of a group, unless one of its layers would lose everything."""
-    size = one.current // one.together
-    indices = torch.cat([slots + block * size for block in range(one.together)]).unique().tolist()
-    dep = one.group[0].dep
+    indices, dep = _slots(one.group)[:, slots].unique().tolist(), one.group[0].dep
+    if of_heads(one.group):
+        if indices:
+            dep.handler(dep.target.module, indices)
+        return [(leader(one.group), True, indices)]
     with quiet():
         group = graph.get_pruning_group(dep.target.module, dep.handler, indices)
         if not graph.check_pruning_group(group):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trainables.networks import limits, oracle
 from trainables.networks.anatomy import Anatomy, Group, Removed, groups, leader, member, prunable, survey, weights
+from trainables.networks.attention import heads_of
 from trainables.networks.folding import FOLDED
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
@@ -183,7 +184,7 @@ class _Trial:
 
     def _fixed(self, found: Sequence[Group]) -> dict[str, str]:
         """Layers whose outputs no group cuts, and why."""
-        cut = {member(item) for group in found for item in group if _of_outputs(item)}
+        cut = {name for group in found for item in group if _of_outputs(item) for name in _losing(item)}
         trained = {p for p in self.model.parameters() if p.requires_grad}
         fixed = {}
         for name, module in prunable(self.model).items():
@@ -192,9 +193,11 @@ class _Trial:
         return fixed
 
     def _why_fixed(self, name: str) -> str:
-        owners = (self.model.get_submodule(name[:end]) for end in range(len(name)) if name[end] == ".")
+        owners = [self.model.get_submodule(name[:end]) for end in range(len(name)) if name[end] == "."]
         if any(isinstance(owner, nn.MultiheadAttention) for owner in owners):
-            return "attention keeps its heads as they are"
+            return "attention with other inputs than its queries keeps its heads"
+        if any(heads_of(owner) for owner in owners):
+            return "it is in an attention, which loses heads alone"
         return "no gradient reaches it, or what it feeds can't be cut"
 
     def _shares(self, gate: Gate) -> Gate:
@@ -284,6 +287,13 @@ def _listed(names: Sequence[str], most: int = 4) -> str:
 def _share(sizes: dict[str, int], names: Iterable[str]) -> float:
     chosen = set(names)
     return round(sum(size for name, size in sizes.items() if name in chosen) / max(1, sum(sizes.values())), 4)
+
+
+def _losing(item: Any) -> list[str]:
+    """The layers that lose the outputs of an item of a group: of an attention, its last."""
+    heads = heads_of(item.dep.target.module)
+    inner = [name for name, module in heads.module.named_modules() if module is heads.last] if heads else []
+    return [member(item), *(f"{member(item)}.{name}" for name in inner)]
 
 
 def _of_outputs(item: Any) -> bool:
