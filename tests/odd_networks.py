@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -117,6 +118,54 @@ def fused_qkv(num_classes: int) -> nn.Module:
 
     parts = {"qkv": nn.Linear(24, 72), "out": nn.Linear(24, 24), "up": nn.Linear(24, 40), "down": nn.Linear(40, 24)}
     return Module(forward, a=block(1, 24), **parts, head=nn.Linear(24, num_classes))
+
+
+class SelfAttention(nn.Module):
+    """As many write it: the width is the input's, and the heads are counted by the module."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, length, width = x.shape
+        parts = self.qkv(x).reshape(count, length, 3, self.num_heads, width // self.num_heads)
+        mixed = F.scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4).unbind(0))
+        made: Tensor = self.proj(mixed.transpose(1, 2).reshape(count, length, width))
+        return made
+
+
+def own_attention(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        t = _tokens(m.a(x))
+        t = t + m.attention(m.norm(t))
+        return m.head((t + m.down(F.gelu(m.up(t)))).mean(1))
+
+    mlp = {"up": nn.Linear(24, 40), "down": nn.Linear(40, 24)}
+    parts = {"attention": SelfAttention(24, 4), "norm": nn.LayerNorm(24), **mlp}
+    return Module(forward, a=block(1, 24), **parts, head=nn.Linear(24, num_classes))
+
+
+def crossed_attention(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        tokens, others = _tokens(m.a(x)), _tokens(m.b(x))
+        return m.head((tokens + m.attention(tokens, others, others)[0]).mean(1))
+
+    parts = {"a": block(1, 24), "b": block(1, 24), "attention": nn.MultiheadAttention(24, 4, batch_first=True)}
+    return Module(forward, **parts, head=nn.Linear(24, num_classes))
+
+
+def vision_transformer(num_classes: int) -> nn.Module:
+    made = torchvision.models.VisionTransformer(8, 4, 2, 3, 24, 36, num_classes=num_classes)
+    made.conv_proj = nn.Conv2d(1, 24, 4, 4)
+    return made
+
+
+def shifted_windows(num_classes: int) -> nn.Module:
+    made = torchvision.models.SwinTransformer([1, 1], 12, [1, 2], [2, 3], [2, 2], num_classes=num_classes)
+    made.features[0][0] = nn.Conv2d(1, 12, 1)
+    return made
 
 
 def positions(num_classes: int) -> nn.Module:

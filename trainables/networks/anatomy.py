@@ -17,7 +17,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning._helpers import GroupItem
 
-from trainables.networks.attention import Heads, heads_of, kinds, settle
+from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
 from trainables.networks.ties import retie, ties
 from trainables.records.names import InputError
 
@@ -180,8 +180,11 @@ def trace(model: nn.Module, anatomy: Anatomy) -> Graph:
 def _beyond_layers(model: nn.Module) -> dict[str, Any]:
     """What torch-pruning is told of attentions, and of the parameters that are in no layer it knows."""
     channels = {width(module) for module in model.modules() if isinstance(module, ROOTS)}
-    axes = [(p, _axis(p, channels)) for module in model.modules() for p in module.parameters(recurse=False)]
-    return {"customized_pruners": kinds(model), "unwrapped_parameters": [(p, axis) for p, axis in axes if p.dim() > 3]}
+    free = [p for module in model.modules() if not isinstance(module, ROOTS) for p in module.parameters(recurse=False)]
+    return {
+        "customized_pruners": kinds(model),
+        "unwrapped_parameters": [(p, _axis(p, channels)) for p in free if p.dim() > 3],
+    }
 
 
 def _axis(parameter: Tensor, channels: set[int]) -> int:
@@ -195,7 +198,7 @@ def _axis(parameter: Tensor, channels: set[int]) -> int:
 def tracing(model: nn.Module) -> Iterator[None]:
     """Let torch-pruning look at ``model``: it is in eval mode afterwards, its statistics as they were."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    whole = [m for m in model.modules() if isinstance(m, nn.GRU | nn.RNN) or type(m) in kinds(model)]
+    whole = [m for m in model.modules() if isinstance(m, (nn.GRU, nn.RNN, *kinds(model)))]
     opaque = [module.register_forward_hook(_hide, with_kwargs=True) for module in whole]
     try:
         with quiet(), torch.enable_grad():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainables import own
 from trainables.networks.anatomy import prunable
 from trainables.networks.architectures import MODELS, Factory
-from trainables.networks.attention import adapt
+from trainables.networks.attention.heads import adapt
 from trainables.networks.folding import fold
 from trainables.networks.limits import Wishes
 from trainables.networks.outputs import only_logits

@@ -27,7 +27,7 @@ from trainables.networks.anatomy import (
     trace,
     width,
 )
-from trainables.networks.attention import settle
+from trainables.networks.attention.heads import settle
 from trainables.networks.ties import retie, ties
 from trainables.pruning.channel_importances import ChannelImportance, Scorer
 from trainables.pruning.channel_scopes import ChannelScope, Scored
@@ -117,10 +117,9 @@ def _score(group: Group, graph: Graph, scorer: Scorer, anatomy: Anatomy) -> Scor
     scores = scores_of(group, scorer)
     if scores is None:
         return None
-    together = slots_of(group)
-    means = scores[_slots(group)].mean(dim=0).cpu() if together > 1 else scores.cpu()
-    dense, current = _counts(group, anatomy)
-    return Scored(group, means, dense, current, together, _floor(group, anatomy))
+    slots = _slots(group)
+    means = scores[slots].mean(dim=0).cpu() if len(slots) > 1 else scores.cpu()
+    return Scored(group, means, slots, *_counts(group, anatomy), _floor(group, anatomy))
 
 
 def _slots(group: Group) -> torch.Tensor:
@@ -146,9 +145,9 @@ def _floor(group: Group, anatomy: Anatomy) -> int:
     return max(floors, default=0)
 
 
-def _remove(graph: Graph, one: Scored, slots: torch.Tensor) -> Removed:
+def _remove(graph: Graph, one: Scored, going: torch.Tensor) -> Removed:
     """Cut these slots of a group, unless one of its layers would lose everything."""
-    indices, dep = _slots(one.group)[:, slots].unique().tolist(), one.group[0].dep
+    indices, dep = one.slots[:, going].unique().tolist(), one.group[0].dep
     if of_heads(one.group):
         if indices:
             dep.handler(dep.target.module, indices)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trainables.networks import limits, oracle
 from trainables.networks.anatomy import Anatomy, Group, Removed, groups, leader, member, prunable, survey, weights
-from trainables.networks.attention import heads_of
+from trainables.networks.attention.heads import heads_of
 from trainables.networks.folding import FOLDED
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode

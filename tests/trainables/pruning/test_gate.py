@@ -32,15 +32,15 @@ DIGIT = (1, 8, 8)
 CUT_WHOLE = {
     "auxiliary", "several_outputs", "head_first", "shuffled", "weight_norm", "spectral_norm", "old_weight_norm", "conv1d",
     "conv3d", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze", "flattened", "versioned",
+    "attention", "encoder_layer", "vision_transformer", "shifted_windows", "positions", "class_token",
 }  # fmt: skip
 """Of which nothing is protected."""
 PROTECTED = {
     "padded_shortcut": ({"body.0.0"}, "another network's"),
     "concatenated_zeros": ({"body.0.0"}, ""),
-    "attention": ({"down"}, ""),
-    "encoder_layer": ({"layer.linear2"}, ""),
     "fused_qkv": ({"qkv"}, "shape"),
-    "positions": ({"body.0.0"}, ""),
+    "own_attention": ({"down"}, "shape"),
+    "crossed_attention": ({"a.0"}, ""),
     "fixed_scale": ({"body.1.c.0"}, "[1, 20, 1, 1]"),
     "fixed_view": ({"body.1.0"}, ""),
     "lstm": ({"b.0"}, ""),

@@ -7,6 +7,7 @@ these two whole heads are removed here. The dimensions of a head stay as they ar
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,17 +16,19 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
-from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
-from trainables.networks.attention_modules import MultiheadAttention, Windows, WindowsV2
+from trainables.networks.attention.multihead import MultiheadAttention
 
 IN_NAMES = ("qkv", "in_proj", "to_qkv", "qkv_proj", "Wqkv")
 OUT_NAMES = ("proj", "out_proj", "to_out", "merge", "o", "out", "o_proj")
+KEEP = "keep_heads"
 HEAD_NAMES = ("num_heads", "n_heads", "heads", "nhead", "num_attention_heads")
 """How modules call the two projections, and the number of heads."""
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
 """What an attention has no more of than these two."""
+
+
+SWIN, VIT = "torchvision.models.swin_transformer", "torchvision.models.vision_transformer"
 
 
 def adapt(model: nn.Module) -> None:
@@ -35,12 +38,8 @@ def adapt(model: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if type(child) is nn.MultiheadAttention and MultiheadAttention.takes(child):
                 setattr(module, name, made.setdefault(child, MultiheadAttention(child)))
-        if type(module) in WINDOWS:
-            module.head_dim = module.qkv.in_features // module.num_heads  # type: ignore[operator, union-attr]
-            module.__class__ = WINDOWS[type(module)]  # type: ignore[assignment]
-
-
-WINDOWS: dict[type[nn.Module], type[nn.Module]] = {ShiftedWindowAttention: Windows, ShiftedWindowAttentionV2: WindowsV2}
+        if SWIN in sys.modules:
+            importlib.import_module("trainables.networks.attention.windows").adapt(module)
 
 
 @dataclass(frozen=True)
@@ -82,20 +81,22 @@ class Heads:
         if self.own:
             left = _others(self.module.num_heads, heads)  # type: ignore[arg-type]
             self.module.num_heads = len(left)  # type: ignore[assignment]
-            if isinstance(self.module, Windows | WindowsV2):
-                self.module.keep_heads(left)
+            if keep := getattr(self.module, KEEP, None):
+                keep(left)
             elif hasattr(self.module, "attn_dim"):
                 self.module.attn_dim = len(columns)  # type: ignore[assignment]
 
 
-def heads_of(module: nn.Module) -> Heads | None:
+def heads_of(module: Any) -> Heads | None:
     """The heads of a module that is an attention with one layer for query, key and value; None if it isn't."""
+    if not isinstance(module, nn.Module):  # a parameter, among torch-pruning's layers
+        return None
     if isinstance(module, MultiheadAttention):
         return Heads(module, module.in_proj, module.out_proj, module.head_dim, own=True)
     first, last = _child(module, IN_NAMES), _child(module, OUT_NAMES)
     if first is None or last is None:
         return None
-    if isinstance(module, Windows | WindowsV2) or _of_timm(module):
+    if hasattr(module, KEEP) or _of_timm(module):
         return Heads(module, first, last, module.head_dim, own=True)  # type: ignore[arg-type]
     if any(isinstance(inner, LAYERS) and inner not in (first, last) for inner in module.modules()):
         return None
@@ -107,7 +108,7 @@ def heads_of(module: nn.Module) -> Heads | None:
 
 def _child(module: nn.Module, names: Iterable[str]) -> nn.Linear | None:
     for name in names:
-        found = getattr(module, name, None)
+        found = module._modules.get(name)
         found = found[0] if isinstance(found, nn.Sequential) and len(found) else found
         if isinstance(found, nn.Linear):
             return found
@@ -149,13 +150,13 @@ class Gathered(nn.Linear):
 def _spread(layer: nn.Linear, left: list[int]) -> None:
     if not isinstance(layer, Spread):
         _count_all(layer, layer.out_features, Spread)
-    layer.kept = layer.kept[left]  # type: ignore[index, operator]
+    layer.kept = layer.kept[left]  # type: ignore[index]
 
 
 def _gather(layer: nn.Linear, left: list[int]) -> None:
     if not isinstance(layer, Gathered):
         _count_all(layer, layer.in_features, Gathered)
-    layer.kept = layer.kept[left]  # type: ignore[index, operator]
+    layer.kept = layer.kept[left]  # type: ignore[index]
 
 
 def _count_all(layer: nn.Linear, full: int, kind: type[nn.Linear]) -> None:
@@ -216,13 +217,15 @@ def _heads(module: nn.Module) -> Heads:
 
 def kinds(model: nn.Module) -> dict[type[nn.Module], Ends]:
     """The classes of the attentions of ``model``, as torch-pruning is told of layers that it doesn't know."""
-    found = {type(module) for module in model.modules() if heads_of(module)}
-    ends = Ends()
-    return {kind: ends for kind in found if all(heads_of(module) for module in model.modules() if type(module) is kind)}
+    found: dict[type[nn.Module], bool] = {}
+    for module in model.modules():
+        found[type(module)] = found.get(type(module), True) and heads_of(module) is not None
+    return {kind: Ends() for kind, all_are in found.items() if all_are}
 
 
 def settle(model: nn.Module) -> None:
     """Let torchvision's vision transformer know its width after a cut: it reshapes by it."""
+    kind = getattr(sys.modules.get(VIT), "VisionTransformer", ())
     for module in model.modules():
-        if isinstance(module, VisionTransformer):
+        if isinstance(module, kind):
             module.hidden_dim = getattr(module.conv_proj, "out_channels", module.hidden_dim)
