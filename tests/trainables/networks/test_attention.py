@@ -144,7 +144,7 @@ def test_without_heads_it_computes_what_their_zeros_compute(name: str) -> None:
         assert cut.num_heads == HEADS // 2
 
 
-@pytest.mark.parametrize("gone", [[0], [0, 1, 2, 3, 4, 5, 6], list(range(24)), list(range(24, 30))])
+@pytest.mark.parametrize("gone", [[0], [0, 1, 2, 3, 4, 5, 6], list(range(24)), list(range(24, 30)), list(range(-6, 0))])
 def test_only_whole_heads_that_are_there_can_go_and_one_stays(gone: list[int]) -> None:
     module = adapted(nn.MultiheadAttention(WIDTH, HEADS))
     with pytest.raises(ValueError, match="there are 4 heads of 6 channels"):
