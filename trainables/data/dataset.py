@@ -47,7 +47,9 @@ class DataSettings(Settings):
     )
     split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the split and of the images that limit keeps")
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = Field(
-        None, description="of each channel, of images scaled to 0..1, as model.checkpoint was trained with; null: their own"
+        None,
+        description="of each channel, of images scaled to 0..1, as the given weights were trained with; null: those of "
+        "model.weights, or else the images' own",
     )
     std: tuple[Annotated[float, Field(ge=SMALLEST_STD, le=1)], ...] | None = Field(
         None, description="standard deviation of each channel, in the same way"

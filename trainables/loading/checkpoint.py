@@ -60,9 +60,9 @@ def load_checkpoint(model: nn.Module, path: str) -> Loaded:
     for name, tensor in expected.items():
         if name.endswith("num_batches_tracked"):
             found.setdefault(name, tensor)
-    if difference := _difference(expected, found):
+    if wrong := difference(expected, found):
         raise InputError(
-            f"model.checkpoint: {path!r} doesn't fit the network: {difference}; "
+            f"model.checkpoint: {path!r} doesn't fit the network: {wrong}; "
             "check model.name, model.arguments and the data's classes"
         )
     for name in expected:
@@ -211,7 +211,8 @@ def _leave_out(names: list[str], what: str, loaded: Loaded) -> None:
         loaded.told.append(f"left out, {what}: {', '.join(names[:3])}{more}")
 
 
-def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+def difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that ``found`` lacks, has in another shape, or has beside ``expected``, in words; or None."""
     for name, tensor in expected.items():
         if name not in found:
             return f"{name!r} {list(tensor.shape)} is missing in the file"

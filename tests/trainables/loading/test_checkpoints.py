@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from tests.conftest import MakeProblem, same_state
-from trainables.networks.checkpoint import Loaded, load_checkpoint
+from trainables.loading.checkpoint import Loaded, load_checkpoint
 from trainables.networks.factory import ModelSettings
 from trainables.networks.folding import fold
 from trainables.records.names import InputError
@@ -99,7 +99,7 @@ def test_masks_of_torch_s_pruning_are_taken_over(tmp_path: Path, problem: MakePr
     network = masked.network(made.root(0))
     assert torch.equal(network.model.get_parameter("features.3.weight"), model.features[3].weight)
     assert torch.equal(network.masks["features.3.weight"], model.features[3].weight_mask.bool())
-    assert "masks of 1 tensors" in " ".join(made.checkpoint_told)
+    assert "masks of 1 tensors" in " ".join(made.told["Weights"])
 
 
 @pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.weight_norm])
