@@ -187,8 +187,9 @@ def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None,
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError(f"resources.gpu: {study.resources.gpu:g}, but torch finds no GPU here; set it to 0")
         fastest = fastest_precision(device)
+    images = data.load(study.data, writable=writable, moments=_moments(study))
     problem = Problem(
-        data.load(_normalised(study), writable=writable), study.model, study.dense, study.retraining, study.regularisation,
+        images, study.model, study.dense, study.retraining, study.regularisation,
         own=study.methods, precision=fastest if study.precision == "auto" else study.precision,
         threads=max(1, math.floor(study.resources.cpu)), device=device, trusted=trusted,
     )  # fmt: skip
@@ -196,12 +197,9 @@ def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None,
     return problem
 
 
-def _normalised(study: Study) -> data.DataSettings:
-    """The study's data, normalised as its published weights want it, unless it says how."""
-    if study.model.weights is None:
-        return study.data
-    about = published(study.model.name)
-    return study.data.model_copy(update={"mean": study.data.mean or about.mean, "std": study.data.std or about.std})
+def _moments(study: Study) -> data.Moments | None:
+    """Mean and standard deviation that the study's published weights were trained with."""
+    return published(study.model.name).moments if study.model.weights is not None else None
 
 
 def _cuttable(settings: SpaceSettings, problem: Problem) -> tuple[SpaceSettings, dict[str, str]]:

@@ -188,6 +188,8 @@ class Problem:
     def told(self) -> dict[str, list[str]]:
         """What to know of how the network starts and trains, by subject; InputError if its weights don't fit it."""
         found = {"Weights": self.load_weights(self.build()).told, "Auxiliary outputs": []}
+        if self.model.weights is not None and (self.data.mean, self.data.std) != published(self.model.name).moments:
+            found["Weights"].append("images are normalised in another way than theirs (data.mean, data.std)")
         if self._auxiliary:
             where = "also in retraining" if self.model.auxiliary_in_retraining else "off in retraining"
             found["Auxiliary outputs"] = [f"their losses count {self._auxiliary:g} in the dense training, {where}"]

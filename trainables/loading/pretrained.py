@@ -40,6 +40,11 @@ class Published:
     std: tuple[float, ...]
     side: int
 
+    @property
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation."""
+        return self.mean, self.std
+
 
 def published(name: str) -> Published:
     """The weights that the library of the network ``name`` publishes; InputError if there are none."""

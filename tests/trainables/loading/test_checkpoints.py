@@ -15,9 +15,14 @@ from torch.nn.utils import parametrizations, prune
 
 from tests.conftest import MakeProblem, same_state
 from trainables.loading.checkpoint import Loaded, load_checkpoint
+from trainables.networks.anatomy import weights
 from trainables.networks.factory import ModelSettings
 from trainables.networks.folding import fold
+from trainables.networks.oracle import survivors
+from trainables.problem import Problem
 from trainables.records.names import InputError
+from trainables.schedule import StructuredSchedule, UnstructuredSchedule
+from trainables.storage.store import Store
 from trainables.tree import Tree
 
 State = dict[str, Tensor]
@@ -100,6 +105,46 @@ def test_masks_of_torch_s_pruning_are_taken_over(tmp_path: Path, problem: MakePr
     assert torch.equal(network.model.get_parameter("features.3.weight"), model.features[3].weight)
     assert torch.equal(network.masks["features.3.weight"], model.features[3].weight_mask.bool())
     assert "masks of 1 tensors" in " ".join(made.told["Weights"])
+
+
+def masked_checkpoint(problem: MakeProblem, file: Path, share: float = 0.5) -> Problem:
+    """A network whose checkpoint brings masks of two layers, the first of them shared out over its channels."""
+    torch.manual_seed(0)
+    model: Any = problem().build()
+    for number in (3, 7):
+        prune.random_unstructured(model.features[number], "weight", amount=share)
+    torch.save(model.state_dict(), file)
+    return problem(model=ModelSettings(arguments={"width": 4}, checkpoint=str(file)))
+
+
+@pytest.mark.parametrize("pruner", ["base", "bn_scale"])
+def test_masks_are_cut_along_with_channels_and_held(pruner: str, tmp_path: Path, problem: MakeProblem) -> None:
+    made = masked_checkpoint(problem, tmp_path / "pruned.pt")
+    tree = Tree(made, Store(tmp_path / "steps"))
+    options = {"pruner": pruner, **({"sparse_epochs": 1} if pruner != "base" else {})}
+    nodes = made.chain(StructuredSchedule(step_ratio=0.3, steps=2, fine_tune_epochs=1, **options))
+    dense = tree.network(nodes[0].root)
+    for node in nodes:
+        network = tree.network(node)
+        left = survivors(dense.model, network.removed, made.skeleton)
+        assert network.masks.keys() == dense.masks.keys()
+        kept = 0
+        for name, mask in network.masks.items():
+            assert torch.equal(mask, dense.masks[name].flatten()[left[name]])
+            weight = network.model.get_parameter(name)
+            assert weight.shape == mask.shape
+            assert not bool(weight[~mask].any())
+            kept += int((~mask).sum())
+        assert tree.record(node)["sparsity"] > tree.record(nodes[0].root)["sparsity"] > 0
+        whole = sum(weight.numel() for weight in weights(network.model).values())
+        assert sum(count for count, _ in tree.record(node)["layers"].values()) == whole - kept
+
+
+def test_what_is_asked_of_a_masked_network_is_of_all_its_weights(tmp_path: Path, problem: MakeProblem) -> None:
+    made = masked_checkpoint(problem, tmp_path / "pruned.pt")
+    tree = Tree(made, Store(tmp_path / "steps"))
+    node = made.chain(UnstructuredSchedule(step_ratio=0.8, steps=1, fine_tune_epochs=0))[0]
+    assert tree.record(node)["sparsity"] == pytest.approx(0.8, abs=0.002)
 
 
 @pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.weight_norm])
