@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
@@ -62,7 +64,9 @@ def prefixed(state: State, prefix: str) -> State:
         lambda s: {"state_dict": prefixed(s, "model."), "hyper_parameters": {"lr": 0.1}},
         lambda s: {name.replace("0.", "0._orig_mod.", 1) if name.startswith("0.") else name: s[name] for name in s},
         lambda s: {"net": s, "args": argparse.Namespace(lr=0.1, name="x"), "best": np.float64(0.93)},
-        lambda s: {"model": s, "scores": np.arange(3.0), "path": Path("x")},
+        lambda s: {"model": s, "scores": np.arange(3.0), "path": Path("x"), "log": defaultdict(list, {"loss": [1.0]})},
+        lambda s: {"state_dict": prefixed(s, "model."), "state_dict_ema": None, "model_ema": {}},
+        lambda s: prefixed(s, "_orig_mod.module."),
     ],
 )
 def test_the_weights_are_found(wrap: Callable[[State], Any], tmp_path: Path, trained: nn.Module) -> None:
@@ -88,6 +92,43 @@ def test_what_is_left_out_is_told(change: Callable[[State], State], words: str, 
     assert words in " ".join(loads(change(dict(trained.state_dict())), tmp_path, trained).told)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda _: {"6.weight": torch.zeros(5, 8)}, r"'6\.weight' is \[5, 8\] in the file and \[10, 8\] in the network"),
+        (lambda s: {"6.weight": s["6.weight"].to_sparse()}, "sparse"),
+        (lambda s: {"6.weight": s["6.weight"].int()}, "integer"),
+        (lambda s: {"6.weight": s["6.weight"] + 0j}, "complex"),
+        (lambda s: {"6.weight": s["6.weight"].to("meta")}, "no values"),
+        (lambda s: {"1.running_var": s["1.running_var"] * torch.nan}, r"NaN values in '1\.running_var'"),
+        (lambda _: {"6.weight_mask": torch.ones(10, 8)}, "6.weight_mask"),
+        (lambda _: {"6.scale": torch.ones(())}, "is in the file and not in the network"),
+        (lambda _: {"6.weight": None}, r"'6\.weight' \[10, 8\] is missing"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(change: Any, words: str, tmp_path: Path, trained: nn.Module) -> None:
+    state = dict(trained.state_dict())
+    torch.save({name: t for name, t in (state | change(state)).items() if t is not None}, tmp_path / "net.pt")
+    with pytest.raises(InputError, match=words):
+        load_checkpoint(net(), str(tmp_path / "net.pt"))
+
+
+def test_masks_that_are_not_held_are_told(tmp_path: Path, trained: nn.Module) -> None:
+    pruned = net()
+    pruned.load_state_dict(trained.state_dict())
+    prune.random_unstructured(pruned[1], "weight", amount=0.5)
+    prune.random_unstructured(pruned[6], "weight", amount=0.5)
+    file, target = tmp_path / "net.pt", net()
+    torch.save(pruned.state_dict(), file)
+    loaded = load_checkpoint(target, str(file))
+    assert loaded.masks.keys() == {"6.weight"}
+    assert "not held, of what isn't pruned here: 1.weight" in " ".join(loaded.told)
+    assert torch.equal(target[1].weight, pruned[1].weight)
+    torch.save(pruned.state_dict() | {"6.weight_mask": torch.ones(10, 1)}, file)
+    with pytest.raises(InputError, match=r"6\.weight"):
+        load_checkpoint(net(), str(file))
+
+
 def test_counts_of_batches_may_be_missing(tmp_path: Path, trained: nn.Module) -> None:
     state = {name: tensor for name, tensor in trained.state_dict().items() if "num_batches" not in name}
     loads(state, tmp_path, trained)
@@ -104,7 +145,7 @@ def test_masks_of_torch_s_pruning_are_taken_over(tmp_path: Path, problem: MakePr
     network = masked.network(made.root(0))
     assert torch.equal(network.model.get_parameter("features.3.weight"), model.features[3].weight)
     assert torch.equal(network.masks["features.3.weight"], model.features[3].weight_mask.bool())
-    assert "masks of 1 tensors" in " ".join(made.told["Weights"])
+    assert "masks taken over, what they removed stays removed: features.3.weight" in " ".join(made.told["Weights"])
 
 
 def masked_checkpoint(problem: MakeProblem, file: Path, share: float = 0.5) -> Problem:
@@ -181,6 +222,31 @@ def test_objects_beside_the_weights_are_not_made(
     monkeypatch.chdir(tmp_path)
     loads({"model": trained.state_dict(), "config": Runs()}, tmp_path, trained)
     assert not Path("ran").exists()
+
+
+class Own(nn.Sequential):
+    """A network of a class that only its owner has."""
+
+
+def test_whole_pickled_networks_are_refused_with_the_reason(tmp_path: Path, trained: nn.Module) -> None:
+    whole, file = Own(*trained.children()), tmp_path / "net.pt"
+    for content, words in (
+        (whole, rf"whole pickled {__name__}\.Own"),
+        ({"model": trained, "epoch": 3}, r"whole pickled torch\.nn\.modules\.container\.Sequential"),
+        ([trained.state_dict()], "no named tensors"),
+        ({"model": {"x": Runs()}}, "save model.state_dict"),
+        (Runs(), "would run|without running"),
+    ):
+        torch.save(content, file)
+        with pytest.raises(InputError, match=words):
+            load_checkpoint(net(), str(file))
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "runs/net.pt", "net.ts", "net.onnx"])
+def test_a_file_is_no_network(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"layers can't be pruned"):
+        ModelSettings(name=name)
 
 
 def test_programs_are_refused_with_the_reason(tmp_path: Path, trained: nn.Module) -> None:
