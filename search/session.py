@@ -27,6 +27,7 @@ from search.sampling.space import (
 )
 from search.study import Study, check_folder
 from trainables.data import dataset as data
+from trainables.loading.pretrained import published
 from trainables.measuring import quiet
 from trainables.methods import check_own
 from trainables.networks.network import Network, encode
@@ -44,7 +45,10 @@ from trainables.tree import Tree
 if TYPE_CHECKING:
     from search.cluster.nodes import Terms
 
-FIELDS = {"data": "data.root", "checkpoint": "model.checkpoint", "threads": "resources.cpu", "device": "resources.gpu"}
+FIELDS = {
+    "data": "data.root", "checkpoint": "model.checkpoint", "weights": "model.weights",
+    "threads": "resources.cpu", "device": "resources.gpu",
+}  # fmt: skip
 """Where the study file says what a dense network's address holds under another name."""
 OF_TRAINING = ("numerics", "precision", "device", "threads")
 """What a dense network's address holds that tells how it was trained, and nothing of the data or of its shapes."""
@@ -183,13 +187,19 @@ def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None,
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError(f"resources.gpu: {study.resources.gpu:g}, but torch finds no GPU here; set it to 0")
         fastest = fastest_precision(device)
+    images = data.load(study.data, writable=writable, moments=_moments(study))
     problem = Problem(
-        data.load(study.data, writable=writable), study.model, study.dense, study.retraining, study.regularisation,
+        images, study.model, study.dense, study.retraining, study.regularisation,
         own=study.methods, precision=fastest if study.precision == "auto" else study.precision,
         threads=max(1, math.floor(study.resources.cpu)), device=device, trusted=trusted,
     )  # fmt: skip
     problem.check_network()
     return problem
+
+
+def _moments(study: Study) -> data.Moments | None:
+    """Mean and standard deviation that the study's published weights were trained with."""
+    return published(study.model.name).moments if study.model.weights is not None else None
 
 
 def _cuttable(settings: SpaceSettings, problem: Problem) -> tuple[SpaceSettings, dict[str, str]]:

@@ -33,7 +33,7 @@ from tests.made_up import dense, point, write_study
 from tests.search_helpers import SWEEP, one_line, raw_study, refusal, tree_of, write
 from trainables.data import folder as image_folder
 from trainables.exporting import safetensors_file as export
-from trainables.networks.checkpoint import load_checkpoint
+from trainables.loading.checkpoint import load_checkpoint
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.network import metadata
 from trainables.networks.size import check_size

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 
 from trainables import own
 from trainables.chain import MethodSettings, RegularisationSettings, RetrainSettings
 from trainables.data.dataset import Data
 from trainables.identity import NUMERICS_VERSION
+from trainables.loading.checkpoint import Loaded, checkpoint_hash, load_checkpoint
+from trainables.loading.pretrained import fetch, load_published, published, state_hash
 from trainables.methods import Need
 from trainables.networks.anatomy import Anatomy, survey
-from trainables.networks.checkpoint import checkpoint_hash, load_checkpoint
 from trainables.networks.factory import ModelSettings, build, is_own
-from trainables.networks.limits import spared_weights
+from trainables.networks.limits import frozen_norms, spared_weights
+from trainables.networks.outputs import count_auxiliary
 from trainables.networks.size import check_size
 from trainables.node import KIND, ROOT, Node
 from trainables.pruning import gates
@@ -87,28 +90,67 @@ class Problem:
         return refuse_weights(self.build, self.skeleton, len(self.data.classes), self.spared)
 
     def _limits(self, family: str) -> dict[str, Any]:
-        """What a step's settings say of limits: nothing where there are none."""
+        """What a step's settings say of limits, and of how the network is trained: nothing where all is as usual."""
+        found: dict[str, Any] = {"auxiliary": self._auxiliary * self.model.auxiliary_in_retraining, "held": self._held}
         if family == n.UNSTRUCTURED:
-            return {"spared": self.spared} if self.spared else {}
-        found = {"protected": sorted(self.gate.protected), "floors": dict(self.gate.floors)}
-        if self.gate.moved:
-            found["outputs"] = list(self.gate.outputs)
+            found["spared"] = self.spared
+        else:
+            found |= {"protected": sorted(self.gate.protected), "floors": dict(self.gate.floors)}
+            found["outputs"] = list(self.gate.outputs) if self.gate.moved else []
         return {key: value for key, value in found.items() if value}
 
+    @property
+    def _auxiliary(self) -> float:
+        """The weight of auxiliary losses; 0 for a network without such outputs, and where it has no effect."""
+        wanted = self.model.auxiliary
+        if not wanted or (self.given and not self.model.auxiliary_in_retraining):
+            return 0.0
+        return wanted if self._facts[0] else 0.0
+
+    @property
+    def _held(self) -> list[str]:
+        """The BatchNorm layers that are frozen: retraining leaves their statistics as they are too."""
+        return self._facts[1]
+
     @cached_property
-    def _checkpoint_hash(self) -> str:
-        assert self.model.checkpoint is not None
-        return checkpoint_hash(self.model.checkpoint)
+    def _facts(self) -> tuple[int, list[str]]:
+        """How many auxiliary outputs the network has, and its frozen BatchNorm layers."""
+        with torch.random.fork_rng(devices=[]):
+            model = self.build()
+        return count_auxiliary(model, self.data.shape), sorted(frozen_norms(model))
+
+    @cached_property
+    def given(self) -> bool:
+        """Whether the dense network has been trained already, for these classes."""
+        if self.model.weights is not None:
+            return published(self.model.name).classes == len(self.data.classes)
+        return self.model.checkpoint is not None
+
+    def load_weights(self, model: nn.Module) -> Loaded:
+        """Read the weights that the dense network starts from into ``model``: none, unless a study names some."""
+        if self.model.checkpoint is not None:
+            return load_checkpoint(model, self.model.checkpoint)
+        if self.model.weights is not None:
+            return load_published(model, self.model, len(self.data.classes), self.data.shape)
+        return Loaded()
+
+    @cached_property
+    def _weights_identity(self) -> dict[str, Any]:
+        """What stands in a root's address for the weights that the dense network starts from."""
+        if self.model.checkpoint is not None:
+            return {"checkpoint": checkpoint_hash(self.model.checkpoint)}
+        if self.model.weights is not None:
+            return {"weights": state_hash(fetch(self.model, self.data.shape[0]))}
+        return {}
 
     def root(self, seed: int) -> Node:
         """The address of the dense network of this seed."""
         dense = self.dense.model_dump()
-        if self.model.checkpoint is None:
-            start: dict[str, Any] = {"dense": dense}
-        else:
-            # Of the dense recipe only what retraining takes over has an effect on given weights.
-            shared = {name: dense[name] for name in ("batch_size", "momentum", "weight_decay")}
-            start = {"checkpoint": self._checkpoint_hash, "dense": shared}
+        if self.given:  # of the dense recipe only what retraining takes over has an effect on given weights
+            dense = {name: dense[name] for name in ("batch_size", "momentum", "weight_decay")}
+        start = {**self._weights_identity, "dense": dense}
+        if self._auxiliary and not self.given:
+            start["auxiliary"] = self._auxiliary
         if self.device != "cpu":
             start["arithmetic"] = "ieee"  # earlier versions let a GPU round products of fp32 to TF32
         if is_own(self.model.name):
@@ -136,16 +178,22 @@ class Problem:
         return self.methods.chain(root or self.root(schedule.seed), schedule, limits)
 
     def check_network(self) -> None:
-        """InputError if the network can't be built for the data, or its checkpoint doesn't fit it."""
+        """InputError if the network can't be built for the data, or its weights can't be had or don't fit it."""
         classes, remedy = len(self.data.classes), "use a smaller network, or smaller images"
         check_size(self.model, classes, self.data.shape, machine_memory(), remedy)
         self.build(check=True)
-        _ = self.checkpoint_told
+        _ = self.told
 
     @cached_property
-    def checkpoint_told(self) -> list[str]:
-        """What was chosen in the checkpoint, or left out, in words; InputError if it doesn't fit the network."""
-        return load_checkpoint(self.build(), self.model.checkpoint).told if self.model.checkpoint is not None else []
+    def told(self) -> dict[str, list[str]]:
+        """What to know of how the network starts and trains, by subject; InputError if its weights don't fit it."""
+        found = {"Weights": self.load_weights(self.build()).told, "Auxiliary outputs": []}
+        if self.model.weights is not None and (self.data.mean, self.data.std) != published(self.model.name).moments:
+            found["Weights"].append("images are normalised in another way than theirs (data.mean, data.std)")
+        if self._auxiliary:
+            where = "also in retraining" if self.model.auxiliary_in_retraining else "off in retraining"
+            found["Auxiliary outputs"] = [f"their losses count {self._auxiliary:g} in the dense training, {where}"]
+        return {subject: notes for subject, notes in found.items() if notes}
 
     def check(self, schedule: BaseSchedule) -> None:
         """InputError if this problem's dense network can't be retrained as ``schedule`` asks."""
@@ -153,10 +201,11 @@ class Problem:
         if reason := self.refuse(family):
             raise InputError(f"{family}: {reason}; unfreeze or release layers, or use another model or family")
         retraining = self.methods.retraining(schedule)
-        if self.model.checkpoint is not None and retraining.needs & {Need.DENSE_SCHEDULE, Need.EARLY_WEIGHTS}:
+        if self.given and retraining.needs & {Need.DENSE_SCHEDULE, Need.EARLY_WEIGHTS}:
+            source = f"model.checkpoint {self.model.checkpoint!r}" if self.model.checkpoint else "model.weights"
             raise InputError(
                 f"retrain: {schedule.retrain!r} needs the dense training's recipe and early weights, which "
-                f"model.checkpoint {self.model.checkpoint!r} doesn't bring; use fine_tune, or train the dense network here"
+                f"{source} doesn't bring; use fine_tune, or train the dense network here"
             )
         if reason := retraining.refuse(self.dense):
             raise InputError(reason)
@@ -164,9 +213,13 @@ class Problem:
     @property
     def dense_recipe(self) -> Recipe:
         """How the dense network is trained."""
-        return self.recipe(Plan(dense_schedule(self.dense), 0, self.dense.epochs))
+        plan = Plan(dense_schedule(self.dense), 0, self.dense.epochs)
+        return replace(self.recipe(plan), auxiliary=self._auxiliary, hold_frozen=False)
 
     def recipe(self, plan: Plan) -> Recipe:
-        """How a node that trains these epochs at these learning rates is trained."""
-        dense = self.dense
-        return Recipe(*plan, dense.batch_size, dense.momentum, dense.weight_decay, self.precision, self.device)
+        """How a node below the dense network, which trains these epochs at these learning rates, is trained."""
+        dense, auxiliary = self.dense, self._auxiliary if self.model.auxiliary_in_retraining else 0.0
+        return Recipe(
+            *plan, dense.batch_size, dense.momentum, dense.weight_decay, self.precision, self.device, auxiliary,
+            hold_frozen=True,
+        )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from torch import nn
 
 from trainables.methods import Need
 from trainables.networks.anatomy import replay
-from trainables.networks.checkpoint import load_checkpoint
-from trainables.networks.network import Network
+from trainables.networks.limits import copy_frozen
+from trainables.networks.network import Masks, Network
+from trainables.networks.oracle import survivors
 from trainables.node import BETWEEN, CUT, KIND, ROOT, Node
 from trainables.problem import Problem
 from trainables.pruning import channels, masks
@@ -82,18 +84,18 @@ class Step(ABC):
 
 
 class Dense(Step):
-    """The network before any pruning: trained here, or read from a checkpoint."""
+    """The network before any pruning: trained here, or given as a checkpoint."""
 
     kind, settings = ROOT, (n.SEED,)
 
     def make(self, parent: Network | None, bench: Bench) -> Made:  # noqa: ARG002
-        """The dense network, and its early weights for rewinding (none for a checkpoint, which brings none)."""
+        """The dense network, and its early weights for rewinding (none for one that was given, which brings none)."""
         problem, node = bench.problem, bench.node
         with threads(problem.dense.threads), reproducible(node.seed):
             model = problem.build()
-            if problem.model.checkpoint is not None:
-                loaded = load_checkpoint(model, problem.model.checkpoint)
-                masks.masking(model, loaded.masks)(model)
+            loaded = problem.load_weights(model)
+            masks.masking(model, loaded.masks)(model)
+            if problem.given:
                 return Made(Network(model, loaded.masks))
             early = problem.build()
 
@@ -113,8 +115,8 @@ class Dense(Step):
         return Made(Network(model), Network(early))
 
     def epochs(self, node: Node, problem: Problem) -> int:  # noqa: ARG002
-        """The dense epochs; a checkpoint has been trained."""
-        return 0 if problem.model.checkpoint is not None else problem.dense.epochs
+        """The dense epochs; a network that was given has been trained."""
+        return 0 if problem.given else problem.dense.epochs
 
 
 class Regularise(Step):
@@ -138,6 +140,7 @@ class Regularise(Step):
             recipe,
             node.seed,
             before_update=penalty,
+            after_update=masks.masking(parent.model, parent.masks),
             after_epoch=after,
             resumable=bench.resumable,
         )
@@ -206,6 +209,7 @@ def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
     importance = CHANNEL_IMPORTANCES.of(settings, trusted=trusted)
     scope = CHANNEL_SCOPES.of(settings, trusted=trusted)
     sample, round_to = Sample(problem.data, node.seed), settings[n.ROUND_TO]
+    before = copy.deepcopy(model) if network.masks else None
     removed = channels.cut(model, problem.anatomy, importance, scope, settings[REMOVED], round_to, sample)
     if not removed:
         raise NothingRemovedError(
@@ -213,7 +217,11 @@ def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
             f"{round_to}); ask for more, or for a smaller round_to"
         )
     model.zero_grad()
-    return Network(model, {}, [*network.removed, *removed])
+    cut_masks: Masks = {}
+    if before is not None:  # of a checkpoint that was pruned already
+        left = survivors(before, removed, problem.anatomy)
+        cut_masks = {name: mask.flatten()[left[name]] for name, mask in network.masks.items()}
+    return Network(model, cut_masks, [*network.removed, *removed])
 
 
 CUTS: Mapping[str, Callable[[Network, Node, Problem], Network]] = {
@@ -248,11 +256,12 @@ class Starts:
         return self.bench.early
 
     def afresh(self) -> nn.Module:
-        """New random weights in the pruned shape, drawn by the node's seed."""
+        """New random weights in the pruned shape, drawn by the node's seed; what is frozen stays."""
         problem = self.bench.problem
         with reproducible(self.bench.node.seed):
             model = problem.build()
         replay(model, self.network.removed, problem.skeleton)
+        copy_frozen(model, self.network.model)
         return model
 
 

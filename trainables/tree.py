@@ -209,7 +209,8 @@ class Tree:
         counts, dense = stored.counts, stored.dense
         if steps.step_of(node).cuts:
             _check_removed(counts, self.record_of(node.parent) if node.parent else None)
-        total = sum(dense["layers"][name][0] for name in dense["layers"]) if dense else counts.prunable_params
+        of_dense = dense["layers"] if dense else counts.layers  # which may have lost weights before, as a checkpoint's
+        total = sum(whole for _, whole in of_dense.values())
         return {
             n.REQUESTED_SPARSITY: node.settings.get(REMOVED, 0) / 1e6,
             n.SPARSITY: 1 - counts.prunable_params / total,

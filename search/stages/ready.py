@@ -111,8 +111,8 @@ def _tell(session: Session, run: Run, console: Console) -> None:
         console.print(f"[yellow]Not as in the last run:[/yellow] {escape(run.changed)}.")
     for told in renamed(session.study):
         console.print(f"[yellow]Told under another name:[/yellow] {escape(told)}.")
-    if notes := session.tree.problem.checkpoint_told:
-        console.print(f"[yellow]Checkpoint:[/yellow] {escape('; '.join(notes))}.")
+    for subject, notes in session.tree.problem.told.items():
+        console.print(f"[yellow]{subject}:[/yellow] {escape('; '.join(notes))}.")
     for family, found in session.protected.items():
         for line in found["told"]:
             console.print(f"[yellow]Protected ({family}):[/yellow] {escape(line)}.")

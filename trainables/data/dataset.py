@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10
 
 Integers = npt.NDArray[np.int64]
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
 DIGITS_TEST_FRACTION = 0.2
 
@@ -47,7 +48,9 @@ class DataSettings(Settings):
     )
     split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the split and of the images that limit keeps")
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = Field(
-        None, description="of each channel, of images scaled to 0..1, as model.checkpoint was trained with; null: their own"
+        None,
+        description="of each channel, of images scaled to 0..1, as the given weights were trained with; null: those of "
+        "model.weights, or else the images' own",
     )
     std: tuple[Annotated[float, Field(ge=SMALLEST_STD, le=1)], ...] | None = Field(
         None, description="standard deviation of each channel, in the same way"
@@ -93,12 +96,17 @@ class Labelled(NamedTuple):
     flip: bool
 
 
-def load(settings: DataSettings, *, writable: bool = True) -> Data:
+def load(settings: DataSettings, *, writable: bool = True, moments: Moments | None = None) -> Data:
     """The training and validation images that the settings ask for; nothing is written at a root that isn't ``writable``.
+
+    ``moments`` are (mean, std) for images of as many channels, in place of their own where the settings give none.
 
     Raises InputError when images are missing, unreadable, of several sizes, or too few to split.
     """
     found = DATASETS[settings.dataset](settings, writable)
+    if moments is not None and len(moments[0]) == found.images.shape[1]:
+        update = {"mean": settings.mean or moments[0], "std": settings.std or moments[1]}
+        settings = settings.model_copy(update=update)
     _check_cutout(settings.cutout, found.images.shape[2:])
     train, validation = _split(found, settings)
     train = _limit(train, found, settings)
@@ -243,7 +251,7 @@ def _used(count: int, settings: DataSettings) -> int:
     return min(count - validation, settings.limit or count) + validation
 
 
-def _normalisation(images: Pixels, settings: DataSettings) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(images: Pixels, settings: DataSettings) -> Moments:
     """Mean and standard deviation of each channel: those asked for, and else those of the images."""
     channels = images.shape[1]
     for name, given in (("mean", settings.mean), ("std", settings.std)):
@@ -255,7 +263,7 @@ def _normalisation(images: Pixels, settings: DataSettings) -> tuple[tuple[float,
     return settings.mean or mean, settings.std or std
 
 
-def _moments(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _moments(images: Pixels) -> Moments:
     """Mean and standard deviation of each channel, scaled to 0..1: from exact counts, so the same on every machine."""
     levels = np.arange(256) / 255
     share = np.stack([_histogram(images[:, channel]) for channel in range(images.shape[1])]) / images[:, 0].size

@@ -6,10 +6,11 @@ import importlib
 import inspect
 from difflib import get_close_matches
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import torch
-from pydantic import AfterValidator, Field, FiniteFloat
+from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 from torch import Tensor, nn
 
 from trainables import own
@@ -24,7 +25,13 @@ from trainables.settings import Settings, nearest, one_line
 
 TORCHVISION, TIMM = "torchvision:", "timm:"
 TIMM_REQUIREMENT = "timm==1.0.31"
+OF_WEIGHTS: dict[str, dict[str, Any]] = {
+    "torchvision:googlenet": {"transform_input": True, "aux_logits": False},
+    "torchvision:inception_v3": {"transform_input": True},
+}
+"""Arguments that torchvision itself gives a network with published weights, unless the user gives others."""
 
+FILES = (".pt", ".pth", ".pt2", ".ts", ".onnx", ".pkl", ".bin", ".ckpt", ".safetensors")
 Argument = int | FiniteFloat | bool | str
 Share = Annotated[float, Field(ge=0, le=1)]
 V = TypeVar("V")
@@ -35,6 +42,11 @@ def _known_name(name: str) -> str:
         return _torchvision_name(name)
     if name.startswith(TIMM):
         return _timm_name(name)
+    if PurePath(name).suffix in FILES:
+        raise ValueError(
+            "a file is no network: name the architecture here, and its weights in model.checkpoint; of programs "
+            "(TorchScript, torch.export, ONNX) and whole pickled models layers can't be pruned"
+        )
     if ":" in name:
         if not own.is_own(name):
             raise ValueError("a factory of your own is written package.module:factory")
@@ -44,8 +56,9 @@ def _known_name(name: str) -> str:
 
 
 def _torchvision_name(name: str) -> str:
-    known = _torchvision_models().list_models(module=_torchvision_models())
-    if (short := name.removeprefix(TORCHVISION)) not in known:
+    models = library(TORCHVISION)
+    known = models.list_models(module=models)
+    if (short := short_name(name)) not in known:
         close = ", ".join(TORCHVISION + match for match in get_close_matches(short, known)) or f"{TORCHVISION}resnet18"
         raise ValueError(f"torchvision has no such classification network; nearest: {close}")
     return name
@@ -53,21 +66,23 @@ def _torchvision_name(name: str) -> str:
 
 def _timm_name(name: str) -> str:
     try:
-        timm = importlib.import_module("timm")
+        timm = library(TIMM)
     except ImportError:
         raise ValueError(f"timm isn't installed; pip install {TIMM_REQUIREMENT}") from None
-    known = timm.list_models()
-    if (short := name.removeprefix(TIMM)) not in known:
-        close = ", ".join(TIMM + match for match in get_close_matches(short, known)) or f"{TIMM}resnet18"
+    if not timm.is_model(short := short_name(name)):  # NAME, or NAME.TAG, which says which weights
+        close = ", ".join(TIMM + match for match in get_close_matches(short, timm.list_models())) or f"{TIMM}resnet18"
         raise ValueError(f"timm has no such network; nearest: {close}")
     return name
 
 
-def _torchvision_models() -> Any:
-    """torchvision.models; importing it takes a second and a half, and most networks don't come from there."""
-    import torchvision  # noqa: PLC0415
+def library(prefix: str) -> Any:
+    """torchvision.models, or timm; importing them takes seconds, and most networks don't come from there."""
+    return importlib.import_module({TORCHVISION: "torchvision.models", TIMM: "timm"}[prefix])
 
-    return torchvision.models
+
+def short_name(name: str) -> str:
+    """The name of a network in its library."""
+    return name.partition(":")[2]
 
 
 def is_own(name: str) -> bool:
@@ -100,8 +115,19 @@ class ModelSettings(Settings):
     checkpoint: str | None = Field(
         None, description="trained weights: a .safetensors file, or a state dict that torch.load reads without code"
     )
+    weights: Literal["pretrained"] | None = Field(
+        None,
+        description="pretrained: what torchvision or timm publish for the network, from their caches or downloaded; with "
+        "other classes than the data's, the classifier is fresh and the dense network is trained from them",
+    )
     output: str | None = Field(
         None, description="which output is the logits, of a network that gives several; the first, or the one named logits"
+    )
+    auxiliary: float = Field(
+        0.3, ge=0, description="weight of the loss of each auxiliary output that a network gives while it trains"
+    )
+    auxiliary_in_retraining: bool = Field(
+        False, description="whether auxiliary losses are kept in retraining too; else they are of the dense training alone"
     )
     keep: Annotated[tuple[str, ...], AfterValidator(_sorted)] = Field(
         (), description="layers that stay whole: names or patterns, such as [stem.*, layer4.1.conv2]"
@@ -110,6 +136,23 @@ class ModelSettings(Settings):
         {}, description="the largest share of a layer that may go, by name or pattern, such as {layer1.*: 0.3}"
     )
     least_channels: int = Field(1, ge=1, description="channels that every layer keeps at least")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arguments_of_weights(cls, raw: Any) -> Any:
+        """What a library's network needs for its published weights, written out."""
+        if not isinstance(raw, dict) or raw.get("weights") is None or not isinstance(raw.get("arguments", {}), dict):
+            return raw
+        needed = OF_WEIGHTS.get(str(raw.get("name")), {})
+        return raw | {"arguments": needed | raw.get("arguments", {})} if needed else raw
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> Self:
+        if self.weights is not None and self.checkpoint is not None:
+            raise ValueError("give either checkpoint or weights, and not both")
+        if self.weights is not None and not self.name.startswith((TORCHVISION, TIMM)):
+            raise ValueError(f"weights are published for torchvision:NAME and timm:NAME, not for {self.name!r}")
+        return self
 
     @property
     def wishes(self) -> Wishes:
@@ -157,10 +200,10 @@ def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool
             raise InputError(
                 f"model.name: {name!r} takes images of 3 channels, not {channels}; use one of {', '.join(MODELS)}"
             )
-        builder = partial(_torchvision_models().get_model, name.removeprefix(TORCHVISION))
+        builder = partial(library(TORCHVISION).get_model, short_name(name))
         return builder, {"weights": None, "num_classes": classes}
     if name.startswith(TIMM):
-        builder = partial(importlib.import_module("timm").create_model, name.removeprefix(TIMM))
+        builder = partial(library(TIMM).create_model, short_name(name))
         return builder, {"pretrained": False, "num_classes": classes, "in_chans": channels}
     factory: Factory = own.load(name, "model.name", "factory", trusted=trusted)
     tells_classes = "num_classes" in _parameters(factory) and "num_classes" not in settings.arguments

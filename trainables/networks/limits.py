@@ -93,6 +93,28 @@ def frozen_weights(model: nn.Module) -> set[str]:
     return {name.removesuffix(".weight") for name, weight in weights(model).items() if not weight.requires_grad}
 
 
+def frozen_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """The BatchNorm layers none of whose parameters is trained, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and (own := list(module.parameters(recurse=False)))
+        and not any(parameter.requires_grad for parameter in own)
+    }
+
+
+@torch.no_grad()
+def copy_frozen(model: nn.Module, source: nn.Module) -> None:
+    """Give the frozen parameters of ``model``, and the statistics of its frozen BatchNorm layers, ``source``'s values."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            parameter.copy_(source.get_parameter(name))
+    for name, module in frozen_norms(model).items():
+        for inner, buffer in module.named_buffers():
+            buffer.copy_(source.get_buffer(f"{name}.{inner}"))
+
+
 def spare(scores: Tensor, share: float) -> Tensor:
     """``scores`` with those at infinity that must stay, so that at most ``share`` of them can go."""
     staying = math.ceil(scores.numel() * (1 - share) - 1e-9)

@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 LOGITS = "logits"
 
 
+@dataclass
+class _OnlyLogits:
+    """The hook that picks the logits among a network's outputs, unless all are asked for."""
+
+    name: str | None
+    all: bool = False
+
+    def __call__(self, _model: nn.Module, _inputs: Any, output: Any) -> Any:
+        return output if self.all or isinstance(output, Tensor) else logits(output, self.name)
+
+
 def only_logits(model: nn.Module, name: str | None) -> None:
-    """Let ``model`` give its logits alone. Losses of other outputs (auxiliary heads) have no part in training then."""
-    model.register_forward_hook(partial(_pick, name))
+    """Let ``model`` give its logits alone; its other outputs are had of :func:`with_auxiliary`."""
+    model.register_forward_hook(_OnlyLogits(name))
 
 
-def _pick(name: str | None, _model: nn.Module, _inputs: Any, output: Any) -> Any:
-    return output if isinstance(output, Tensor) else logits(output, name)
+def with_auxiliary(model: nn.Module, inputs: Tensor) -> tuple[Any, list[Tensor]]:
+    """The logits, and the outputs beside them that are logits too: those of auxiliary heads."""
+    hook = next((one for one in model._forward_hooks.values() if isinstance(one, _OnlyLogits)), None)
+    if hook is None:
+        return model(inputs), []
+    hook.all = True
+    try:
+        output = model(inputs)
+    finally:
+        hook.all = False
+    found = output if isinstance(output, Tensor) else logits(output, hook.name)
+    others = [one for one in _parts(output) if isinstance(one, Tensor) and one is not found]
+    return found, [one for one in others if one.shape == found.shape and one.is_floating_point()]
+
+
+def count_auxiliary(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """How many outputs like the logits ``model`` gives beside them while it trains; it stays as it is.
+
+    ``shape`` is of an image, [C, H, W].
+    """
+    if not any(isinstance(one, _OnlyLogits) for one in model._forward_hooks.values()):
+        return 0
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return len(with_auxiliary(copy.deepcopy(model).train(), torch.zeros(2, *shape))[1])
 
 
 def logits(output: Any, name: str | None) -> Any:
@@ -25,7 +60,7 @@ def logits(output: Any, name: str | None) -> Any:
 
     ValueError if there is none of this name.
     """
-    named = dict(output) if isinstance(output, Mapping) else _fields(output)
+    named = _named(output)
     if name is not None:
         if name not in named:
             raise ValueError(
@@ -34,10 +69,15 @@ def logits(output: Any, name: str | None) -> Any:
         return named[name]
     if isinstance(named.get(LOGITS), Tensor):
         return named[LOGITS]
-    parts = list(named.values()) or (output if isinstance(output, list | tuple) else [])
-    return next((part for part in parts if isinstance(part, Tensor)), output)
+    return next((part for part in _parts(output) if isinstance(part, Tensor)), output)
 
 
-def _fields(output: Any) -> dict[str, Any]:
-    """The parts of a named tuple."""
+def _parts(output: Any) -> list[Any]:
+    return list(_named(output).values()) or (list(output) if isinstance(output, list | tuple) else [])
+
+
+def _named(output: Any) -> dict[str, Any]:
+    """The parts of a mapping or a named tuple."""
+    if isinstance(output, Mapping):
+        return dict(output)
     return output._asdict() if hasattr(output, "_asdict") else {}

@@ -39,6 +39,8 @@ MOST_MEMORY, MOST_SHARE = 8 * 10**9, 0.6
 MOST_CPU_SECONDS, MOST_SECONDS = 400, 1200
 PACKAGES = ("torch", "torchvision", "torch-pruning")
 CACHE = "pruning-front"
+OF_WEIGHTS = {"checkpoint", "weights", "auxiliary", "auxiliary_in_retraining"}
+"""Settings of the network that say nothing of its shapes."""
 
 
 def of(settings: ModelSettings, classes: int, shape: tuple[int, int, int], *, trusted: bool) -> Gate:
@@ -53,7 +55,7 @@ def _of(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trus
         with threads(1):  # faster for such small ones, and far faster on a busy machine
             return gate(_builder(settings, classes, shape, trusted), shape, classes, settings.wishes)
     question = {
-        "settings": settings.model_dump(mode="json", exclude={"checkpoint"}), "classes": classes, "shape": list(shape),
+        "settings": settings.model_dump(mode="json", exclude=OF_WEIGHTS), "classes": classes, "shape": list(shape),
         "trusted": trusted,
     }  # fmt: skip
     file = _cache_folder() / f"{_key(question, source)}.json"

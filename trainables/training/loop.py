@@ -21,6 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trainables.data.dataset import Data
+from trainables.networks.limits import frozen_norms
+from trainables.networks.outputs import with_auxiliary
 from trainables.settings import Settings
 from trainables.training.reproducible import reproducible
 from trainables.training.resuming import Resumable, Stateful, Training
@@ -74,7 +76,11 @@ def dense_schedule(dense: DenseSettings) -> LearningRate:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One call of :func:`fit`: epochs ``start`` to ``stop`` of a learning-rate schedule, and SGD's settings."""
+    """One call of :func:`fit`: epochs ``start`` to ``stop`` of a learning-rate schedule, and SGD's settings.
+
+    ``auxiliary`` is the weight of the loss of each auxiliary output. With ``hold_frozen``, BatchNorm layers whose
+    parameters are frozen keep their statistics too, and normalise by them; torch alone would go on estimating these.
+    """
 
     rate: LearningRate
     start: int
@@ -84,6 +90,8 @@ class Recipe:
     weight_decay: float
     precision: Precision
     device: str = "cpu"
+    auxiliary: float = 0.0
+    hold_frozen: bool = False
 
     @property
     def epochs(self) -> int:
@@ -112,6 +120,8 @@ def fit(
     """
     images, labels = training_tensors(data, recipe.device)
     channels_last(model.to(recipe.device)).train()
+    for norm in frozen_norms(model).values() if recipe.hold_frozen else ():
+        norm.eval()
     size = min(recipe.batch_size, len(labels))
     optimizer, random = _sgd(model, recipe), torch.Generator().manual_seed(seed)
     training = Training(model, optimizer, random, range(recipe.start, recipe.stop), len(labels) // size)
@@ -122,7 +132,7 @@ def fit(
         if data.cutout:
             inputs = cutout(inputs, data.cutout, random)
         with autocast(recipe.precision, recipe.device):
-            loss = F.cross_entropy(model(inputs), labels[chosen])
+            loss = _loss(model, inputs, labels[chosen], recipe.auxiliary)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if before_update is not None:
@@ -154,6 +164,16 @@ def fit(
                 after_epoch(training.epoch, model)
             if resumable is not None and training.epoch < recipe.stop:
                 resumable.after_update(training)
+
+
+def _loss(model: nn.Module, inputs: Tensor, labels: Tensor, auxiliary: float) -> Tensor:
+    if not auxiliary:
+        return F.cross_entropy(model(inputs), labels)
+    logits, others = with_auxiliary(model, inputs)
+    loss = F.cross_entropy(logits, labels)
+    for other in others:
+        loss = loss + auxiliary * F.cross_entropy(other, labels)
+    return loss
 
 
 def _sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:

@@ -18,9 +18,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from trainables.loading.checkpoint import checkpoint_hash, load_checkpoint
 from trainables.networks.anatomy import prunable, survey
 from trainables.networks.architectures import MODELS
-from trainables.networks.checkpoint import checkpoint_hash, load_checkpoint
 from trainables.networks.factory import TIMM_REQUIREMENT, ModelSettings, build
 from trainables.records.names import InputError
 from trainables.settings import parse

@@ -6,10 +6,10 @@ import hashlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
@@ -28,6 +28,10 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What DataParallel, torch.compile and Lightning put before every name."""
 COUNTERS = ("total_ops", "total_params")
 """What profilers leave in every layer."""
+REMEDIES = {
+    "quantised, complex or integer": "save the float weights", "sparse or no": "save dense tensors",
+    "infinite or NaN": "train it again",
+}  # fmt: skip
 COMPILED = "._orig_mod."
 MOST_WRAPPERS = 4
 
@@ -43,11 +47,18 @@ class Loaded:
 class _Inert:
     """Stands for an object of any class beside the weights: nothing of it is run, and nothing is kept."""
 
+    name: ClassVar[str]
+
     def __init__(self, *_: Any, **__: Any) -> None:
         """Whatever the object was made of."""
 
     def __setstate__(self, _state: Any) -> None:
         """Whatever it held."""
+
+
+def _emptied(*_: Any) -> dict[Any, Any]:
+    """Stands for a dictionary of a kind that ``torch.load`` doesn't know."""
+    return {}
 
 
 def load_checkpoint(model: nn.Module, path: str) -> Loaded:
@@ -60,19 +71,37 @@ def load_checkpoint(model: nn.Module, path: str) -> Loaded:
     for name, tensor in expected.items():
         if name.endswith("num_batches_tracked"):
             found.setdefault(name, tensor)
-    if difference := _difference(expected, found):
+    if wrong := difference(expected, found):
         raise InputError(
-            f"model.checkpoint: {path!r} doesn't fit the network: {difference}; "
+            f"model.checkpoint: {path!r} doesn't fit the network: {wrong}; "
             "check model.name, model.arguments and the data's classes"
         )
     for name in expected:
-        if not bool(found[name].isfinite().all()):
-            raise InputError(f"model.checkpoint: {path!r} has infinite or NaN values in {name!r}; train it again")
+        if wrong := _unusable(found[name], expected[name]):
+            raise InputError(f"model.checkpoint: {path!r} has {wrong} values in {name!r}; {REMEDIES[wrong]}")
         expected[name] = found[name]  # layers tell by this dictionary's metadata which version of them it is of
     model.load_state_dict(expected)
-    prunable = weights(model)
-    loaded.masks = {name: mask for name, mask in loaded.masks.items() if name in prunable}
+    _hold(loaded, weights(model))
     return loaded
+
+
+def _unusable(found: Tensor, expected: Tensor) -> str | None:
+    """What of a tensor's values is not as the network needs them."""
+    if found.is_quantized or found.is_complex() or (expected.is_floating_point() and not found.is_floating_point()):
+        return "quantised, complex or integer"
+    if found.layout != torch.strided or found.is_meta:
+        return "sparse or no"
+    return None if bool(found.isfinite().all()) else "infinite or NaN"
+
+
+def _hold(loaded: Loaded, prunable: Mapping[str, Tensor]) -> None:
+    """Keep the masks of prunable weights, and tell what becomes of all of them."""
+    others = [name for name in loaded.masks if name not in prunable]
+    loaded.masks = {name: mask for name, mask in loaded.masks.items() if name in prunable}
+    if loaded.masks:
+        loaded.told.append(f"masks taken over, what they removed stays removed: {_few(list(loaded.masks))}")
+    if others:
+        loaded.told.append(f"masks applied and not held, of what isn't pruned here: {_few(others)}")
 
 
 def checkpoint_hash(path: str) -> str:
@@ -90,14 +119,17 @@ def _state(path: str, loaded: Loaded) -> dict[str, Tensor]:
     for _ in range(MOST_WRAPPERS):
         if not isinstance(content, Mapping):
             break
-        key = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        key = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping) and content[key]), None)
         if key is None:
             break
         if key in AVERAGED:
             loaded.told.append(f"{key} is taken, the mean of the weights over their training")
         content = content[key]
-    if isinstance(content, _Inert):
-        raise _would_run(path)
+    if (whole := _whole(content)) is not None:
+        raise InputError(
+            f"model.checkpoint: {path!r} holds a whole pickled {whole.name}, which can't be read without running its code; "
+            "save model.state_dict() instead"
+        )
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"model.checkpoint: {path!r} holds no named tensors; save model.state_dict()")
     if not any(isinstance(value, Tensor) for value in content.values()):
@@ -110,19 +142,34 @@ def _state(path: str, loaded: Loaded) -> dict[str, Tensor]:
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
+def _whole(content: Any) -> _Inert | None:
+    """The object that a file holds in place of named tensors, if it holds one."""
+    if isinstance(content, _Inert):
+        return content
+    if not isinstance(content, Mapping) or any(isinstance(value, Tensor) for value in content.values()):
+        return None
+    return next((content[key] for key in WRAPPERS if isinstance(content.get(key), _Inert)), None)
+
+
 def _content(file: Path, path: str) -> Any:
+    strange = list[str]()
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         if reason := _program(file):
             raise InputError(f"model.checkpoint: {path!r} {reason}; save model.state_dict() instead")
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_inert_names(file)):
+        strange = _strange(file)
+        with warnings.catch_warnings(), torch.serialization.safe_globals([_stand_in(name) for name in strange]):
             warnings.simplefilter("ignore")  # of old pickles; what can't be read is told below
             return torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except pickle.UnpicklingError as error:
-        raise _would_run(path) from error
+        what = f" ({', '.join(strange[:3])})" if strange else ""
+        raise InputError(
+            f"model.checkpoint: {path!r} is no checkpoint, or would run code when read{what}; "
+            "save model.state_dict() instead"
+        ) from error
     except Exception as error:  # a damaged archive raises almost anything
         raise _unreadable(path, error) from error
 
@@ -141,18 +188,18 @@ def _program(file: Path) -> str | None:
     return None
 
 
-def _inert_names(file: Path) -> list[Any]:
-    """For each class that the file names and that isn't known to be harmless, a stand-in of that name."""
+def _strange(file: Path) -> list[str]:
+    """The classes and functions that the file names and that aren't known to be harmless."""
     try:
-        return [(_Inert, name) for name in torch.serialization.get_unsafe_globals_in_checkpoint(file)]
+        return torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except Exception:  # an old format, or no checkpoint: it is read, or refused, without
         return []
 
 
-def _would_run(path: str) -> InputError:
-    return InputError(
-        f"model.checkpoint: {path!r} is no checkpoint, or would run code when read; save model.state_dict() instead"
-    )
+def _stand_in(name: str) -> tuple[Any, str]:
+    """What is read in place of something strange."""
+    made = _emptied if name == "collections.defaultdict" else type("_Inert", (_Inert,), {"name": name})
+    return made, name
 
 
 def _unreadable(path: str, error: Exception) -> InputError:
@@ -172,8 +219,6 @@ def _usual_names(found: dict[str, Tensor], expected: Mapping[str, Tensor], loade
     if not any(COMPILED in name for name in expected):
         found = {name.replace(COMPILED, "."): tensor for name, tensor in found.items()}
     found, loaded.masks = _masked(found, expected)
-    if loaded.masks:
-        loaded.told.append(f"masks of {len(loaded.masks)} tensors are taken over: what they removed stays removed")
     return folded_state(found, expected)
 
 
@@ -198,20 +243,29 @@ def _masked(found: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[d
     masks = {
         name: found[f"{name}_mask"].bool()
         for name in (given.removesuffix("_mask") for given in found if given.endswith("_mask"))
-        if name not in found and f"{name}_orig" in found and f"{name}_mask" not in expected
+        if name not in found and f"{name}_mask" not in expected and _same_shape(found, f"{name}_orig", f"{name}_mask")
     }
     halves = {f"{name}{half}" for name in masks for half in ("_orig", "_mask")}
     plain = {name: tensor for name, tensor in found.items() if name not in halves}
-    return plain | {name: found[f"{name}_orig"] * mask for name, mask in masks.items()}, masks
+    return plain | {name: found[f"{name}_orig"] * found[f"{name}_mask"] for name in masks}, masks
+
+
+def _same_shape(found: Mapping[str, Tensor], one: str, other: str) -> bool:
+    return one in found and found[one].shape == found[other].shape
 
 
 def _leave_out(names: list[str], what: str, loaded: Loaded) -> None:
     if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        loaded.told.append(f"left out, {what}: {', '.join(names[:3])}{more}")
+        loaded.told.append(f"left out, {what}: {_few(names)}")
 
 
-def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that ``found`` lacks, has in another shape, or has beside ``expected``, in words; or None."""
     for name, tensor in expected.items():
         if name not in found:
             return f"{name!r} {list(tensor.shape)} is missing in the file"
