@@ -178,7 +178,7 @@ def trace(model: nn.Module, anatomy: Anatomy) -> Graph:
 def tracing(model: nn.Module) -> Iterator[None]:
     """Let torch-pruning look at ``model``: it is in eval mode afterwards, its statistics as they were."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    opaque = [m.register_forward_hook(_hide) for m in model.modules() if isinstance(m, nn.GRU | nn.RNN)]
+    opaque = [m.register_forward_hook(_hide) for m in model.modules() if isinstance(m, nn.RNNBase)]
     try:
         with quiet(), shuffles.Moving(), torch.enable_grad():
             yield
@@ -202,8 +202,10 @@ class _Opaque(torch.autograd.Function):
         return None, None
 
 
-def _hide(_module: nn.Module, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(_Opaque.apply(inputs[0], made.detach()) for made in output)
+def _hide(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+    if isinstance(output, tuple):  # an LSTM's state is one within the other
+        return tuple(_hide(module, inputs, made) for made in output)
+    return _Opaque.apply(inputs[0], output.detach())
 
 
 def _sorted_channels(self: Any, weight: Tensor, kept: Any, dim: int) -> nn.Parameter:
