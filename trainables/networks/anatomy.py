@@ -17,6 +17,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch_pruning._helpers import GroupItem
 
+from trainables.networks import shuffles
 from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
 from trainables.networks.ties import retie, ties
 from trainables.records.names import InputError
@@ -147,6 +148,10 @@ class Anatomy:
             return leaves(model(_like(model, example)))
         return leaves(model.train().forward(_like(model, torch.cat([example] * 2))))
 
+    def forward_example(self, model: nn.Module) -> Any:
+        """The pass that is traced, of the example."""
+        return self.forward(model, self.example)
+
     def channel_sparsity(self, model: nn.Module) -> float:
         """Fraction of the layers' output channels that is gone, the output layers' left out."""
         now = widths(model)
@@ -198,10 +203,10 @@ def _axis(parameter: Tensor, channels: set[int]) -> int:
 def tracing(model: nn.Module) -> Iterator[None]:
     """Let torch-pruning look at ``model``: it is in eval mode afterwards, its statistics as they were."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    whole = [m for m in model.modules() if isinstance(m, (nn.GRU, nn.RNN, *kinds(model)))]
+    whole = [m for m in model.modules() if isinstance(m, (nn.RNNBase, *kinds(model)))]
     opaque = [module.register_forward_hook(_hide, with_kwargs=True) for module in whole]
     try:
-        with quiet(), torch.enable_grad():
+        with quiet(), shuffles.Moving(), torch.enable_grad():
             yield
     finally:
         for hook in opaque:
@@ -225,9 +230,13 @@ class _Opaque(torch.autograd.Function):
 
 def _hide(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
     given = next(one for one in (*inputs, *named.values()) if isinstance(one, Tensor))
-    if isinstance(output, Tensor):
-        return _Opaque.apply(given, output.detach())
-    return tuple(_Opaque.apply(given, made.detach()) if isinstance(made, Tensor) else made for made in output)
+    return _hidden(given, output)
+
+
+def _hidden(given: Tensor, output: Any) -> Any:
+    if isinstance(output, tuple):  # an LSTM's state is one within the other
+        return tuple(_hidden(given, made) for made in output)
+    return _Opaque.apply(given, output.detach()) if isinstance(output, Tensor) else output
 
 
 def _sorted_channels(self: Any, weight: Tensor, kept: Any, dim: int) -> nn.Parameter:
@@ -273,25 +282,45 @@ tp.dependency.index_mapping.update_slice_index_mapping = _map_slice_of_channels
 def replay(model: nn.Module, removed: Removed, anatomy: Anatomy) -> None:
     """Give a dense ``model`` the shapes that it has after the cuts in ``removed``; ValueError for channels it hasn't."""
     if removed:
-        apply(trace(model, anatomy), model, removed)
+        apply(trace(model, anatomy), model, removed, anatomy)
 
 
-def apply(graph: Graph, model: nn.Module, removed: Removed) -> None:
+def apply(graph: Graph, model: nn.Module, removed: Removed, anatomy: Anatomy) -> None:
     """Make the cuts in ``removed``, along a ``graph`` of the dense ``model``; what was tied stays tied."""
     shared = ties(model)
-    for name, out, indices in removed:
-        module = model.get_submodule(name)
-        if (heads := heads_of(module)) and indices:
-            heads.remove(indices)
+    relatives = {name: len(family.blocks) for family in families(graph, model, anatomy) for name in family.blocks}
+    waiting = list(removed)
+    while waiting:
+        count = relatives.get(waiting[0][0], 1)  # those of one family stand together
+        now, waiting = waiting[:count], waiting[count:]
+        if heads := heads_of(model.get_submodule(now[0][0])):
+            heads.remove(now[0][2])
             continue
-        count = graph.get_out_channels(module) if out else graph.get_in_channels(module)
-        if not set(indices) <= set(range(count)):  # torch-pruning would pass over them
-            raise ValueError(f"{name} has {count} channels, and not all of {indices[:9]}")
-        if indices:
+        for name, out, indices in now:
+            _check_channels(graph, model.get_submodule(name), out, indices, name)
+        if now[0][0] in relatives:
+            shuffles.cut(model, anatomy.forward_example, {name: list(indices) for name, _, indices in now})
+            graph = trace(model, anatomy)
+        elif now[0][2]:
             with quiet():
-                graph.load_pruning_history([(name, out, list(indices))])
+                graph.load_pruning_history([(now[0][0], now[0][1], list(now[0][2]))])
     settle(model)
     retie(model, shared)
+
+
+def _check_channels(graph: Graph, module: nn.Module, out: bool, indices: Any, name: str) -> None:
+    count = graph.get_out_channels(module) if out else graph.get_in_channels(module)
+    if not set(indices) <= set(range(count)):  # torch-pruning would pass over them
+        raise ValueError(f"{name} has {count} channels, and not all of {indices[:9]}")
+
+
+def families(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[shuffles.Family]:
+    """The layers of ``model`` whose channels are shuffled together, those that can lose some and aren't to stay."""
+    return [family for family in _families(graph, model, anatomy) if not any(map(anatomy.stays, family.blocks))]
+
+
+def _families(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[shuffles.Family]:
+    return shuffles.families(model, anatomy.forward_example) if shuffles.moves(graph) else []
 
 
 def flattens(group: Group) -> bool:
@@ -325,11 +354,27 @@ def groups(model: nn.Module, anatomy: Anatomy) -> list[Group]:
 
 
 def groups_in(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[Group]:
-    """The groups of a ``graph`` of ``model``, and those of the heads of attentions."""
+    """The groups of a ``graph`` of ``model``, and those of the heads of attentions.
+
+    A layer whose channels are shuffled with others' has one of its own.
+    """
+    kin = _families(graph, model, anatomy)
+    related = {name for family in kin for name in family.blocks}
+    alone = [name for family in kin if not any(map(anatomy.stays, family.blocks)) for name in family.blocks]
     with quiet():
         found = list(graph.get_all_groups(ignored_layers=anatomy.ignored(model), root_module_types=ROOTS))
+        found = [group for group in found if not any(member(item) in related and _is_out(item) for item in group)]
+        found += [_group_of(graph, model.get_submodule(name)) for name in alone]
     heads = ((name, heads_of(module)) for name, module in model.named_modules() if not anatomy.stays(name))
     return found + [_head_group(name, one) for name, one in heads if one and type(one.module) in graph.CUSTOMIZED_PRUNERS]
+
+
+def _group_of(graph: Graph, root: nn.Module) -> Group:
+    return graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, list(range(width(root))))
+
+
+def _is_out(item: Any) -> bool:
+    return "out_channels" in item.dep.handler.__name__
 
 
 def _head_group(name: str, heads: Heads) -> Group:

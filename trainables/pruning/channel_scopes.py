@@ -25,21 +25,15 @@ from trainables.records import names as n
 class Scored:
     """A group of layers that may be cut, with a score for each slot: the ``together`` channels that go at once.
 
-    ``slots`` are the channels of each, int64 [together, slots]. ``dense`` and ``current`` are the channels of the layer
-    that leads the group, ``floor`` those that must stay.
+    ``dense`` and ``current`` are the channels of the layer that leads it, ``floor`` those that must stay.
     """
 
     group: Group
     scores: Tensor
-    slots: Tensor
     dense: int
     current: int
+    together: int
     floor: int
-
-    @property
-    def together(self) -> int:
-        """Channels of a slot."""
-        return len(self.slots)
 
     @property
     def spare(self) -> int:

@@ -7,17 +7,21 @@ step, and miss their target where channels go several at once.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
+from trainables.networks import shuffles
 from trainables.networks.anatomy import (
     Anatomy,
     Graph,
     Group,
     Removed,
+    families,
     groups_in,
     leader,
     member,
@@ -28,10 +32,14 @@ from trainables.networks.anatomy import (
     width,
 )
 from trainables.networks.attention.heads import settle
+from trainables.networks.shuffles import Family
 from trainables.networks.ties import retie, ties
 from trainables.pruning.channel_importances import ChannelImportance, Scorer
 from trainables.pruning.channel_scopes import ChannelScope, Scored
 from trainables.pruning.sample import Sample
+
+Kin = tuple[Scored, Family, Mapping[str, torch.Tensor]]
+"""A family as one, and the scores of its layers' channels."""
 
 
 def cut(
@@ -56,16 +64,51 @@ def cut_by(
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         scored = [one for group in found if (one := _score(group, graph, scorer, anatomy)) is not None]
+    scored, kin = _united(scored, families(graph, model, anatomy))
     total = tuple(sum(counts) for counts in zip(*(_counts(group, anatomy) for group in found), strict=True)) or (0, 0)
-    chosen = scope.choose(scored, total, removed_ppm, round_to)
+    chosen = scope.choose([*scored, *(one for one, _, _ in kin)], total, removed_ppm, round_to)
     shared = ties(model)
     removed: Removed = []
-    for one, slots in zip(scored, chosen, strict=True):
+    for one, slots in zip(scored, chosen, strict=False):
         if slots is not None:
             removed += _remove(graph, one, slots)
+    for (_, family, scores), slots in zip(kin, chosen[len(scored) :], strict=True):
+        if slots is not None:
+            removed += _remove_moved(model, anatomy, family, scores, len(slots))
     settle(model)
     retie(model, shared)
     return removed
+
+
+def _united(scored: list[Scored], kin: list[Family]) -> tuple[list[Scored], list[Kin]]:
+    """Those that stand alone; and families as one each, if all of a family have scores."""
+    by_name = {leader(one.group): one for one in scored}
+    related = {name for family in kin for name in family.blocks}
+    return [one for name, one in by_name.items() if name not in related], [
+        (_united_scores(family, by_name), family, {name: by_name[name].scores for name in family.blocks})
+        for family in kin
+        if family.blocks.keys() <= by_name.keys()
+    ]
+
+
+def _united_scores(family: Family, by_name: Mapping[str, Scored]) -> Scored:
+    """The means of what the layers of a family lose first, second and so on: each loses channels of its own."""
+    members = [by_name[name] for name in family.blocks]
+    slots = [one.scores.sort().values.view(family.slots, -1).mean(dim=1) for one in members]
+    together = sum(family.blocks.values())
+    floor = max(math.ceil(one.floor / block) for one, block in zip(members, family.blocks.values(), strict=True)) * together
+    dense, current = (sum(counts) for counts in zip(*((one.dense, one.current) for one in members), strict=True))
+    return Scored(members[0].group, torch.stack(slots).mean(dim=0), dense, current, together, floor)
+
+
+def _remove_moved(
+    model: nn.Module, anatomy: Anatomy, family: Family, scores: Mapping[str, torch.Tensor], slots: int
+) -> Removed:
+    """Cut as many slots of a family, or as nearly as many as can go."""
+    gone = shuffles.choose(model, anatomy.forward_example, family, scores, slots)
+    if gone:
+        shuffles.cut(model, anatomy.forward_example, gone)
+    return [(name, True, indices) for name, indices in gone.items()]
 
 
 def scores_of(group: Group, scorer: Scorer) -> torch.Tensor | None:
@@ -117,14 +160,15 @@ def _score(group: Group, graph: Graph, scorer: Scorer, anatomy: Anatomy) -> Scor
     scores = scores_of(group, scorer)
     if scores is None:
         return None
-    slots = _slots(group)
-    means = scores[slots].mean(dim=0).cpu() if len(slots) > 1 else scores.cpu()
-    return Scored(group, means, slots, *_counts(group, anatomy), _floor(group, anatomy))
+    together = slots_of(group)
+    means = scores[_slots(group, together)].mean(dim=0).cpu() if together > 1 else scores.cpu()
+    dense, current = _counts(group, anatomy)
+    return Scored(group, means, dense, current, together, _floor(group, anatomy))
 
 
-def _slots(group: Group) -> torch.Tensor:
+def _slots(group: Group, together: int) -> torch.Tensor:
     """The channels of each slot, int64 [together, slots]: those of a head, or one of each group of a convolution."""
-    channels, together = torch.arange(len(group[0].idxs)), slots_of(group)
+    channels = torch.arange(len(group[0].idxs))
     return channels.view(-1, together).T if of_heads(group) else channels.view(together, -1)
 
 
@@ -147,7 +191,7 @@ def _floor(group: Group, anatomy: Anatomy) -> int:
 
 def _remove(graph: Graph, one: Scored, going: torch.Tensor) -> Removed:
     """Cut these slots of a group, unless one of its layers would lose everything."""
-    indices, dep = one.slots[:, going].unique().tolist(), one.group[0].dep
+    indices, dep = _slots(one.group, one.together)[:, going].unique().tolist(), one.group[0].dep
     if of_heads(one.group):
         if indices:
             dep.handler(dep.target.module, indices)

@@ -19,11 +19,24 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from trainables.networks import limits, oracle
-from trainables.networks.anatomy import Anatomy, Group, Removed, groups, leader, member, prunable, survey, weights
+from trainables.networks.anatomy import (
+    Anatomy,
+    Group,
+    Removed,
+    families,
+    groups_in,
+    leader,
+    member,
+    prunable,
+    survey,
+    trace,
+    weights,
+)
 from trainables.networks.attention.heads import heads_of
 from trainables.networks.folding import FOLDED
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
+from trainables.networks.shuffles import Family
 from trainables.networks.size import module_macs
 from trainables.pruning import masks
 from trainables.pruning.channel_scopes import CHANNEL_SCOPES
@@ -93,14 +106,17 @@ class _Trial:
     skeleton: Anatomy
     classes: int
     leaders: list[str] = field(default_factory=list)
+    relatives: list[Family] = field(default_factory=list)
 
     def judged(self, wishes: Wishes) -> Gate:
         try:
-            found = groups(self.model, self.skeleton)
+            graph = trace(self.model, self.skeleton)
+            found = groups_in(graph, self.model, self.skeleton)
+            self.relatives = families(graph, self.model, self.skeleton)
         except Exception as error:  # torch-pruning can fail on any network that it doesn't know
             return self._refused(f"torch-pruning fails on this network ({_line(error)})")
         self.leaders = leaders = [leader(group) for group in found]
-        asked = _asked(self.model, found, wishes)
+        asked = self._with_relatives(_asked(self.model, found, wishes))
         left = [name for name in leaders if name not in asked]
         culprits, worst = self._narrowed(left)
         protected = asked | culprits
@@ -136,8 +152,15 @@ class _Trial:
                     if isinstance(found, float):
                         worst = max(worst, found)
                         break
-                    culprits |= found
+                    culprits |= self._with_relatives(found)
         return culprits, worst
+
+    def _with_relatives(self, reasons: dict[str, str]) -> dict[str, str]:
+        """Layers whose channels are shuffled together stay together."""
+        for family in self.relatives:
+            for reason in [reasons[name] for name in family.blocks if name in reasons][:1]:
+                reasons = dict.fromkeys(family.blocks, reason) | reasons
+        return reasons
 
     def _first(self, leaders: list[str], scope: str, targets: Sequence[int]) -> float | dict[str, str]:
         """One group without which fewer cuts go wrong, with the reason; or the error, if none goes wrong.

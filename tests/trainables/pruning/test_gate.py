@@ -31,8 +31,8 @@ from trainables.schedule import StructuredSchedule, UnstructuredSchedule
 DIGIT = (1, 8, 8)
 CUT_WHOLE = {
     "auxiliary", "several_outputs", "head_first", "shuffled", "weight_norm", "spectral_norm", "old_weight_norm", "conv1d",
-    "conv3d", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze", "flattened", "versioned",
-    "attention", "encoder_layer", "vision_transformer", "shifted_windows", "positions", "class_token",
+    "conv3d", "lstm", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze", "flattened",
+    "versioned", "attention", "encoder_layer", "vision_transformer", "shifted_windows", "positions", "class_token",
 }  # fmt: skip
 """Of which nothing is protected."""
 PROTECTED = {
@@ -43,7 +43,6 @@ PROTECTED = {
     "crossed_attention": ({"a.0"}, ""),
     "fixed_scale": ({"body.1.c.0"}, "[1, 20, 1, 1]"),
     "fixed_view": ({"body.1.0"}, ""),
-    "lstm": ({"b.0"}, ""),
     "gru": ({"b.0"}, ""),
     "frozen_stem": ({"body.1.0"}, "body.2.0 is frozen"),
     "tied": ({"body.1.0"}, "one parameter"),

@@ -69,7 +69,7 @@ class Heads:
         """Remove the heads of these channels, which must be whole ones; ValueError otherwise."""
         gone = sorted(set(channels))
         heads = sorted({channel // self.size for channel in gone})
-        whole = len(gone) == len(heads) * self.size and 0 <= gone[0] and gone[-1] < self.width
+        whole = len(gone) == len(heads) * self.size and gone[0] >= 0 and gone[-1] < self.width
         if not whole or len(gone) == self.width:
             raise ValueError(f"there are {self.width // self.size} heads of {self.size} channels, and not {gone[:9]}")
         rows = _others(self.first.out_features, self.rows(gone))
