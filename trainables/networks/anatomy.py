@@ -294,7 +294,8 @@ def apply(graph: Graph, model: nn.Module, removed: Removed, anatomy: Anatomy) ->
         count = relatives.get(waiting[0][0], 1)  # those of one family stand together
         now, waiting = waiting[:count], waiting[count:]
         if heads := heads_of(model.get_submodule(now[0][0])):
-            heads.remove(now[0][2])
+            if now[0][2]:
+                heads.remove(now[0][2])
             continue
         for name, out, indices in now:
             _check_channels(graph, model.get_submodule(name), out, indices, name)
