@@ -330,7 +330,9 @@ def flattens(group: Group) -> bool:
 
 
 def slots_of(group: Group) -> int:
-    """How many channels must go together: one of each group of a grouped convolution or a GroupNorm in ``group``."""
+    """How many channels must go together: a head's, or one of each group of a grouped convolution or a GroupNorm."""
+    if of_heads(group):
+        return heads_of(group[0].dep.target.module).size  # type: ignore[union-attr]
     return max((_groups(item.dep.target.module) for item in group), default=1)
 
 
@@ -340,8 +342,6 @@ def of_heads(group: Group) -> bool:
 
 
 def _groups(module: Any) -> int:
-    if heads := heads_of(module):
-        return heads.size
     if isinstance(module, nn.GroupNorm):
         return module.num_groups
     if isinstance(module, nn.modules.conv._ConvNd) and module.groups != module.out_channels:

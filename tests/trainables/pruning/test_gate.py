@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from typing import Any
 
@@ -154,6 +155,18 @@ def test_the_layers_that_make_the_logits_keep_their_outputs(name: str) -> None:
     found = looked_at(name)
     assert set(found.outputs) == ({"head"} if name == "head_first" else {"head", "second"})
     assert found.moved
+
+
+def test_heads_go_whole_and_the_width_between_attentions_channel_by_channel() -> None:
+    dense = factory("vision_transformer")()
+    anatomy = looked_at("vision_transformer").anatomy(survey(dense, DIGIT))
+    removed = random_cut(copy.deepcopy(dense), anatomy, "local", 200_000)
+    gone = {name: indices for name, _, indices in removed}
+    heads = [name for name in gone if name.endswith("self_attention")]
+    assert [len(gone[name]) for name in heads] == [8, 8]  # one of three
+    assert all(gone[name][0] % 8 == 0 for name in heads)
+    between = next(indices for name, indices in gone.items() if len(indices) == 5)
+    assert len({later - earlier for earlier, later in itertools.pairwise(between)}) > 1
 
 
 @pytest.mark.parametrize("scope", CHANNEL_SCOPES)
