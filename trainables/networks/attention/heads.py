@@ -21,13 +21,12 @@ from trainables.networks.attention.multihead import MultiheadAttention
 
 IN_NAMES = ("qkv", "in_proj", "to_qkv", "qkv_proj", "Wqkv")
 OUT_NAMES = ("proj", "out_proj", "to_out", "merge", "o", "out", "o_proj")
-KEEP = "keep_heads"
 HEAD_NAMES = ("num_heads", "n_heads", "heads", "nhead", "num_attention_heads")
 """How modules call the two projections, and the number of heads."""
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
 """What an attention has no more of than these two."""
-
-
+KEEP, FULL = "keep_heads", "full"
+"""The method of a module that has more to keep for each head, and the attribute of a layer that counts removed channels."""
 SWIN, VIT = "torchvision.models.swin_transformer", "torchvision.models.vision_transformer"
 
 
@@ -120,9 +119,6 @@ def _of_timm(module: Any) -> bool:
     """Whether it is timm's plain attention, which counts its own heads."""
     known = getattr(sys.modules.get("timm.layers.attention"), "Attention", None)
     return type(module) is known and module.gate is None and isinstance(module.norm, nn.Identity)
-
-
-FULL = "full"
 
 
 class Spread(nn.Linear):
