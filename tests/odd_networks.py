@@ -207,6 +207,50 @@ def shuffled(num_classes: int) -> nn.Module:
     return Net(num_classes, 20, block(1, 24), *(Module(_halves, c=c) for c in inner), block(24, 20, 1))
 
 
+def grouped_shuffle(num_classes: int) -> nn.Module:
+    moved = [Module(lambda _m, x: F.channel_shuffle(x, 3)), nn.ChannelShuffle(2)]
+    return Net(num_classes, 14, block(1, 24), moved[0], block(24, 24), moved[1], block(24, 14))
+
+
+def crossed_split(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, 1)
+        return torch.cat([m.b(second), first, m.a(first)], 1)
+
+    return Net(num_classes, 14, block(1, 20), Module(forward, a=block(10, 8), b=block(10, 12)), block(30, 14))
+
+
+def gated_halves(num_classes: int) -> nn.Module:
+    def forward(_m: Any, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, 1)
+        return first * torch.sigmoid(second)
+
+    return Net(num_classes, 14, block(1, 24), Module(forward), block(12, 14))
+
+
+def pixel_shuffle(num_classes: int) -> nn.Module:
+    return Net(num_classes, 12, block(1, 14), nn.Conv2d(14, 32, 3, padding=1), nn.PixelShuffle(2), block(8, 12))
+
+
+def concatenated(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return torch.cat([x, m.a(x), m.b(x)], 1)
+
+    joined = Module(forward, a=block(14, 8, 1), b=block(14, 12))
+    return Net(num_classes, 16, block(1, 14), joined, nn.BatchNorm2d(34), block(34, 16, 1))
+
+
+def other_norms(num_classes: int) -> nn.Module:
+    plain = [nn.BatchNorm2d(14, affine=False), nn.PReLU(14), nn.Conv2d(14, 16, 3), nn.InstanceNorm2d(16, affine=True)]
+    layer = Module(lambda m, x: m.n(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), n=nn.LayerNorm(12))
+    untracked = nn.BatchNorm2d(16, track_running_stats=False)
+    return Net(num_classes, 12, nn.Conv2d(1, 14, 3), *plain, nn.Conv2d(16, 16, 1), untracked, nn.Conv2d(16, 12, 3), layer)
+
+
+def parallel(num_classes: int) -> nn.Module:
+    return nn.DataParallel(depthwise(num_classes))
+
+
 def uneven_split(num_classes: int) -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         first, second = x.split([6, 14], 1)

@@ -30,6 +30,7 @@ Label = tuple[str, int]
 """A layer and one of its output channels."""
 
 MOVES = {"view", "reshape", "unflatten", "flatten", "transpose", "swapaxes", "permute", "movedim", "contiguous", "clone"}
+ELEMENTWISE = {"mul", "mul_", "add", "add_", "sub", "sub_", "div", "div_", "true_divide"}
 SPLITS = {"chunk", "split", "tensor_split"}
 CODE_BITS = 40
 FAR = 8
@@ -46,10 +47,15 @@ class Moving(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
-        out = func(*args, **given)
         name = getattr(func, "__name__", "")
+        if name in ELEMENTWISE and len(args) == 2 and all(isinstance(one, Tensor) for one in args):
+            args = (_lone(args[0], args[1]), _lone(args[1], args[0]))
+        out = func(*args, **given)
         if name in SPLITS and isinstance(args[0], Tensor) and args[0].dim() > 2:
-            self._seen(args[0])
+            dim = args[2] if len(args) > 2 else given.get("dim", 0)
+            if dim in (1, 1 - args[0].dim()):
+                self._seen(args[0])
+                return tuple(_Part.apply(one) for one in out)
         if name == "channel_shuffle":
             return self._moved(args[0], func(_positions(args[0]).double(), *args[1:], **given).long(), out)
         if name not in MOVES or not isinstance(out, Tensor) or not args or not isinstance(args[0], Tensor):
@@ -76,6 +82,39 @@ class Moving(TorchFunctionMode):
         return moved
 
 
+def _lone(one: Tensor, other: Tensor) -> Tensor:
+    """A single channel that is spread over all of ``other``: it neither comes nor goes with any of them."""
+    if one.dim() != other.dim() or one.dim() < 4 or not one.shape[1] == 1 < other.shape[1] or not one.requires_grad:
+        return one
+    alike = one.shape[2:] == other.shape[2:] or one[0].numel() == 1
+    spread: Tensor = _Spread.apply(one) if alike else one
+    return spread
+
+
+class _Part(torch.autograd.Function):
+    """The same; a step of its own for each part of a split, so that what each becomes is told apart."""
+
+    @staticmethod
+    def forward(_ctx: Any, given: Tensor) -> Tensor:
+        return given.clone()
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+class _Spread(torch.autograd.Function):
+    """The same; a mark where one channel is spread over many."""
+
+    @staticmethod
+    def forward(_ctx: Any, given: Tensor) -> Tensor:
+        return given.clone()
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
 def _positions(like: Tensor) -> Tensor:
     return torch.arange(like.numel()).view(like.shape)
 
@@ -95,13 +134,19 @@ class _Moved(torch.autograd.Function):
 
 def _order(node: Any) -> Tensor | None:
     """The order into which a step of torch-pruning's graph puts channels; None if it isn't such a step."""
-    order = getattr(node.grad_fn, "order", None) if "_Moved" in str(node.grad_fn) else None
+    order = getattr(node.grad_fn, "order", None) if type(node.grad_fn).__name__.startswith("_Moved") else None
     return order if isinstance(order, Tensor) else None
 
 
 def moves(graph: Any) -> bool:
-    """Whether channels are moved about or split in a network, told by torch-pruning's graph of it."""
-    return any(_order(node) is not None or _parts(node.grad_fn) for node in graph.module2node.values())
+    """Whether channels are moved about, split or made pixels in a network, told by torch-pruning's graph of it."""
+    nodes = graph.module2node.values()
+    return any(_order(node) is not None or _parts(node.grad_fn) or _pixels(node.grad_fn) for node in nodes)
+
+
+def _pixels(step: Any) -> int:
+    """How many channels a step of autograd's graph makes one of, by ``PixelShuffle``; 0 if it doesn't."""
+    return step._saved_upscale_factor**2 if type(step).__name__.startswith("PixelShuffleBackward") else 0
 
 
 class _Renumber:
@@ -114,18 +159,48 @@ class _Renumber:
         return [type(one)(idx=self._to[one.idx], root_idx=one.root_idx) for one in indices]
 
 
+class _Joined:
+    """From channels to those made of several each, or back."""
+
+    def __init__(self, count: int, *, back: bool) -> None:
+        self._count, self._back = count, back
+
+    def __call__(self, indices: list[Any]) -> list[Any]:
+        if self._back:
+            return [type(one)(one.idx * self._count + i, one.root_idx) for one in indices for i in range(self._count)]
+        return [type(one)(idx, one.root_idx) for idx, one in {one.idx // self._count: one for one in indices}.items()]
+
+
+def _none(_indices: list[Any]) -> list[Any]:
+    return []
+
+
 def _map_moves(graph: Any, known: Callable[[Any], None] = tp.dependency.index_mapping.update_index_mapping) -> None:
+    for node in graph.module2node.values():
+        if node.type == tp.ops.OPTYPE.SPLIT and None not in (node.module.split_sizes or [None]):
+            node.module.offsets = _offsets(node.module.split_sizes)  # torch-pruning 1.6.1 leaves them as they were
     known(graph)
     for node in graph.module2node.values():
-        order = _order(node)
-        if order is None:
-            continue
-        back, ahead = order.tolist(), order.argsort().tolist()
-        for given in node.inputs:  # the second of the two places: torch-pruning fills the first at splits
-            for start, end, to in ((given, node, ahead), (node, given, back)):
-                for dep in start.dependencies:
-                    if dep.target is end:
-                        dep.index_mapping[1] = _Renumber(to)
+        if type(node.grad_fn).__name__.startswith("_Spread"):
+            for dep in (
+                *node.dependencies,
+                *(dep for out in node.outputs for dep in out.dependencies if dep.target is node),
+            ):
+                dep.index_mapping[1] = _none
+        order, count = _order(node), _pixels(node.grad_fn)
+        if order is not None:
+            _set(node, _Renumber(order.argsort().tolist()), _Renumber(order.tolist()))
+        elif count:
+            _set(node, _Joined(count, back=False), _Joined(count, back=True))
+
+
+def _set(node: Any, ahead: Any, back: Any) -> None:
+    """Map indices on the way into a step, and on the way back."""
+    for given in node.inputs:
+        for start, end, mapping in ((given, node, ahead), (node, given, back)):
+            for dep in start.dependencies:
+                if dep.target is end:  # the second of two places: torch-pruning fills the first at splits
+                    dep.index_mapping[1] = mapping
 
 
 tp.dependency.index_mapping.update_index_mapping = _map_moves
@@ -139,7 +214,11 @@ def _tell_splits(graph: Any, known: Callable[[Any], None] = tp.dependency.shape_
         if len(sizes) == len(node.outputs):
             node.outputs.sort(key=lambda out, split=node.grad_fn: _part_of(out.grad_fn, split))
             node.module.split_sizes = sizes
-            node.module.offsets = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+            node.module.offsets = _offsets(sizes)
+
+
+def _offsets(sizes: list[int]) -> list[int]:
+    return [sum(sizes[:i]) for i in range(len(sizes) + 1)]
 
 
 def _parts(split: Any) -> list[int]:

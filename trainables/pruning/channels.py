@@ -98,7 +98,8 @@ def _united_scores(family: Family, by_name: Mapping[str, Scored]) -> Scored:
     together = sum(family.blocks.values())
     floor = max(math.ceil(one.floor / block) for one, block in zip(members, family.blocks.values(), strict=True)) * together
     dense, current = (sum(counts) for counts in zip(*((one.dense, one.current) for one in members), strict=True))
-    return Scored(members[0].group, torch.stack(slots).mean(dim=0), dense, current, together, floor)
+    nothing = torch.empty(0)  # which channels of which layer fill a slot is chosen at the cut
+    return Scored(members[0].group, torch.stack(slots).mean(dim=0), dense, current, together, floor, nothing)
 
 
 def _remove_moved(
@@ -160,16 +161,36 @@ def _score(group: Group, graph: Graph, scorer: Scorer, anatomy: Anatomy) -> Scor
     scores = scores_of(group, scorer)
     if scores is None:
         return None
-    together = slots_of(group)
-    means = scores[_slots(group, together)].mean(dim=0).cpu() if together > 1 else scores.cpu()
+    slots = _slots(group, graph)
+    if slots is None or len(slots) < 2:
+        return None
     dense, current = _counts(group, anatomy)
-    return Scored(group, means, dense, current, together, _floor(group, anatomy))
+    means = scores[slots].mean(dim=1).cpu() if slots.shape[1] > 1 else scores.cpu()
+    return Scored(group, means, dense, current, slots.shape[1], _floor(group, anatomy), slots)
 
 
-def _slots(group: Group, together: int) -> torch.Tensor:
-    """The channels of each slot, int64 [together, slots]: those of a head, or one of each group of a convolution."""
-    channels = torch.arange(len(group[0].idxs))
-    return channels.view(-1, together).T if of_heads(group) else channels.view(together, -1)
+def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
+    """The channels that go at once, [slots, channels]; None if they are not as many in each."""
+    count, together = len(group[0].idxs), slots_of(group)
+    if of_heads(group):
+        return torch.arange(count).view(-1, together)
+    if together > 1 or not shuffles.moves(graph):
+        return torch.arange(count).view(together, -1).T
+    left, found = set(range(count)), []
+    while left:
+        with_it = _closed(group, graph, min(left))
+        found.append(sorted(with_it))
+        if len(with_it) == 1 and len(found) == 1:  # as almost everywhere
+            return torch.arange(count)[:, None]
+        left -= with_it
+    return torch.tensor(found) if len({len(some) for some in found}) == 1 else None
+
+
+def _closed(group: Group, graph: Graph, channel: int) -> set[int]:
+    """The channels of the leader that go with one of them."""
+    dep = group[0].dep
+    with quiet():
+        return set(graph.get_pruning_group(dep.target.module, dep.handler, [channel])[0].idxs)
 
 
 def _counts(group: Group, anatomy: Anatomy) -> tuple[int, int]:
@@ -191,7 +212,7 @@ def _floor(group: Group, anatomy: Anatomy) -> int:
 
 def _remove(graph: Graph, one: Scored, going: torch.Tensor) -> Removed:
     """Cut these slots of a group, unless one of its layers would lose everything."""
-    indices, dep = _slots(one.group, one.together)[:, going].unique().tolist(), one.group[0].dep
+    indices, dep = one.channels[going].unique().tolist(), one.group[0].dep
     if of_heads(one.group):
         if indices:
             dep.handler(dep.target.module, indices)

@@ -48,6 +48,7 @@ from trainables.pruning.weight_scopes import Layerwise
 LOW, HIGH = 250_000, 850_000
 """The ratios that are tried, in millionths."""
 BATCH = 4
+IDLE = "torch-pruning finds no channel of it that can go without all others"
 Build = Callable[[], nn.Module]
 
 
@@ -107,6 +108,7 @@ class _Trial:
     classes: int
     leaders: list[str] = field(default_factory=list)
     relatives: list[Family] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
 
     def judged(self, wishes: Wishes) -> Gate:
         try:
@@ -120,10 +122,13 @@ class _Trial:
         left = [name for name in leaders if name not in asked]
         culprits, worst = self._narrowed(left)
         protected = asked | culprits
-        gone = [name for name in leaders if name not in protected]
+        idle = {
+            name: IDLE for name in leaders if name not in self.touched | protected.keys() and self.skeleton.widths[name] > 1
+        }
+        gone = self.touched - protected.keys()
         found_here = self._shares(
             Gate(
-                self.skeleton.keep, self._moved(), protected, self._fixed(found), limits.floors(self.model, wishes),
+                self.skeleton.keep, self._moved(), protected, self._fixed(found) | idle, limits.floors(self.model, wishes),
                 difference=worst, folded=tuple(getattr(self.model, FOLDED, ())),
             )
         )  # fmt: skip
@@ -190,6 +195,7 @@ class _Trial:
             for removed_ppm in targets:
                 method, scores = CHANNEL_SCOPES.make(scope), tp.importance.RandomImportance()
                 removed += cut_by(model, anatomy, scores, method, removed_ppm, 1, removed_ppm)
+            self.touched |= {name for name, _, indices in removed if indices}
             error = oracle.compare(self.model, removed, anatomy)
             self._use(model, removed, anatomy)
         except oracle.WrongCutError as wrong:
