@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 import torch
 import torchvision
-from pydantic import ValidationError
 from torch import nn
 
 from tests.conftest import digits_problem, photographs, same_state
@@ -178,9 +176,3 @@ def test_arguments_that_a_library_gives_with_its_weights_are_written_out() -> No
     asked = ModelSettings(name="torchvision:inception_v3", weights="pretrained", arguments={"transform_input": False})
     assert asked.arguments == {"transform_input": False}
     assert ModelSettings(name="torchvision:googlenet").arguments == {}
-
-
-def test_timm_is_asked_for_by_name_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValidationError, match=r"timm isn't installed; pip install timm==1\.0\.31"):
-        ModelSettings(name="timm:resnet10t", weights="pretrained")
