@@ -365,9 +365,9 @@ class Malicious:
 
 def test_a_pickle_that_needs_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for content in (Malicious(), nn.Linear(2, 2)):
+    for content, words in ((Malicious(), "would run code"), (nn.Linear(2, 2), "without running its code")):
         path = saved(content, tmp_path / "net.pt")
-        assert "can't be read without running its code" in refusal(lambda path=path: load_checkpoint(small_net(), path))  # type: ignore[misc]
+        assert words in refusal(lambda path=path: load_checkpoint(small_net(), path))  # type: ignore[misc]
     assert not (tmp_path / "executed").exists()
 
 
