@@ -84,6 +84,7 @@ def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[st
         "range": main_axis(study).noun,
         "importances": tables.importance_table(study),
         "failures": tables.failure_table(study),
+        "protected": tables.protected_table(study.provenance),
         "provenance": tables.provenance_table(study.provenance),
         "timed": bool(study.pruned[n.LATENCY].notna().any()),
         "files": {"front": FRONT, "hypervolume": HYPERVOLUME, "other_axes": OTHER_AXES},

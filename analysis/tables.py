@@ -84,8 +84,17 @@ def failure_table(study: Study) -> pd.DataFrame:
 
 def provenance_table(provenance: Mapping[str, Any]) -> pd.DataFrame:
     """Nested settings as one row a value, keys joined with dots; then what was otherwise in earlier runs."""
-    now = dict(_flat({name: value for name, value in provenance.items() if name != n.HISTORY}))
+    now = dict(_flat({name: value for name, value in provenance.items() if name not in (n.HISTORY, n.PROTECTED)}))
     return pd.DataFrame([*now.items(), *_otherwise(provenance.get(n.HISTORY), now)], columns=["what", "value"])
+
+
+def protected_table(provenance: Mapping[str, Any]) -> pd.DataFrame:
+    """What each family leaves whole, and why, a row a line of the run's; no rows where all of the network may go."""
+    families = provenance.get(n.PROTECTED)
+    found = families.items() if isinstance(families, dict) else ()
+    told = ((family, entry.get("told")) for family, entry in found if isinstance(entry, dict))
+    rows = [(family, str(line)) for family, lines in told if isinstance(lines, list) for line in lines]
+    return pd.DataFrame(rows, columns=["family", "what"])
 
 
 def _otherwise(history: Any, now: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -104,11 +104,13 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
 def _protected(families: Collection[str], problem: Problem) -> dict[str, Any]:
     """What of the network stays whole, as JSON, in each of these families; none where all of it may go."""
     found: dict[str, Any] = {}
-    if n.STRUCTURED in families and problem.gate.told():
-        found[n.STRUCTURED] = asdict(problem.gate) | {"told": problem.gate.told()}
+    wishes = problem.model.wishes.told()
+    if n.STRUCTURED in families and (told := [*problem.gate.told(), *wishes]):
+        found[n.STRUCTURED] = asdict(problem.gate) | {"told": told}
     if n.UNSTRUCTURED in families and problem.spared:
         shares = [f"{name} {share:.0%}" if share else name for name, share in problem.spared.items()]
-        found[n.UNSTRUCTURED] = {"spared": problem.spared, "told": [f"{_few(shares)}: frozen, or limited in the study"]}
+        spared = f"{_few(shares)}: frozen, or limited in the study"
+        found[n.UNSTRUCTURED] = {"spared": problem.spared, "told": [spared, *wishes]}
     return found
 
 

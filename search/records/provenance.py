@@ -83,7 +83,7 @@ class Run:
             "data": _data(self.tree.problem),
             "dense": {str(row[n.SEED]): _dense(self.tree, row) for row in self._ledger.dense.values()},
             "left_out": before.get("left_out") if self._left_out is None else self._left_out,
-            "protected": before.get("protected") if self._protected is None else self._protected,
+            n.PROTECTED: before.get(n.PROTECTED) if self._protected is None else self._protected,
             n.HISTORY: _with(before[n.HISTORY], entry, conditions),
         }
 

@@ -99,6 +99,21 @@ def test_provenance_tells_what_was_otherwise_in_earlier_runs() -> None:
     assert provenance_table({**now, n.HISTORY: "damaged"}).equals(table.iloc[:3])
 
 
+def test_what_stays_whole_is_told_where_something_does(tmp_path: Path) -> None:
+    study = write_study(tmp_path, [dense(), point()])
+    assert "What stays whole" not in write_report(load_study(study)).read_text()
+    told = {"told": ["stem, head: <attention> keeps its heads", "model.least_channels: 4"], "floors": {"stem": 4}}
+    found = {n.STRUCTURED: told, n.UNSTRUCTURED: HOSTILE, "other": {"told": HOSTILE}}
+    (study / n.PROVENANCE_FILE).write_text(json.dumps({n.PROTECTED: found, "hours": 1}))
+    page = write_report(load_study(study)).read_text()
+    assert "What stays whole" in page
+    assert "stem, head: &lt;attention&gt; keeps its heads" in page
+    assert "model.least_channels: 4" in page
+    assert "floors" not in page and "<script" not in page
+    (study / n.PROVENANCE_FILE).write_text(json.dumps({n.PROTECTED: HOSTILE}))
+    assert "What stays whole" not in write_report(load_study(study)).read_text()
+
+
 STUDIES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "one point": ([dense(), point()], ["accuracy", "compression"]),
     "worse than dense in everything": ([dense(), point(accuracy=0.3, compression=0.9)], ["accuracy", "compression"]),

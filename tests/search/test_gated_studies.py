@@ -21,11 +21,13 @@ def study(tmp_path: Path, network: str, **changes: Any) -> Path:
 
 
 def test_what_is_protected_is_told_and_in_provenance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = study(tmp_path, "padded_shortcut", sweep=SWEEP)
+    file = study(tmp_path, "padded_shortcut", sweep=SWEEP, model={"least_channels": 2, "max_sparsity": {"body.2.*": 0.5}})
     assert main(["run", str(file), "--allow-code"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "Protected (structured): body.0.0: outputs are another network's" in told
     assert "of the weights and" in told
+    assert "model.least_channels: 2" in told
+    assert "model.max_sparsity: at most 50% of body.2.* may go" in told
     provenance = json.loads((tmp_path / "results/tiny" / n.PROVENANCE_FILE).read_bytes())
     protected = provenance["protected"][n.STRUCTURED]
     assert list(protected["protected"]) == ["body.0.0"]

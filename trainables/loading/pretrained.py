@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -69,8 +70,10 @@ def _of_torchvision(short: str) -> Published | None:
 
 
 def _of_timm(short: str) -> Published | None:
-    timm = library(TIMM)
-    found = timm.get_pretrained_cfg(short)
+    try:
+        found = library(TIMM).get_pretrained_cfg(short)
+    except RuntimeError as error:  # of a tag that there isn't
+        raise InputError(f"model.name: timm:{short}: {one_line(error)}; leave the tag out, or give another") from None
     if found is None or not found.has_weights:
         return None
     tag = f".{found.tag}" if found.tag else ""
@@ -112,8 +115,9 @@ def _built(settings: ModelSettings, channels: int) -> nn.Module:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Libraries tell of downloads, and of layers that will be made anew; nothing of a file is run as code."""
-    said, before = io.StringIO(), os.environ.get(ONLY_WEIGHTS)
+    said, before, level = io.StringIO(), os.environ.get(ONLY_WEIGHTS), logging.root.manager.disable
     os.environ[ONLY_WEIGHTS] = "1"
+    logging.disable()
     try:
         with (
             warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said),
@@ -121,6 +125,7 @@ def _quiet() -> Iterator[None]:
         ):  # fmt: skip
             yield
     finally:
+        logging.disable(level)
         del os.environ[ONLY_WEIGHTS]
         if before is not None:
             os.environ[ONLY_WEIGHTS] = before

@@ -23,6 +23,15 @@ class Wishes:
     max_sparsity: Mapping[str, float] = field(default_factory=dict)
     least_channels: int = 1
 
+    def told(self) -> list[str]:
+        """What of it limits more than nothing, a line each."""
+        shares = ", ".join(f"{share:.0%} of {pattern}" for pattern, share in self.max_sparsity.items() if share < 1)
+        found = {
+            "model.keep": ", ".join(self.keep), "model.max_sparsity": f"at most {shares} may go" if shares else "",
+            "model.least_channels": f"{self.least_channels}" if self.least_channels > 1 else "",
+        }  # fmt: skip
+        return [f"{name}: {text}" for name, text in found.items() if text]
+
 
 def matching(model: nn.Module, pattern: str, where: str) -> set[str]:
     """The modules that a pattern names, with all that is in them, by their first names; InputError if there are none."""

@@ -97,6 +97,8 @@ RETRAINED_ACCURACY = "retrained_accuracy"
 
 # The key of provenance.json that holds every run, with the conditions that it ran under.
 HISTORY = "history"
+PROTECTED = "protected"
+"""The part of provenance that says what of the network stays whole."""
 
 # Columns of trials.jsonl (with TRIAL and SCHEDULE), and how a trial can end.
 STATE = "state"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -176,3 +177,25 @@ def test_arguments_that_a_library_gives_with_its_weights_are_written_out() -> No
     asked = ModelSettings(name="torchvision:inception_v3", weights="pretrained", arguments={"transform_input": False})
     assert asked.arguments == {"transform_input": False}
     assert ModelSettings(name="torchvision:googlenet").arguments == {}
+
+
+def test_timm_s_weights_are_read_and_their_classifier_replaced(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = pytest.importorskip("timm")
+    registry = importlib.import_module("timm.models._registry")._model_pretrained_cfgs
+    torch.manual_seed(3)
+    state = timm.create_model("test_resnet").state_dict()
+    torch.save(state, tmp_path / "net.pth")
+    known = dataclasses.replace(registry["test_resnet.r160_in1k"], file=str(tmp_path / "net.pth"))
+    for name in ("test_resnet", "test_resnet.r160_in1k"):
+        monkeypatch.setitem(registry, name, known)
+    model = ModelSettings(name="timm:test_resnet", weights="pretrained")
+    made = digits_problem(data=photographs(), model=model)
+    assert "timm's test_resnet.r160_in1k; fc is fresh, for 4 classes" in made.told["Weights"][0]
+    assert made.root(0).settings["weights"] == state_hash(state)
+    network = made.build()
+    made.load_weights(network)
+    assert torch.equal(network.get_parameter("conv1.0.weight"), state["conv1.0.weight"])
+    with pytest.raises(InputError, match="Invalid pretrained tag"):
+        published("timm:test_resnet.nowhere")
