@@ -1,161 +1,111 @@
-"""Every classification network of torchvision (and of timm, where it is installed), cut by every method.
+"""Every classification network of torchvision, and one of each of timm's families, cut by every method.
 
-    python -m benchmarks.zoo [--networks NAME ...] [--most-parameters 60e6] [--seconds 600]
+    python -m benchmarks.zoo [--networks NAME ...] [--jobs 2] [--most-parameters 60e6]
 
-Each network has random weights and images of the smallest size that it takes. It goes through the gate; then each
-importance cuts it in two steps with local scope, each pruner that regularises trains it a step, and one importance cuts it
-globally. Every cut is compared by the oracle, written, and read back. A row of ``benchmarks/tables/zoo.csv`` is a network;
-those that have one are passed over, so the same command goes on where it was stopped.
+Each network is looked at in a process of its own (``benchmarks.zoo_row``), with bounds on memory and time: one that is bad
+is a row with a fault. Those that have a row in ``benchmarks/tables/zoo.csv`` are passed over, so the same command goes on
+where it was stopped; ``zoo.md`` is the same table.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import importlib.util
 import json
+import os
+import resource
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 import torchvision
-from torch import nn
 
-from trainables.data.dataset import Data
-from trainables.networks import oracle
-from trainables.networks.anatomy import Removed
-from trainables.networks.factory import TIMM, TORCHVISION, ModelSettings
-from trainables.networks.network import Network, decode, encode
-from trainables.problem import Problem
-from trainables.pruning import channels
-from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
-from trainables.pruning.channel_scopes import CHANNEL_SCOPES
-from trainables.pruning.compatibility import refusals
-from trainables.pruning.pruners import PRUNERS
-from trainables.pruning.sample import Sample
-from trainables.records import names as n
-from trainables.records.names import InputError
+from benchmarks.zoo_row import TARGETS
+from trainables.networks.factory import TIMM, TORCHVISION
 
-SIDES = (32, 64, 96, 128, 160, 224, 299)
-TARGETS = (300_000, 510_000)
-"""Two steps, in millionths of the channels."""
 TABLE = Path(__file__).parent / "tables" / "zoo.csv"
-CLASSES, IMAGES = 10, 12
+MOST_MEMORY, MOST_SECONDS = 10 * 10**9, 1200
+"""What a network may take, in bytes and in seconds."""
 COLUMNS = (
-    "network", "side", "parameters", "families", "protected_weights", "protected_macs", "cuts", "refused", "asked",
-    "achieved_local", "achieved_global", "oracle", "seconds", "fault",
+    "network", "side", "parameters", "families", "protected_channels", "protected_weights", "protected_macs", "cuts",
+    "importances_refused", "pruners_refused", "asked", "achieved_local", "achieved_global", "oracle", "seconds", "refused",
+    "fault",
 )  # fmt: skip
+TIMM_NETWORKS = (
+    "resnet10t", "resnetv2_50", "resnext26ts", "seresnet18", "skresnet18", "wide_resnet50_2", "convnext_atto",
+    "convnextv2_atto", "efficientnet_b0", "mobilenetv2_035", "tf_mobilenetv3_small_075", "mobilenetv4_conv_small_035",
+    "mnasnet_small", "lcnet_035", "fbnetc_100", "regnetx_002", "regnety_002", "regnetz_005", "densenet121", "vgg11_bn",
+    "repvgg_a0", "mobileone_s0", "ghostnet_050", "hrnet_w18_small", "dla46_c", "res2net50_14w_8s", "resnest14d",
+    "cspresnet50", "darknet17", "dpn48b", "xception41", "inception_v4", "eca_nfnet_l0", "rexnet_100", "mixnet_s",
+    "ese_vovnet19b_slim", "selecsls42", "hgnetv2_b0", "inception_next_atto", "starnet_s050", "mixer_s32_224",
+    "resmlp_12_224", "gmlp_ti16_224", "poolformer_s12", "vit_tiny_patch16_224", "deit_tiny_patch16_224",
+    "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "beit_base_patch16_224", "cait_xxs24_224",
+    "xcit_nano_12_p16_224", "pit_ti_224", "levit_128s", "maxvit_pico_rw_256", "coatnet_nano_rw_224", "efficientformer_l1",
+    "mobilevit_xxs", "edgenext_xx_small", "fastvit_t8", "tiny_vit_5m_224", "efficientvit_b0", "repvit_m0_9", "pvt_v2_b0",
+)  # fmt: skip
+"""One of each family, the smallest."""
 
 
 def main() -> None:
     """Look at the networks that have no row yet, and write both tables after each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--networks", nargs="*", help="such as torchvision:resnet18; all without it")
+    parser.add_argument("--networks", nargs="*", default=[], help="such as torchvision:resnet18; all without it")
     parser.add_argument("--most-parameters", type=float, default=60e6)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no network after this time")
+    parser.add_argument("--jobs", type=int, default=1, help="networks looked at together, with a thread each")
     given = parser.parse_args()
     done = set(pd.read_csv(TABLE)["network"]) if TABLE.exists() else set()
-    began = time.monotonic()
-    for name in given.networks or [*_names()]:
-        if name in done or time.monotonic() - began > given.seconds:
-            continue
-        row = look_at(name, given.most_parameters)
-        if row is not None:
-            _append(row)
-            print(json.dumps(row))
+    left = [name for name in given.networks or names() if name not in done]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        _gather([pool.submit(row_of, name, given.most_parameters) for name in left])
     write_markdown()
 
 
-def _names() -> Iterator[str]:
-    yield from (TORCHVISION + name for name in torchvision.models.list_models(module=torchvision.models))
-    if importlib.util.find_spec("timm") is not None:
-        import timm  # noqa: PLC0415
-
-        # One network a module of timm's, the smallest by its name's length: families, not sizes.
-        modules = sorted({timm.models.model_entrypoint(name).__module__ for name in timm.list_models()})
-        for module in modules:
-            yield TIMM + min(timm.list_models(module=module.rpartition(".")[2]), key=lambda name: (len(name), name))
+def names() -> list[str]:
+    """All of torchvision's, and those of timm's families if it is installed."""
+    found = [TORCHVISION + name for name in torchvision.models.list_models(module=torchvision.models)]
+    return found + [TIMM + name for name in TIMM_NETWORKS if importlib.util.find_spec("timm") is not None]
 
 
-def look_at(name: str, most_parameters: float) -> dict[str, Any] | None:
-    """The network's row; None if it has too many parameters."""
+def _gather(rows: Sequence[Any]) -> None:
     began = time.monotonic()
-    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"network": name, "asked": TARGETS[-1] / 1e6}
+    for count, future in enumerate(as_completed(rows), 1):
+        row = future.result()
+        _append(row)
+        write_markdown()
+        left = (time.monotonic() - began) / count * (len(rows) - count) / 60
+        told = row.get("fault") or row.get("refused") or f"oracle {row.get('oracle')}"
+        print(f"{count} of {len(rows)}, about {left:.0f} min left: {row['network']}: {told}", flush=True)
+
+
+def row_of(name: str, most_parameters: float) -> dict[str, Any]:
+    """The row that a process of its own makes; one that took too much, or died, has a fault."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "benchmarks.zoo_row", name, str(most_parameters)]
     try:
-        problem, side = _smallest(name)
-        model = problem.build()
-        row |= {"side": side, "parameters": sum(p.numel() for p in model.parameters())}
-        if row["parameters"] > most_parameters:
-            return None
-        row |= _cut(problem)
-    except Exception as error:  # the table is there to show what goes wrong
-        row["fault"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return row | {"seconds": round(time.monotonic() - began, 1)}
+        ended = subprocess.run(  # noqa: S603 - our own module
+            command, capture_output=True, check=False, timeout=MOST_SECONDS, preexec_fn=_bound, env=_one_thread()
+        )  # fmt: skip
+        row: dict[str, Any] = json.loads(ended.stdout)
+    except subprocess.TimeoutExpired:
+        row = {"network": name, "fault": f"more than {MOST_SECONDS} s"}
+    except ValueError:
+        last = ended.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["nothing said"]
+        row = {"network": name, "fault": f"ended with {ended.returncode}: {last[0][:160]}"}
+    return {"seconds": round(time.monotonic() - began, 1)} | row
 
 
-def _smallest(name: str) -> tuple[Problem, int]:
-    """The network on the smallest images that it takes."""
-    refusal = InputError(f"{name}: takes no images")
-    for side in SIDES:
-        problem = Problem(_images(side), ModelSettings(name=name))
-        try:
-            problem.build(check=True)
-        except InputError as error:
-            refusal = error
-            continue
-        return problem, side
-    raise refusal
+def _bound() -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
 
 
-def _images(side: int) -> Data:
-    draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (IMAGES, 3, side, side), dtype=np.uint8)
-    labels = np.arange(IMAGES) % CLASSES
-    names = tuple(str(label) for label in range(CLASSES))
-    return Data(images, labels, images, labels, names, (0.5,) * 3, (0.25,) * 3, 0, False, f"noise {side}")
-
-
-def _cut(problem: Problem) -> dict[str, Any]:
-    refused = {family: reason for family in n.FAMILIES if (reason := problem.refuse(family))}
-    found: dict[str, Any] = {"families": " ".join(family for family in n.FAMILIES if family not in refused)}
-    found |= {"protected_weights": problem.gate.weights, "protected_macs": problem.gate.macs}
-    if n.STRUCTURED in refused:
-        return found | {"refused": refused[n.STRUCTURED]}
-    out = refusals(problem, CHANNEL_IMPORTANCES, PRUNERS)
-    usable = [name for name in CHANNEL_IMPORTANCES if name not in out[n.IMPORTANCE]]
-    torch.manual_seed(0)
-    dense = problem.build()
-    local = [_chain(problem, dense, name, "local") for name in usable]
-    overall = _chain(problem, dense, "magnitude_l2" if "magnitude_l2" in usable else n.RANDOM, "global")
-    return found | {
-        "cuts": len(local) + 1,
-        "refused": " ".join(name for by in out.values() for name in by),
-        "achieved_local": round(float(np.mean([achieved for achieved, _ in local])), 4),
-        "achieved_global": round(overall[0], 4),
-        "oracle": max(error for _, error in [*local, overall]),
-    }
-
-
-def _chain(problem: Problem, dense: nn.Module, importance: str, scope: str) -> tuple[float, float]:
-    """(channels achieved, the oracle's difference) of two steps; what was written must come back as it was."""
-    model, removed, anatomy = copy.deepcopy(dense), Removed(), problem.anatomy
-    method = CHANNEL_IMPORTANCES.make(importance, {"score_images": 4})
-    for target in TARGETS:
-        sample = Sample(problem.data, target)
-        removed += channels.cut(model, anatomy, method, CHANNEL_SCOPES.make(scope), target, 1, sample)
-        model.zero_grad()
-    error = oracle.compare(dense, removed, anatomy)
-    stored = decode(encode(Network(model, {}, removed)), problem.build, anatomy).model
-    inputs, _ = Sample(problem.data, 0).images(2)
-    with torch.no_grad():
-        torch.testing.assert_close(stored.eval()(inputs), model.eval()(inputs))
-    return anatomy.channel_sparsity(model), error
+def _one_thread() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def _append(row: dict[str, Any]) -> None:
@@ -168,12 +118,18 @@ def _append(row: dict[str, Any]) -> None:
 
 
 def write_markdown() -> None:
-    """The table as Markdown, beside the other."""
-    with suppress(FileNotFoundError):
-        table = pd.read_csv(TABLE).astype(object).fillna("")
-        lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
-        text = "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-        TABLE.with_suffix(".md").write_text(text + "\n")
+    """The table as Markdown, beside the other, with what its columns are."""
+    if not TABLE.exists():
+        return
+    table = pd.read_csv(TABLE, dtype=str).fillna("")
+    about = (
+        f"Two steps, to {TARGETS[-1] / 1e6:.0%} of the channels: each importance with local scope, one with global scope "
+        "after an update of each pruner's training. Shares are of the whole network, the oracle's difference of the "
+        "largest output."
+    )
+    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
+    rows = "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    TABLE.with_suffix(".md").write_text(f"# The zoo\n\n{about}\n\n{rows}\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -119,6 +120,54 @@ def fused_qkv(num_classes: int) -> nn.Module:
     return Module(forward, a=block(1, 24), **parts, head=nn.Linear(24, num_classes))
 
 
+class SelfAttention(nn.Module):
+    """As many write it: the width is the input's, and the heads are counted by the module."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, length, width = x.shape
+        parts = self.qkv(x).reshape(count, length, 3, self.num_heads, width // self.num_heads)
+        mixed = F.scaled_dot_product_attention(*parts.permute(2, 0, 3, 1, 4).unbind(0))
+        made: Tensor = self.proj(mixed.transpose(1, 2).reshape(count, length, width))
+        return made
+
+
+def own_attention(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        t = _tokens(m.a(x))
+        t = t + m.attention(m.norm(t))
+        return m.head((t + m.down(F.gelu(m.up(t)))).mean(1))
+
+    mlp = {"up": nn.Linear(24, 40), "down": nn.Linear(40, 24)}
+    parts = {"attention": SelfAttention(24, 4), "norm": nn.LayerNorm(24), **mlp}
+    return Module(forward, a=block(1, 24), **parts, head=nn.Linear(24, num_classes))
+
+
+def crossed_attention(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Any:
+        tokens, others = _tokens(m.a(x)), _tokens(m.b(x))
+        return m.head((tokens + m.attention(tokens, others, others)[0]).mean(1))
+
+    parts = {"a": block(1, 24), "b": block(1, 24), "attention": nn.MultiheadAttention(24, 4, batch_first=True)}
+    return Module(forward, **parts, head=nn.Linear(24, num_classes))
+
+
+def vision_transformer(num_classes: int) -> nn.Module:
+    made = torchvision.models.VisionTransformer(8, 4, 2, 3, 24, 36, num_classes=num_classes)
+    made.conv_proj = nn.Conv2d(1, 24, 4, 4)
+    return made
+
+
+def shifted_windows(num_classes: int) -> nn.Module:
+    made = torchvision.models.SwinTransformer([1, 1], 12, [1, 2], [2, 3], [2, 2], num_classes=num_classes)
+    made.features[0][0] = nn.Conv2d(1, 12, 1)
+    return made
+
+
 def positions(num_classes: int) -> nn.Module:
     learned = Module(lambda m, x: x + m.p, p=nn.Parameter(0.1 * torch.randn(1, 16, 8, 8)))
     return Net(num_classes, 12, block(1, 16), learned, block(16, 12))
@@ -156,6 +205,50 @@ def _halves(m: Any, x: Tensor) -> Tensor:
 def shuffled(num_classes: int) -> nn.Module:
     inner = [nn.Sequential(block(12, 12, 1), block(12, 12, 3, 12), block(12, 12, 1)) for _ in range(2)]
     return Net(num_classes, 20, block(1, 24), *(Module(_halves, c=c) for c in inner), block(24, 20, 1))
+
+
+def grouped_shuffle(num_classes: int) -> nn.Module:
+    moved = [Module(lambda _m, x: F.channel_shuffle(x, 3)), nn.ChannelShuffle(2)]
+    return Net(num_classes, 14, block(1, 24), moved[0], block(24, 24), moved[1], block(24, 14))
+
+
+def crossed_split(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, 1)
+        return torch.cat([m.b(second), first, m.a(first)], 1)
+
+    return Net(num_classes, 14, block(1, 20), Module(forward, a=block(10, 8), b=block(10, 12)), block(30, 14))
+
+
+def gated_halves(num_classes: int) -> nn.Module:
+    def forward(_m: Any, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, 1)
+        return first * torch.sigmoid(second)
+
+    return Net(num_classes, 14, block(1, 24), Module(forward), block(12, 14))
+
+
+def pixel_shuffle(num_classes: int) -> nn.Module:
+    return Net(num_classes, 12, block(1, 14), nn.Conv2d(14, 32, 3, padding=1), nn.PixelShuffle(2), block(8, 12))
+
+
+def concatenated(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return torch.cat([x, m.a(x), m.b(x)], 1)
+
+    joined = Module(forward, a=block(14, 8, 1), b=block(14, 12))
+    return Net(num_classes, 16, block(1, 14), joined, nn.BatchNorm2d(34), block(34, 16, 1))
+
+
+def other_norms(num_classes: int) -> nn.Module:
+    plain = [nn.BatchNorm2d(14, affine=False), nn.PReLU(14), nn.Conv2d(14, 16, 3), nn.InstanceNorm2d(16, affine=True)]
+    layer = Module(lambda m, x: m.n(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), n=nn.LayerNorm(12))
+    untracked = nn.BatchNorm2d(16, track_running_stats=False)
+    return Net(num_classes, 12, nn.Conv2d(1, 14, 3), *plain, nn.Conv2d(16, 16, 1), untracked, nn.Conv2d(16, 12, 3), layer)
+
+
+def parallel(num_classes: int) -> nn.Module:
+    return nn.DataParallel(depthwise(num_classes))
 
 
 def uneven_split(num_classes: int) -> nn.Module:

@@ -57,7 +57,8 @@ def ready(study: Study, console: Console, *, trusted: bool, address: str | None)
     with ExitStack() as stack:
         stack.enter_context(sigterm_is_not_ray_s())
         cluster = stack.enter_context(connected(address, study)) if address else None
-        session = prepare(study, trusted=trusted, fastest=cluster.fastest if cluster else None)
+        with console.status("Checking the study, and what of its network can be removed …"):
+            session = prepare(study, trusted=trusted, fastest=cluster.fastest if cluster else None)
         stack.enter_context(_storage_errors(study))
         with console.status("Looking whether another driver is at work …"):  # takes a while where one has died
             held = stack.enter_context(only_driver(study.folder, study.place))

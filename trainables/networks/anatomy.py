@@ -15,7 +15,10 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch_pruning._helpers import GroupItem
 
+from trainables.networks import shuffles
+from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
 from trainables.networks.ties import retie, ties
 from trainables.records.names import InputError
 
@@ -129,20 +132,25 @@ class Anatomy:
         return name in self.keep or name in self.protected
 
     def ignored(self, model: nn.Module) -> list[nn.Module]:
-        """The modules of ``model`` whose output channels stay."""
-        return [model.get_submodule(name) for name in (*self.keep, *self.protected)]
+        """The layers of ``model`` whose output channels stay; an attention that keeps its heads may lose outputs."""
+        named = (model.get_submodule(name) for name in (*self.keep, *self.protected))
+        return [module for module in named if not heads_of(module)]
 
     def pruner_options(self, model: nn.Module) -> dict[str, Any]:
         """What every pruner of torch-pruning is given; its default dictionaries are shared between instances."""
         empty: dict[str, Any] = {"in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {}}
         types = {"root_module_types": list(ROOTS), "forward_fn": self.forward}
-        return {"ignored_layers": self.ignored(model), **types, **empty}
+        return {"ignored_layers": self.ignored(model), **types, **empty, **_beyond_layers(model)}
 
     def forward(self, model: nn.Module, example: Tensor) -> Any:
         """The pass that is traced, without what a hook makes of its output."""
         if not self.trained:
             return leaves(model(_like(model, example)))
         return leaves(model.train().forward(_like(model, torch.cat([example] * 2))))
+
+    def forward_example(self, model: nn.Module) -> Any:
+        """The pass that is traced, of the example."""
+        return self.forward(model, self.example)
 
     def channel_sparsity(self, model: nn.Module) -> float:
         """Fraction of the layers' output channels that is gone, the output layers' left out."""
@@ -159,23 +167,46 @@ def width(module: nn.Module) -> int:
 
 
 def widths(model: nn.Module) -> dict[str, int]:
-    """Output channels of every layer that can lead a group."""
-    return {name: width(module) for name, module in model.named_modules() if isinstance(module, ROOTS)}
+    """Output channels of every layer that can lead a group; of an attention, those of its heads."""
+    heads = {name: found for name, module in model.named_modules() if (found := heads_of(module))}
+    first = {found.first for found in heads.values()}
+    layers = {name: width(m) for name, m in model.named_modules() if isinstance(m, ROOTS) and m not in first}
+    return layers | {name: found.width for name, found in heads.items()}
 
 
 def trace(model: nn.Module, anatomy: Anatomy) -> Graph:
     """torch-pruning's graph of ``model``, which is left in eval mode."""
     with tracing(model):
-        return tp.DependencyGraph().build_dependency(model, anatomy.example, forward_fn=anatomy.forward, verbose=False)
+        return tp.DependencyGraph().build_dependency(
+            model, anatomy.example, forward_fn=anatomy.forward, verbose=False, **_beyond_layers(model)
+        )
+
+
+def _beyond_layers(model: nn.Module) -> dict[str, Any]:
+    """What torch-pruning is told of attentions, and of the parameters that are in no layer it knows."""
+    channels = {width(module) for module in model.modules() if isinstance(module, ROOTS)}
+    free = [p for module in model.modules() if not isinstance(module, ROOTS) for p in module.parameters(recurse=False)]
+    return {
+        "customized_pruners": kinds(model),
+        "unwrapped_parameters": [(p, _axis(p, channels)) for p in free if p.dim() > 3],
+    }
+
+
+def _axis(parameter: Tensor, channels: set[int]) -> int:
+    """The axis of a parameter's channels: the second of a feature map's [1, C, H, W], else the last of such a width."""
+    shape = parameter.shape
+    fitting = [axis for axis, size in enumerate(shape) if size in channels and size > 1]
+    return 1 if parameter.dim() == 4 and 1 in fitting else fitting[-1] if fitting else parameter.dim() - 1
 
 
 @contextlib.contextmanager
 def tracing(model: nn.Module) -> Iterator[None]:
     """Let torch-pruning look at ``model``: it is in eval mode afterwards, its statistics as they were."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    opaque = [m.register_forward_hook(_hide) for m in model.modules() if isinstance(m, nn.GRU | nn.RNN)]
+    whole = [m for m in model.modules() if isinstance(m, (nn.RNNBase, *kinds(model)))]
+    opaque = [module.register_forward_hook(_hide, with_kwargs=True) for module in whole]
     try:
-        with quiet(), torch.enable_grad():
+        with quiet(), shuffles.Moving(), torch.enable_grad():
             yield
     finally:
         for hook in opaque:
@@ -197,8 +228,15 @@ class _Opaque(torch.autograd.Function):
         return None, None
 
 
-def _hide(_module: nn.Module, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(_Opaque.apply(inputs[0], made.detach()) for made in output)
+def _hide(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+    given = next(one for one in (*inputs, *named.values()) if isinstance(one, Tensor))
+    return _hidden(given, output)
+
+
+def _hidden(given: Tensor, output: Any) -> Any:
+    if isinstance(output, tuple):  # an LSTM's state is one within the other
+        return tuple(_hidden(given, made) for made in output)
+    return _Opaque.apply(given, output.detach()) if isinstance(output, Tensor) else output
 
 
 def _sorted_channels(self: Any, weight: Tensor, kept: Any, dim: int) -> nn.Parameter:
@@ -209,26 +247,81 @@ def _sorted_channels(self: Any, weight: Tensor, kept: Any, dim: int) -> nn.Param
 
 
 tp.pruner.function.LayernormPruner._prune_parameter_and_grad = _sorted_channels
+_map_slice = tp.dependency.index_mapping.update_slice_index_mapping
+
+
+def _map_slice_of_channels(graph: Graph, node: Any) -> None:
+    """torch-pruning 1.6.1 takes rows of a map for channels where these come last."""
+    if not hasattr(node, "of_channels"):  # told once, because sizes are those of the traced network
+        width = tp.dependency.shape_infer.infer_out_channels_recursively(graph, node.inputs[0], [0])
+        sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", ())
+        of_axis = _axis_of_channels(node, len(sizes)) in (None, node.module.dim % max(1, len(sizes)))
+        node.of_channels = of_axis and (width is None or not sizes or sizes[node.module.dim] == width)
+    if node.of_channels:
+        _map_slice(graph, node)
+    else:
+        node.module.grad_fn = None  # which tells torch-pruning that nothing is to be done
+
+
+def _axis_of_channels(node: Any, dims: int) -> int | None:
+    """The axis that a layer above ``node`` puts its channels along, if nothing has moved axes in between."""
+    while node.inputs:
+        node = node.inputs[0]
+        if isinstance(node.module, nn.Linear | nn.LayerNorm) or heads_of(node.module):
+            return dims - 1
+        if isinstance(node.module, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm):
+            return 1
+        if any(word in str(node.module) for word in ("Permute", "Transpose", "Reshape", "Concat")):
+            return None
+    return None
+
+
+tp.dependency.index_mapping.update_slice_index_mapping = _map_slice_of_channels
 
 
 def replay(model: nn.Module, removed: Removed, anatomy: Anatomy) -> None:
     """Give a dense ``model`` the shapes that it has after the cuts in ``removed``; ValueError for channels it hasn't."""
     if removed:
-        apply(trace(model, anatomy), model, removed)
+        apply(trace(model, anatomy), model, removed, anatomy)
 
 
-def apply(graph: Graph, model: nn.Module, removed: Removed) -> None:
+def apply(graph: Graph, model: nn.Module, removed: Removed, anatomy: Anatomy) -> None:
     """Make the cuts in ``removed``, along a ``graph`` of the dense ``model``; what was tied stays tied."""
     shared = ties(model)
-    for name, out, indices in removed:
-        module = model.get_submodule(name)
-        count = graph.get_out_channels(module) if out else graph.get_in_channels(module)
-        if not set(indices) <= set(range(count)):  # torch-pruning would pass over them
-            raise ValueError(f"{name} has {count} channels, and not all of {indices[:9]}")
-        if indices:
+    relatives = {name: len(family.blocks) for family in families(graph, model, anatomy) for name in family.blocks}
+    waiting = list(removed)
+    while waiting:
+        count = relatives.get(waiting[0][0], 1)  # those of one family stand together
+        now, waiting = waiting[:count], waiting[count:]
+        if heads := heads_of(model.get_submodule(now[0][0])):
+            if now[0][2]:
+                heads.remove(now[0][2])
+            continue
+        for name, out, indices in now:
+            _check_channels(graph, model.get_submodule(name), out, indices, name)
+        if now[0][0] in relatives:
+            shuffles.cut(model, anatomy.forward_example, {name: list(indices) for name, _, indices in now})
+            graph = trace(model, anatomy)
+        elif now[0][2]:
             with quiet():
-                graph.load_pruning_history([(name, out, list(indices))])
+                graph.load_pruning_history([(now[0][0], now[0][1], list(now[0][2]))])
+    settle(model)
     retie(model, shared)
+
+
+def _check_channels(graph: Graph, module: nn.Module, out: bool, indices: Any, name: str) -> None:
+    count = graph.get_out_channels(module) if out else graph.get_in_channels(module)
+    if not set(indices) <= set(range(count)):  # torch-pruning would pass over them
+        raise ValueError(f"{name} has {count} channels, and not all of {indices[:9]}")
+
+
+def families(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[shuffles.Family]:
+    """The layers of ``model`` whose channels are shuffled together, those that can lose some and aren't to stay."""
+    return [family for family in _families(graph, model, anatomy) if not any(map(anatomy.stays, family.blocks))]
+
+
+def _families(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[shuffles.Family]:
+    return shuffles.families(model, anatomy.forward_example) if shuffles.moves(graph) else []
 
 
 def flattens(group: Group) -> bool:
@@ -237,8 +330,15 @@ def flattens(group: Group) -> bool:
 
 
 def slots_of(group: Group) -> int:
-    """How many channels must go together: one of each group of a grouped convolution or a GroupNorm in ``group``."""
+    """How many channels must go together: a head's, or one of each group of a grouped convolution or a GroupNorm."""
+    if of_heads(group):
+        return heads_of(group[0].dep.target.module).size  # type: ignore[union-attr]
     return max((_groups(item.dep.target.module) for item in group), default=1)
+
+
+def of_heads(group: Group) -> bool:
+    """Whether the group's channels are those of an attention's heads."""
+    return group[0].dep.handler is _remove_heads
 
 
 def _groups(module: Any) -> int:
@@ -255,9 +355,51 @@ def groups(model: nn.Module, anatomy: Anatomy) -> list[Group]:
 
 
 def groups_in(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[Group]:
-    """The groups of a ``graph`` of ``model``."""
+    """The groups of a ``graph`` of ``model``, and those of the heads of attentions.
+
+    A layer whose channels are shuffled with others' has one of its own.
+    """
+    kin = _families(graph, model, anatomy)
+    related = {name for family in kin for name in family.blocks}
+    alone = [name for family in kin if not any(map(anatomy.stays, family.blocks)) for name in family.blocks]
     with quiet():
-        return list(graph.get_all_groups(ignored_layers=anatomy.ignored(model), root_module_types=ROOTS))
+        found = list(graph.get_all_groups(ignored_layers=anatomy.ignored(model), root_module_types=ROOTS))
+        found = [group for group in found if not any(member(item) in related and _is_out(item) for item in group)]
+        found += [_group_of(graph, model.get_submodule(name)) for name in alone]
+    heads = ((name, heads_of(module)) for name, module in model.named_modules() if not anatomy.stays(name))
+    return found + [_head_group(name, one) for name, one in heads if one and type(one.module) in graph.CUSTOMIZED_PRUNERS]
+
+
+def _group_of(graph: Graph, root: nn.Module) -> Group:
+    return graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, list(range(width(root))))
+
+
+def _is_out(item: Any) -> bool:
+    return "out_channels" in item.dep.handler.__name__
+
+
+def _head_group(name: str, heads: Heads) -> Group:
+    """The channels of all heads as a group of torch-pruning's, which scores it and can't prune it."""
+    whole, first, last = (
+        tp.dependency.Node(module, None, f"{name}.{inner}".rstrip("."))
+        for inner, module in heads.module.named_modules()
+        if module in (heads.module, heads.first, heads.last)
+    )
+    channels = list(range(heads.width))
+    members = [(_remove_heads, whole, channels), (tp.prune_linear_in_channels, last, channels)]
+    members += [(tp.prune_linear_out_channels, first, [part * heads.width + i for i in channels]) for part in range(3)]
+    group = tp.dependency.Group()
+    for handler, node, indices in members:
+        item = GroupItem(tp.dependency.Dependency(handler, handler, node, node), indices)
+        item.root_idxs = channels
+        group._group.append(item)
+    return group
+
+
+def _remove_heads(module: nn.Module, channels: list[int]) -> None:
+    heads = heads_of(module)
+    assert heads is not None
+    heads.remove(channels)
 
 
 def leader(group: Group) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trainables import own
 from trainables.networks.anatomy import prunable
 from trainables.networks.architectures import MODELS, Factory
+from trainables.networks.attention.heads import adapt
 from trainables.networks.folding import fold
 from trainables.networks.limits import Wishes
 from trainables.networks.outputs import only_logits
@@ -180,6 +181,7 @@ def build(
     if not isinstance(model, nn.Module):
         raise InputError(f"model.name: {settings.name!r} made a {type(model).__name__}; it must return a torch.nn.Module")
     fold(model)
+    adapt(model)
     prunable(model)
     if settings.name not in MODELS:
         only_logits(model, settings.output)

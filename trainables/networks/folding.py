@@ -59,6 +59,8 @@ def folded_state(found: dict[str, Tensor], expected: Mapping[str, Tensor]) -> di
     made = dict(found)
     for name, like in expected.items():
         owner, _, attribute = name.rpartition(".")
+        if owner.endswith(".in_proj") and (old := f"{owner}_{attribute}") in made:  # of nn.MultiheadAttention
+            made[name] = made.pop(old)
         start = f"{owner}." if owner else ""
         inner = f"{start}parametrizations.{attribute}."
         for parts, compute in (

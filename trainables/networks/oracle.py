@@ -46,7 +46,7 @@ def _cut_indices(model: nn.Module, removed: Removed, anatomy: Anatomy) -> tuple[
         for tensor in _tensors(twin).values():
             tensor.copy_(torch.arange(tensor.numel(), dtype=tensor.dtype).view(tensor.shape))
     names = _shared(twin)
-    apply(graph, twin, removed)
+    apply(graph, twin, removed, anatomy)
     left = {name: tensor.detach().round().long() for name, tensor in _tensors(twin).items()}
     _check_counts(twin)
     for name, other in names:

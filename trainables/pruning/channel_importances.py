@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torch_pruning as tp
 from pydantic import Field
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from trainables.methods import Method, Registry
 from trainables.networks.anatomy import Group, flattens
@@ -80,7 +81,33 @@ class Fpgm(ChannelImportance):
 
     def scorer(self, model: nn.Module, sample: Sample) -> Scorer:  # noqa: ARG002
         """The distances."""
-        return tp.importance.FPGMImportance()
+        importance = tp.importance.FPGMImportance()
+
+        def score(group: Group) -> torch.Tensor | None:
+            with _SummedDistances():
+                scores: torch.Tensor | None = importance(group)
+            return scores
+
+        return score
+
+
+class _SummedDistances(TorchFunctionMode):
+    """Of many vectors the sums of distances, which torch-pruning asks for, without the matrix and half of its work."""
+
+    MANY, BLOCK = 2048, 1024
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.cdist or args[0].shape[1] <= self.MANY:  # as ever, to the last bit, for those that are fewer
+            return func(*args, **(kwargs or {}))
+        vectors = args[0][0]
+        sums = torch.zeros(len(vectors))
+        for i in range(0, len(vectors), self.BLOCK):
+            for j in range(i, len(vectors), self.BLOCK):
+                distances = torch.cdist(vectors[i : i + self.BLOCK], vectors[j : j + self.BLOCK])
+                sums[i : i + self.BLOCK] += distances.sum(1)
+                if j > i:
+                    sums[j : j + self.BLOCK] += distances.sum(0)
+        return sums.view(1, 1, -1)
 
 
 class BnScale(ChannelImportance):

@@ -25,7 +25,8 @@ from trainables.records import names as n
 class Scored:
     """A group of layers that may be cut, with a score for each slot: the ``together`` channels that go at once.
 
-    ``dense`` and ``current`` are the channels of the layer that leads it, ``floor`` those that must stay.
+    ``dense`` and ``current`` are the channels of the layer that leads it, ``floor`` those that must stay; ``channels`` are
+    those of each slot, [slots, together].
     """
 
     group: Group
@@ -34,6 +35,7 @@ class Scored:
     current: int
     together: int
     floor: int
+    channels: Tensor
 
     @property
     def spare(self) -> int:

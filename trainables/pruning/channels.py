@@ -7,29 +7,39 @@ step, and miss their target where channels go several at once.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
+from trainables.networks import shuffles
 from trainables.networks.anatomy import (
     Anatomy,
     Graph,
     Group,
     Removed,
+    families,
     groups_in,
     leader,
     member,
+    of_heads,
     quiet,
     slots_of,
     trace,
     width,
 )
+from trainables.networks.attention.heads import settle
+from trainables.networks.shuffles import Family
 from trainables.networks.ties import retie, ties
 from trainables.pruning.channel_importances import ChannelImportance, Scorer
 from trainables.pruning.channel_scopes import ChannelScope, Scored
 from trainables.pruning.sample import Sample
+
+Kin = tuple[Scored, Family, Mapping[str, torch.Tensor]]
+"""A family as one, and the scores of its layers' channels."""
 
 
 def cut(
@@ -54,15 +64,52 @@ def cut_by(
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         scored = [one for group in found if (one := _score(group, graph, scorer, anatomy)) is not None]
+    scored, kin = _united(scored, families(graph, model, anatomy))
     total = tuple(sum(counts) for counts in zip(*(_counts(group, anatomy) for group in found), strict=True)) or (0, 0)
-    chosen = scope.choose(scored, total, removed_ppm, round_to)
+    chosen = scope.choose([*scored, *(one for one, _, _ in kin)], total, removed_ppm, round_to)
     shared = ties(model)
     removed: Removed = []
-    for one, slots in zip(scored, chosen, strict=True):
+    for one, slots in zip(scored, chosen, strict=False):
         if slots is not None:
             removed += _remove(graph, one, slots)
+    for (_, family, scores), slots in zip(kin, chosen[len(scored) :], strict=True):
+        if slots is not None:
+            removed += _remove_moved(model, anatomy, family, scores, len(slots))
+    settle(model)
     retie(model, shared)
     return removed
+
+
+def _united(scored: list[Scored], kin: list[Family]) -> tuple[list[Scored], list[Kin]]:
+    """Those that stand alone; and families as one each, if all of a family have scores."""
+    by_name = {leader(one.group): one for one in scored}
+    related = {name for family in kin for name in family.blocks}
+    return [one for name, one in by_name.items() if name not in related], [
+        (_united_scores(family, by_name), family, {name: by_name[name].scores for name in family.blocks})
+        for family in kin
+        if family.blocks.keys() <= by_name.keys()
+    ]
+
+
+def _united_scores(family: Family, by_name: Mapping[str, Scored]) -> Scored:
+    """The means of what the layers of a family lose first, second and so on: each loses channels of its own."""
+    members = [by_name[name] for name in family.blocks]
+    slots = [one.scores.sort().values.view(family.slots, -1).mean(dim=1) for one in members]
+    together = sum(family.blocks.values())
+    floor = max(math.ceil(one.floor / block) for one, block in zip(members, family.blocks.values(), strict=True)) * together
+    dense, current = (sum(counts) for counts in zip(*((one.dense, one.current) for one in members), strict=True))
+    nothing = torch.empty(0)  # which channels of which layer fill a slot is chosen at the cut
+    return Scored(members[0].group, torch.stack(slots).mean(dim=0), dense, current, together, floor, nothing)
+
+
+def _remove_moved(
+    model: nn.Module, anatomy: Anatomy, family: Family, scores: Mapping[str, torch.Tensor], slots: int
+) -> Removed:
+    """Cut as many slots of a family, or as nearly as many as can go."""
+    gone = shuffles.choose(model, anatomy.forward_example, family, scores, slots)
+    if gone:
+        shuffles.cut(model, anatomy.forward_example, gone)
+    return [(name, True, indices) for name, indices in gone.items()]
 
 
 def scores_of(group: Group, scorer: Scorer) -> torch.Tensor | None:
@@ -97,6 +144,8 @@ def can_be_cut(group: Group, graph: Graph) -> bool:
     """Whether every layer of the group has channels to spare."""
     if len(group[0].idxs) // slots_of(group) < 2:
         return False
+    if of_heads(group):
+        return True
     for item in group:
         target, handler = item.dep.target, item.dep.handler
         count = graph.get_out_channels if graph.is_out_channel_pruning_fn(handler) else graph.get_in_channels
@@ -112,10 +161,36 @@ def _score(group: Group, graph: Graph, scorer: Scorer, anatomy: Anatomy) -> Scor
     scores = scores_of(group, scorer)
     if scores is None:
         return None
-    together = slots_of(group)
-    means = scores.view(together, -1).mean(dim=0).cpu() if together > 1 else scores.cpu()
+    slots = _slots(group, graph)
+    if slots is None or len(slots) < 2:
+        return None
     dense, current = _counts(group, anatomy)
-    return Scored(group, means, dense, current, together, _floor(group, anatomy))
+    means = scores[slots].mean(dim=1).cpu() if slots.shape[1] > 1 else scores.cpu()
+    return Scored(group, means, dense, current, slots.shape[1], _floor(group, anatomy), slots)
+
+
+def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
+    """The channels that go at once, [slots, channels]; None if they are not as many in each."""
+    count, together = len(group[0].idxs), slots_of(group)
+    if of_heads(group):
+        return torch.arange(count).view(-1, together)
+    if together > 1 or not shuffles.moves(graph):
+        return torch.arange(count).view(together, -1).T
+    left, found = set(range(count)), []
+    while left:
+        with_it = _closed(group, graph, min(left))
+        found.append(sorted(with_it))
+        if len(with_it) == 1 and len(found) == 1:  # as almost everywhere
+            return torch.arange(count)[:, None]
+        left -= with_it
+    return torch.tensor(found) if len({len(some) for some in found}) == 1 else None
+
+
+def _closed(group: Group, graph: Graph, channel: int) -> set[int]:
+    """The channels of the leader that go with one of them."""
+    dep = group[0].dep
+    with quiet():
+        return set(graph.get_pruning_group(dep.target.module, dep.handler, [channel])[0].idxs)
 
 
 def _counts(group: Group, anatomy: Anatomy) -> tuple[int, int]:
@@ -135,11 +210,13 @@ def _floor(group: Group, anatomy: Anatomy) -> int:
     return max(floors, default=0)
 
 
-def _remove(graph: Graph, one: Scored, slots: torch.Tensor) -> Removed:
+def _remove(graph: Graph, one: Scored, going: torch.Tensor) -> Removed:
     """Cut these slots of a group, unless one of its layers would lose everything."""
-    size = one.current // one.together
-    indices = torch.cat([slots + block * size for block in range(one.together)]).unique().tolist()
-    dep = one.group[0].dep
+    indices, dep = one.channels[going].unique().tolist(), one.group[0].dep
+    if of_heads(one.group):
+        if indices:
+            dep.handler(dep.target.module, indices)
+        return [(leader(one.group), True, indices)]
     with quiet():
         group = graph.get_pruning_group(dep.target.module, dep.handler, indices)
         if not graph.check_pruning_group(group):

@@ -19,10 +19,24 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from trainables.networks import limits, oracle
-from trainables.networks.anatomy import Anatomy, Group, Removed, groups, leader, member, prunable, survey, weights
+from trainables.networks.anatomy import (
+    Anatomy,
+    Group,
+    Removed,
+    families,
+    groups_in,
+    leader,
+    member,
+    prunable,
+    survey,
+    trace,
+    weights,
+)
+from trainables.networks.attention.heads import heads_of
 from trainables.networks.folding import FOLDED
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
+from trainables.networks.shuffles import Family
 from trainables.networks.size import module_macs
 from trainables.pruning import masks
 from trainables.pruning.channel_scopes import CHANNEL_SCOPES
@@ -34,6 +48,7 @@ from trainables.pruning.weight_scopes import Layerwise
 LOW, HIGH = 250_000, 850_000
 """The ratios that are tried, in millionths."""
 BATCH = 4
+IDLE = "torch-pruning finds no channel of it that can go without all others"
 Build = Callable[[], nn.Module]
 
 
@@ -92,21 +107,28 @@ class _Trial:
     skeleton: Anatomy
     classes: int
     leaders: list[str] = field(default_factory=list)
+    relatives: list[Family] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
 
     def judged(self, wishes: Wishes) -> Gate:
         try:
-            found = groups(self.model, self.skeleton)
+            graph = trace(self.model, self.skeleton)
+            found = groups_in(graph, self.model, self.skeleton)
+            self.relatives = families(graph, self.model, self.skeleton)
         except Exception as error:  # torch-pruning can fail on any network that it doesn't know
             return self._refused(f"torch-pruning fails on this network ({_line(error)})")
         self.leaders = leaders = [leader(group) for group in found]
-        asked = _asked(self.model, found, wishes)
+        asked = self._with_relatives(_asked(self.model, found, wishes))
         left = [name for name in leaders if name not in asked]
         culprits, worst = self._narrowed(left)
         protected = asked | culprits
-        gone = [name for name in leaders if name not in protected]
+        idle = {
+            name: IDLE for name in leaders if name not in self.touched | protected.keys() and self.skeleton.widths[name] > 1
+        }
+        gone = self.touched - protected.keys()
         found_here = self._shares(
             Gate(
-                self.skeleton.keep, self._moved(), protected, self._fixed(found), limits.floors(self.model, wishes),
+                self.skeleton.keep, self._moved(), protected, self._fixed(found) | idle, limits.floors(self.model, wishes),
                 difference=worst, folded=tuple(getattr(self.model, FOLDED, ())),
             )
         )  # fmt: skip
@@ -135,8 +157,15 @@ class _Trial:
                     if isinstance(found, float):
                         worst = max(worst, found)
                         break
-                    culprits |= found
+                    culprits |= self._with_relatives(found)
         return culprits, worst
+
+    def _with_relatives(self, reasons: dict[str, str]) -> dict[str, str]:
+        """Layers whose channels are shuffled together stay together."""
+        for family in self.relatives:
+            for reason in [reasons[name] for name in family.blocks if name in reasons][:1]:
+                reasons = dict.fromkeys(family.blocks, reason) | reasons
+        return reasons
 
     def _first(self, leaders: list[str], scope: str, targets: Sequence[int]) -> float | dict[str, str]:
         """One group without which fewer cuts go wrong, with the reason; or the error, if none goes wrong.
@@ -166,6 +195,7 @@ class _Trial:
             for removed_ppm in targets:
                 method, scores = CHANNEL_SCOPES.make(scope), tp.importance.RandomImportance()
                 removed += cut_by(model, anatomy, scores, method, removed_ppm, 1, removed_ppm)
+            self.touched |= {name for name, _, indices in removed if indices}
             error = oracle.compare(self.model, removed, anatomy)
             self._use(model, removed, anatomy)
         except oracle.WrongCutError as wrong:
@@ -183,7 +213,7 @@ class _Trial:
 
     def _fixed(self, found: Sequence[Group]) -> dict[str, str]:
         """Layers whose outputs no group cuts, and why."""
-        cut = {member(item) for group in found for item in group if _of_outputs(item)}
+        cut = {name for group in found for item in group if _of_outputs(item) for name in _losing(item)}
         trained = {p for p in self.model.parameters() if p.requires_grad}
         fixed = {}
         for name, module in prunable(self.model).items():
@@ -192,9 +222,11 @@ class _Trial:
         return fixed
 
     def _why_fixed(self, name: str) -> str:
-        owners = (self.model.get_submodule(name[:end]) for end in range(len(name)) if name[end] == ".")
+        owners = [self.model.get_submodule(name[:end]) for end in range(len(name)) if name[end] == "."]
         if any(isinstance(owner, nn.MultiheadAttention) for owner in owners):
-            return "attention keeps its heads as they are"
+            return "attention with other inputs than its queries keeps its heads"
+        if any(heads_of(owner) for owner in owners):
+            return "it is in an attention, which loses heads alone"
         return "no gradient reaches it, or what it feeds can't be cut"
 
     def _shares(self, gate: Gate) -> Gate:
@@ -284,6 +316,13 @@ def _listed(names: Sequence[str], most: int = 4) -> str:
 def _share(sizes: dict[str, int], names: Iterable[str]) -> float:
     chosen = set(names)
     return round(sum(size for name, size in sizes.items() if name in chosen) / max(1, sum(sizes.values())), 4)
+
+
+def _losing(item: Any) -> list[str]:
+    """The layers that lose the outputs of an item of a group: of an attention, its last."""
+    heads = heads_of(item.dep.target.module)
+    inner = [name for name, module in heads.module.named_modules() if module is heads.last] if heads else []
+    return [member(item), *(f"{member(item)}.{name}" for name in inner)]
 
 
 def _of_outputs(item: Any) -> bool:

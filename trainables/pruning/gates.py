@@ -129,11 +129,17 @@ def _most_memory() -> int:
     return min(MOST_MEMORY, int(MOST_SHARE * machine_memory()))
 
 
+def _bound(kind: int, most: int) -> None:
+    """Bound this process, which may be bounded more tightly already."""
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
 def main() -> None:
     """Answer the question in this process's input."""
     question = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_DATA, (_most_memory(), resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, MOST_CPU_SECONDS + 5))
+    _bound(resource.RLIMIT_DATA, _most_memory())
+    _bound(resource.RLIMIT_CPU, MOST_CPU_SECONDS)
     torch.set_num_threads(min(4, os.cpu_count() or 1))
     answer: dict[str, Any]
     with redirect_stdout(sys.stderr):  # whatever libraries and the user's code print

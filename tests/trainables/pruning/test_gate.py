@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from typing import Any
 
@@ -30,20 +31,20 @@ from trainables.schedule import StructuredSchedule, UnstructuredSchedule
 
 DIGIT = (1, 8, 8)
 CUT_WHOLE = {
-    "auxiliary", "several_outputs", "head_first", "shuffled", "weight_norm", "spectral_norm", "old_weight_norm", "conv1d",
-    "conv3d", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze", "flattened", "versioned",
+    "auxiliary", "several_outputs", "head_first", "shuffled", "grouped_shuffle", "crossed_split", "gated_halves",
+    "concatenated", "other_norms", "parallel", "pixel_shuffle", "weight_norm", "spectral_norm", "old_weight_norm",
+    "conv1d", "conv3d", "lstm", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze", "flattened",
+    "versioned", "attention", "encoder_layer", "vision_transformer", "shifted_windows", "positions", "class_token",
 }  # fmt: skip
 """Of which nothing is protected."""
 PROTECTED = {
     "padded_shortcut": ({"body.0.0"}, "another network's"),
     "concatenated_zeros": ({"body.0.0"}, ""),
-    "attention": ({"down"}, ""),
-    "encoder_layer": ({"layer.linear2"}, ""),
     "fused_qkv": ({"qkv"}, "shape"),
-    "positions": ({"body.0.0"}, ""),
+    "own_attention": ({"down"}, "shape"),
+    "crossed_attention": ({"a.0"}, ""),
     "fixed_scale": ({"body.1.c.0"}, "[1, 20, 1, 1]"),
     "fixed_view": ({"body.1.0"}, ""),
-    "lstm": ({"b.0"}, ""),
     "gru": ({"b.0"}, ""),
     "frozen_stem": ({"body.1.0"}, "body.2.0 is frozen"),
     "tied": ({"body.1.0"}, "one parameter"),
@@ -77,7 +78,7 @@ def test_what_passes_the_gate_is_cut_right_whatever_the_draw(name: str) -> None:
         assert "no channel can go" in str(found.refused)
         return
     assert found.refused is None
-    assert (name not in CUT_WHOLE) or not found.protected
+    assert (name not in CUT_WHOLE) or not found.protected | found.fixed
     leaders, words = PROTECTED.get(name, (set(), ""))
     assert leaders <= set(found.protected)
     assert words in " ".join(found.protected.values())
@@ -155,6 +156,18 @@ def test_the_layers_that_make_the_logits_keep_their_outputs(name: str) -> None:
     found = looked_at(name)
     assert set(found.outputs) == ({"head"} if name == "head_first" else {"head", "second"})
     assert found.moved
+
+
+def test_heads_go_whole_and_the_width_between_attentions_channel_by_channel() -> None:
+    dense = factory("vision_transformer")()
+    anatomy = looked_at("vision_transformer").anatomy(survey(dense, DIGIT))
+    removed = random_cut(copy.deepcopy(dense), anatomy, "local", 200_000)
+    gone = {name: indices for name, _, indices in removed}
+    heads = [name for name in gone if name.endswith("self_attention")]
+    assert [len(gone[name]) for name in heads] == [8, 8]  # one of three
+    assert all(gone[name][0] % 8 == 0 for name in heads)
+    between = next(indices for name, indices in gone.items() if len(indices) == 5)
+    assert len({later - earlier for earlier, later in itertools.pairwise(between)}) > 1
 
 
 @pytest.mark.parametrize("scope", CHANNEL_SCOPES)
