@@ -393,3 +393,11 @@ def versioned(num_classes: int) -> nn.Module:
 def nothing_to_cut(num_classes: int) -> nn.Module:
     fixed = Module(lambda _m, x: x.view(len(x), 12, -1).unsqueeze(-1))
     return Net(num_classes, 12, block(1, 12), fixed)
+
+
+def hungry(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        room = torch.empty(5 * 10**9, dtype=torch.uint8)
+        return m.head(m.a(x).mean((2, 3))) + 0 * len(room)
+
+    return Module(forward, a=block(1, 14), head=nn.Linear(14, num_classes))

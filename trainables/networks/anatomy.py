@@ -321,7 +321,9 @@ def families(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[shuffles.
 
 
 def _families(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[shuffles.Family]:
-    return shuffles.families(model, anatomy.forward_example) if shuffles.moves(graph) else []
+    if not hasattr(graph, "kin"):  # a graph is of one network, as it is
+        graph.kin = shuffles.families(model, anatomy.forward_example) if shuffles.moves(graph) else []
+    return list(graph.kin)
 
 
 def flattens(group: Group) -> bool:
@@ -365,13 +367,9 @@ def groups_in(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[Group]:
     with quiet():
         found = list(graph.get_all_groups(ignored_layers=anatomy.ignored(model), root_module_types=ROOTS))
         found = [group for group in found if not any(member(item) in related and _is_out(item) for item in group)]
-        found += [_group_of(graph, model.get_submodule(name)) for name in alone]
+        found += shuffles.groups(graph, model, anatomy.forward_example, alone) if alone else []
     heads = ((name, heads_of(module)) for name, module in model.named_modules() if not anatomy.stays(name))
     return found + [_head_group(name, one) for name, one in heads if one and type(one.module) in graph.CUSTOMIZED_PRUNERS]
-
-
-def _group_of(graph: Graph, root: nn.Module) -> Group:
-    return graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, list(range(width(root))))
 
 
 def _is_out(item: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -282,6 +282,31 @@ def _family(model: nn.Module, roots: set[str]) -> Family:
     return Family({name: width // unit for name, width in widths.items()}, unit)
 
 
+def groups(graph: Any, model: nn.Module, forward: Forward, roots: list[str]) -> list[Any]:
+    """torch-pruning's groups of what these layers make and of what takes it, each channel in its place."""
+    flow = _flow(model, forward, {})
+    return [_group(graph, model, flow, root) for root in roots]
+
+
+def _group(graph: Any, model: nn.Module, flow: Flow, root: str) -> Any:
+    group, source = tp.dependency.Group(), graph.module2node[model.get_submodule(root)]
+    group._DG = graph
+
+    def add(name: str, places: list[int], channels: list[int]) -> None:
+        module = model.get_submodule(name)
+        pruner, target = graph.get_pruner_of_module(module), graph.module2node[module]
+        handler = pruner.prune_out_channels if name == root else pruner.prune_in_channels
+        group.add_dep(tp.dependency.Dependency(handler, handler, source, target), places)
+        group[-1].root_idxs = channels
+
+    everything = list(range(len(flow.takers[root])))
+    add(root, everything, everything)
+    for name, labels in flow.inputs.items():
+        if taken := [(place, label[1]) for place, label in enumerate(labels) if label is not None and label[0] == root]:
+            add(name, [place for place, _ in taken], [channel for _, channel in taken])
+    return group
+
+
 def choose(
     model: nn.Module, forward: Forward, family: Family, scores: Mapping[str, Tensor], slots: int
 ) -> dict[str, list[int]]:
@@ -289,24 +314,13 @@ def choose(
 
     As many go as there are in ``slots`` slots, or in the nearest number of slots that can go; none if no number near can.
     """
+    whole = _flow(model, forward, {}).takers
     near = range(max(1, slots - FAR), min(family.slots, slots + FAR + 1))
     for count in sorted(near, key=lambda count: abs(count - slots)):
-        chosen = _chosen(model, forward, family, scores, count)
-        if chosen is not None:
-            return chosen
+        with suppress(Exception):  # the network fails with so many less, or hands on others then
+            narrow = _flow(model, forward, {name: count * block for name, block in family.blocks.items()}).takers
+            return {name: _lowest(some, whole[name], narrow[name], name) for name, some in scores.items()}
     return {}
-
-
-def _chosen(
-    model: nn.Module, forward: Forward, family: Family, scores: Mapping[str, Tensor], slots: int
-) -> dict[str, list[int]] | None:
-    """The channels that go; None if so many can't."""
-    gone = {name: slots * block for name, block in family.blocks.items()}
-    try:
-        whole, narrow = _flow(model, forward, {}), _flow(model, forward, gone)
-        return {name: _lowest(some, whole.takers[name], narrow.takers[name], name) for name, some in scores.items()}
-    except Exception:  # the network fails with so many less, or hands on others then
-        return None
 
 
 def _lowest(scores: Tensor, whole: list[frozenset[str]], narrow: list[frozenset[str]], name: str) -> list[int]:

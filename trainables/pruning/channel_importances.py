@@ -176,8 +176,33 @@ class Hessian(FromData):
         for image, truth in zip(images, labels, strict=True):
             model.zero_grad()
             F.cross_entropy(model(image[None]), truth[None]).backward()
+            for parameter in model.parameters():
+                if parameter.grad is None:  # it is frozen, or runs in training alone: nothing changes the loss
+                    parameter.grad = torch.zeros_like(parameter)
             importance.accumulate_grad(model)
         return _without_nan(importance)
+
+
+class ActivationImportance(tp.importance.ActivationImportance):  # type: ignore[misc]
+    """torch-pruning's, also where layers take some of the channels each, or none runs in evaluation."""
+
+    def __call__(self, group: Group) -> torch.Tensor | None:
+        """The means; 0 where no layer that takes the channels has run."""
+        scores: torch.Tensor | None = super().__call__(group)
+        takers = [item.dep.target.module for item in group if "prune_in_channels" in item.dep.handler.__name__]
+        takers = [module for module in takers if isinstance(module, nn.Conv2d | nn.Linear)]
+        if scores is None and takers and not any(hasattr(module, "_importance") for module in takers):
+            return torch.zeros(len(group[0].idxs))
+        return scores
+
+    def _reduce(self, scores: list[torch.Tensor], channels: list[list[int]]) -> torch.Tensor:
+        """torch-pruning goes by the length of the first."""
+        count = 1 + max(max(some) for some in channels)
+        if len(scores[0]) < count:
+            first = torch.zeros(count).index_put_((torch.tensor(channels[0]),), scores[0])
+            scores, channels = [first, *scores[1:]], [list(range(count)), *channels[1:]]
+        reduced: torch.Tensor = super()._reduce(scores, channels)
+        return reduced
 
 
 class Activation(FromData):
@@ -187,7 +212,7 @@ class Activation(FromData):
 
     def scorer(self, model: nn.Module, sample: Sample) -> Scorer:
         """From one forward pass."""
-        importance = tp.importance.ActivationImportance()
+        importance = ActivationImportance()
         images, _ = sample.images(self.score_images)
         ready(model)
         with importance.compute_importance(model), torch.no_grad():

@@ -201,7 +201,7 @@ class _Trial:
         except oracle.WrongCutError as wrong:
             return str(wrong)
         except Exception as failure:  # torch-pruning and networks raise anything
-            if isinstance(failure, MemoryError) or "can't allocate memory" in str(failure):
+            if is_want_of_memory(failure):
                 raise MemoryError from failure
             return f"a cut makes it fail ({_line(failure)})"
         return error
@@ -268,6 +268,11 @@ def _mask(
         raise oracle.WrongCutError("what was removed is still there")
     train_a_step(copy.deepcopy(model), skeleton, classes)
     _read_back(Network(model, found), build, skeleton)
+
+
+def is_want_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is no more memory."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def _read_back(network: Network, build: Build, anatomy: Anatomy) -> None:

@@ -28,7 +28,7 @@ from trainables import own
 from trainables.identity import code_hash
 from trainables.networks.architectures import MODELS
 from trainables.networks.factory import ModelSettings, build, is_own
-from trainables.pruning.gate import Gate, gate
+from trainables.pruning.gate import Gate, gate, is_want_of_memory
 from trainables.records.files import write_atomically
 from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
@@ -100,11 +100,12 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 def _ask(question: dict[str, Any], name: str) -> dict[str, Any]:
     """The answer of a process of its own; one that took too much is an answer too."""
+    bounds = {"bytes": _most_memory(), "cpu_seconds": MOST_CPU_SECONDS}
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
     try:
         ended = subprocess.run(  # noqa: S603 - this very module
-            [sys.executable, "-m", __name__], input=json.dumps(question).encode(), capture_output=True, check=False,
-            timeout=MOST_SECONDS, env={**os.environ, "PYTHONPATH": path},
+            [sys.executable, "-m", __name__], input=json.dumps(question | bounds).encode(), capture_output=True,
+            check=False, timeout=MOST_SECONDS, env={**os.environ, "PYTHONPATH": path},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return _too_much(f"more than {MOST_SECONDS} s") | {"lasting": False}
@@ -138,8 +139,8 @@ def _bound(kind: int, most: int) -> None:
 def main() -> None:
     """Answer the question in this process's input."""
     question = json.load(sys.stdin)
-    _bound(resource.RLIMIT_DATA, _most_memory())
-    _bound(resource.RLIMIT_CPU, MOST_CPU_SECONDS)
+    _bound(resource.RLIMIT_DATA, question["bytes"])
+    _bound(resource.RLIMIT_CPU, question["cpu_seconds"])
     torch.set_num_threads(min(4, os.cpu_count() or 1))
     answer: dict[str, Any]
     with redirect_stdout(sys.stderr):  # whatever libraries and the user's code print
@@ -148,10 +149,12 @@ def main() -> None:
             shape = tuple(question["shape"])
             make = _builder(settings, question["classes"], shape, question["trusted"])
             answer = asdict(gate(make, shape, question["classes"], settings.wishes))
-        except MemoryError:
-            answer = _too_much(f"more than {_most_memory() / 1e9:.0f} GB")
         except InputError as error:
             answer = {"error": str(error)}
+        except Exception as error:
+            if not is_want_of_memory(error):
+                raise
+            answer = _too_much(f"more than {question['bytes'] / 1e9:.0f} GB")
     sys.stdout.write(json.dumps(answer))
 
 

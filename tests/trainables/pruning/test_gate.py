@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,19 @@ from torch import nn
 from tests import odd_networks
 from tests.conftest import MakeProblem, digits_problem
 from trainables.networks import oracle
-from trainables.networks.anatomy import Anatomy, Removed, survey, widths
+from trainables.networks.anatomy import Anatomy, Removed, groups_in, leader, member, survey, trace, widths
 from trainables.networks.architectures import MODELS
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
 from trainables.problem import Problem
+from trainables.pruning import compatibility
 from trainables.pruning import gate as gate_module
+from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
 from trainables.pruning.channel_scopes import CHANNEL_SCOPES
 from trainables.pruning.channels import cut_by
 from trainables.pruning.gate import Gate, gate, refuse_weights
+from trainables.pruning.pruners import PRUNERS
 from trainables.records.names import InputError
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
 
@@ -53,7 +57,7 @@ PROTECTED = {
 SITUATIONS = [
     name
     for name, made in vars(odd_networks).items()
-    if callable(made) and getattr(made, "__annotations__", {}).get("num_classes")
+    if callable(made) and getattr(made, "__annotations__", {}).get("num_classes") and name != "hungry"
 ]
 
 
@@ -186,6 +190,36 @@ def test_what_is_achieved_is_within_a_step_of_what_is_asked(name: str, scope: st
                 assert abs(now[layer] - anatomy.widths[layer] * (1 - removed_ppm / 1e6)) <= together / 2 + 1e-9
         else:  # a depthwise layer counts with the layer that leads it
             assert anatomy.channel_sparsity(model) == pytest.approx(removed_ppm / 1e6, abs=(together + 8) / total + 0.05)
+
+
+@pytest.mark.parametrize("scope", CHANNEL_SCOPES)
+@pytest.mark.parametrize("name", ["shuffled", "crossed_split", "gated_halves", "pixel_shuffle"])
+def test_moved_channels_go_as_asked(name: str, scope: str) -> None:
+    dense = factory(name)()
+    anatomy = survey(dense, DIGIT)
+    total = sum(width for layer, width in anatomy.widths.items() if layer not in anatomy.keep)
+    for removed_ppm in (200_000, 300_000, 500_000):
+        model = copy.deepcopy(dense)
+        random_cut(model, anatomy, scope, removed_ppm)
+        assert anatomy.channel_sparsity(model) == pytest.approx(removed_ppm / 1e6, abs=8 / total)
+
+
+def test_a_shuffled_network_is_cut_by_every_importance_and_trained_by_every_pruner() -> None:
+    made = replace(digits_problem("cnn", 4), model=ModelSettings(name="tests.odd_networks:shuffled"), trusted=True)
+    found = compatibility.refusals(made, CHANNEL_IMPORTANCES, PRUNERS)
+    assert not found["importance"]
+    assert not found["pruner"]
+
+
+def test_a_layer_that_takes_some_of_a_family_s_channels_is_scored_by_them() -> None:
+    dense = factory("shuffled")()
+    anatomy = survey(dense, DIGIT)
+    graph = trace(dense, anatomy)
+    group = next(some for some in groups_in(graph, dense, anatomy) if leader(some) == "body.0.0")
+    taken = {member(item): (item.idxs, item.root_idxs) for item in group}
+    # The second half goes to the first unit's layers; of the first, each second place of the shuffle goes on.
+    assert taken["body.1.c.0.0"] == (list(range(12)), list(range(12, 24)))
+    assert taken["body.2.c.0.0"] == ([0, 2, 4, 6, 8, 10], [6, 7, 8, 9, 10, 11])
 
 
 def test_shared_layers_are_stored_and_counted_once(problem: MakeProblem) -> None:

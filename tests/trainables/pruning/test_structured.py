@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tests.conftest import MakeProblem, digits_problem, photographs, same_state, state_of
 from trainables import steps
-from trainables.networks.anatomy import Removed, groups, prunable, replay, widths
+from trainables.networks.anatomy import Removed, groups, prunable, replay, survey, widths
 from trainables.networks.factory import ModelSettings
 from trainables.node import Node
 from trainables.problem import Problem
@@ -395,3 +395,15 @@ def test_nodes_of_regularised_training_start_afresh(tree: Tree) -> None:
     assert node.parent is not None
     again = steps.step_of(node).make(tree.network(node.parent), steps.Bench(tree.problem, node)).network
     assert same_state(state_of(again.model), state_of(tree.network(node).model))
+
+
+def test_distances_of_many_vectors_are_summed_as_torch_pruning_sums_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(64, 50), nn.ReLU(), nn.Linear(50, 10))
+    anatomy = survey(dense, (1, 8, 8))
+    (group,) = groups(dense, anatomy)
+    few = CHANNEL_IMPORTANCES.make("fpgm").scorer(dense, None)(group)  # type: ignore[arg-type]  # it sees no data
+    assert torch.equal(few, tp.importance.FPGMImportance()(group))
+    monkeypatch.setattr("trainables.pruning.channel_importances._SummedDistances.MANY", 30)
+    monkeypatch.setattr("trainables.pruning.channel_importances._SummedDistances.BLOCK", 16)
+    many = CHANNEL_IMPORTANCES.make("fpgm").scorer(dense, None)(group)  # type: ignore[arg-type]
+    torch.testing.assert_close(many, few)
