@@ -7,10 +7,10 @@ rewrites the layers.
 from __future__ import annotations
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
 from trainables.networks.anatomy import Anatomy, Removed
+from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning.channel_importances import ChannelImportance
 from trainables.pruning.channel_scopes import ChannelScope
 from trainables.pruning.sample import Sample
