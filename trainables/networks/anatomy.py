@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
-from torch_pruning._helpers import GroupItem
 
 from trainables.networks import shuffles
 from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
 from trainables.networks.ties import retie, ties
+from trainables.networks.torch_pruning_alone import tp
 from trainables.records.names import InputError
 
 PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -388,7 +387,7 @@ def _head_group(name: str, heads: Heads) -> Group:
     members += [(tp.prune_linear_out_channels, first, [part * heads.width + i for i in channels]) for part in range(3)]
     group = tp.dependency.Group()
     for handler, node, indices in members:
-        item = GroupItem(tp.dependency.Dependency(handler, handler, node, node), indices)
+        item = tp._helpers.GroupItem(tp.dependency.Dependency(handler, handler, node, node), indices)
         item.root_idxs = channels
         group._group.append(item)
     return group

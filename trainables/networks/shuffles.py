@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torch_pruning as tp
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from trainables.networks.torch_pruning_alone import tp
 
 Forward = Callable[[nn.Module], Any]
 """A pass through a network."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torch_pruning as tp
 from pydantic import Field
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.methods import Method, Registry
 from trainables.networks.anatomy import Group, flattens
+from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning.channel_scopes import ChannelScope
 from trainables.pruning.sample import Sample, ready
 from trainables.records import names as n

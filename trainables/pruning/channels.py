@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
 from trainables.networks import shuffles
@@ -34,6 +33,7 @@ from trainables.networks.anatomy import (
 from trainables.networks.attention.heads import settle
 from trainables.networks.shuffles import Family
 from trainables.networks.ties import retie, ties
+from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning.channel_importances import ChannelImportance, Scorer
 from trainables.pruning.channel_scopes import ChannelScope, Scored
 from trainables.pruning.sample import Sample

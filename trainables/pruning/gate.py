@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from trainables.networks import limits, oracle
@@ -38,6 +37,7 @@ from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
 from trainables.networks.shuffles import Family
 from trainables.networks.size import module_macs
+from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning import masks
 from trainables.pruning.channel_scopes import CHANNEL_SCOPES
 from trainables.pruning.channels import cut_by

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch_pruning as tp
 from pydantic import Field
 from torch import Tensor, nn
 
 from trainables.methods import Method, Registry
 from trainables.networks.anatomy import Anatomy, Group, tracing
+from trainables.networks.torch_pruning_alone import tp
 from trainables.records import names as n
 from trainables.training.loop import Hook
 

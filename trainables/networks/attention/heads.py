@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from trainables.networks.attention.multihead import MultiheadAttention
+from trainables.networks.torch_pruning_alone import tp
 
 IN_NAMES = ("qkv", "in_proj", "to_qkv", "qkv_proj", "Wqkv")
 OUT_NAMES = ("proj", "out_proj", "to_out", "merge", "o", "out", "o_proj")

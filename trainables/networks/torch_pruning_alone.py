@@ -1,0 +1,29 @@
+"""torch_pruning without timm, which it imports where that is installed, for a counter of operations that isn't used here.
+
+With timm comes torchvision, and with that torch's compiler: two seconds of a core and 100 MB in every process.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["tp"]
+
+
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """A module that isn't imported yet can't be imported inside; afterwards it can."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # documented: importing it is then an ImportError
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with _absent("timm"):
+    import torch_pruning as tp
