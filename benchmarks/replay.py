@@ -53,13 +53,21 @@ class Contestant(Protocol):
         """Whether the scheduler ends a trial after this step, which measured these gains above the reference."""
 
 
+class _Replayed(Problem):
+    """The problem of a table, whose networks have all been pruned."""
+
+    def refuse(self, family: str) -> str | None:  # noqa: ARG002
+        """Nothing."""
+        return None
+
+
 class ReplayTree:
     """What a searcher asks of ``trainables.tree.Tree``, with the addresses of a table."""
 
     def __init__(self, table: StepTable, seen: int = 0) -> None:
         study, self.table, self._seen = table.study, table, seen
         nothing: Any = None  # data are needed for training alone
-        self.problem = Problem(nothing, study.model, study.dense, study.retraining, study.regularisation)
+        self.problem = _Replayed(nothing, study.model, study.dense, study.retraining, study.regularisation)
         self._chains: dict[Schedule, list[Node]] = {}
 
     def chain(self, schedule: Schedule) -> list[Node]:

@@ -24,7 +24,7 @@ from trainables.networks.outputs import count_auxiliary
 from trainables.networks.size import check_size
 from trainables.node import KIND, ROOT, Node
 from trainables.pruning import gates
-from trainables.pruning.gate import Gate, refuse_weights
+from trainables.pruning.gate import Gate
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
@@ -83,11 +83,7 @@ class Problem:
         """Why nothing of the network can be pruned in this family, or None."""
         if family == n.STRUCTURED:
             return self.gate.refused
-        return self._weights_refused
-
-    @cached_property
-    def _weights_refused(self) -> str | None:
-        return refuse_weights(self.build, self.skeleton, len(self.data.classes), self.spared)
+        return gates.of(self.model, len(self.data.classes), self.data.shape, trusted=self.trusted, family=family).refused
 
     def _limits(self, family: str) -> dict[str, Any]:
         """What a step's settings say of limits, and of how the network is trained: nothing where all is as usual."""

@@ -15,6 +15,7 @@ from trainables.networks.anatomy import replay
 from trainables.networks.limits import copy_frozen
 from trainables.networks.network import Masks, Network
 from trainables.networks.oracle import survivors
+from trainables.networks.reproducible import reproducible
 from trainables.node import BETWEEN, CUT, KIND, ROOT, Node
 from trainables.problem import Problem
 from trainables.pruning import channels, masks
@@ -27,7 +28,6 @@ from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
 from trainables.schedule import REMOVED
 from trainables.training.loop import LearningRate, Recipe, evaluate, fit, threads
-from trainables.training.reproducible import reproducible
 from trainables.training.resuming import Resumable
 from trainables.training.retraining import Plan, retraining_of
 

@@ -24,12 +24,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 FACTORY = "greedy_network_for_tests"
 GREEDY = '''
 """A network that asks for too much memory when little is left of it, and is killed when hardly anything is."""
-import os, resource, signal
+import os, resource, signal, sys
 import torch
 from torch import nn
 
 class Greedy(nn.Sequential):
     def forward(self, x):
+        if not sys.argv[0].endswith("default_worker.py"):  # what looks at it before any trial sees a network like others
+            return super().forward(x)
         left = (self[0].weight != 0).float().mean().item()
         if left < 0.4:
             os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.networks.anatomy import weights
-from trainables.networks.folding import folded_state
+from trainables.networks.parameters import folded_state
 from trainables.records.names import InputError
 from trainables.settings import one_line
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from trainables.loading.checkpoint import Loaded, difference
 from trainables.networks.factory import TIMM, TORCHVISION, ModelSettings, library, short_name
-from trainables.networks.folding import fold
+from trainables.networks.parameters import fold
 from trainables.records.names import InputError
 from trainables.settings import one_line
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from trainables.networks import shuffles
 from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
-from trainables.networks.ties import retie, ties
+from trainables.networks.parameters import retie, ties
 from trainables.networks.torch_pruning_alone import tp
 from trainables.records.names import InputError
 

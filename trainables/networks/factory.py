@@ -17,9 +17,9 @@ from trainables import own
 from trainables.networks.anatomy import prunable
 from trainables.networks.architectures import MODELS, Factory
 from trainables.networks.attention.heads import adapt
-from trainables.networks.folding import fold
 from trainables.networks.limits import Wishes
 from trainables.networks.outputs import only_logits
+from trainables.networks.parameters import fold
 from trainables.records.names import InputError
 from trainables.settings import Settings, nearest, one_line
 

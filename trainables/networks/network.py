@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.networks.anatomy import Anatomy, Removed, replay
-from trainables.networks.ties import aliases
+from trainables.networks.parameters import aliases
 from trainables.records.names import InputError
 from trainables.records.untrusted import parse_json
 

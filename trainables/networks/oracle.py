@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.networks.anatomy import Anatomy, Removed, apply, trace
+from trainables.networks.reproducible import reproducible
 
 EXACT, ROUGH = 1e-6, 1e-2
 """The largest difference, as a share of the largest output, in double and in single precision."""
@@ -78,9 +79,9 @@ def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0)
     shape = (BATCH, *anatomy.example.shape[1:])
     inputs = torch.randn(shape, generator=random, dtype=torch.float64).to(kind)
     with plain_attention(), torch.no_grad():
-        _check(lambda: cut.eval()(inputs), zeroed.eval()(inputs))
+        _check(lambda: _same_draws(cut.eval(), inputs), _same_draws(zeroed.eval(), inputs))
         with FixedStatistics():
-            one, other = _forward(lambda: cut(inputs)), zeroed(inputs)
+            one, other = _forward(lambda: _same_draws(cut, inputs)), _same_draws(zeroed, inputs)
     error = _difference(one, other)
     if not error <= most:
         raise WrongCutError(f"outputs are another network's: they differ by {error:.1e} of the largest")
@@ -183,6 +184,12 @@ def _shared(model: nn.Module) -> list[tuple[str, str]]:
     return [
         (name, first[id(tensor)]) for name, tensor in _tensors(model).items() if first.setdefault(id(tensor), name) != name
     ]
+
+
+def _same_draws(model: nn.Module, inputs: Tensor) -> Any:
+    """A forward pass in which whatever the network draws is the same each time."""
+    with reproducible(0):
+        return model(inputs)
 
 
 def _forward(compute: Callable[[], Any]) -> Tensor:

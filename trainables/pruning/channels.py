@@ -31,8 +31,8 @@ from trainables.networks.anatomy import (
     width,
 )
 from trainables.networks.attention.heads import settle
+from trainables.networks.parameters import retie, ties
 from trainables.networks.shuffles import Family
-from trainables.networks.ties import retie, ties
 from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning.channel_importances import ChannelImportance, Scorer
 from trainables.pruning.channel_scopes import ChannelScope, Scored

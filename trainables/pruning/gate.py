@@ -32,9 +32,10 @@ from trainables.networks.anatomy import (
     weights,
 )
 from trainables.networks.attention.heads import heads_of
-from trainables.networks.folding import FOLDED
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
+from trainables.networks.parameters import FOLDED
+from trainables.networks.reproducible import reproducible
 from trainables.networks.shuffles import Family
 from trainables.networks.size import module_macs
 from trainables.networks.torch_pruning_alone import tp
@@ -91,8 +92,7 @@ class Gate:
 
 def gate(build: Build, shape: tuple[int, int, int], classes: int, wishes: Wishes) -> Gate:
     """Try the network that ``build`` makes, for images of ``shape`` [C, H, W]."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with reproducible(0):
         model = build()
         skeleton = survey(model, shape)
         return _Trial(model, build, skeleton, classes).judged(wishes)
@@ -241,8 +241,7 @@ class _Trial:
 
 def refuse_weights(build: Build, skeleton: Anatomy, classes: int, spared: Mapping[str, float]) -> str | None:
     """Why single weights of the network can't be removed, found by removing some of the untrained one; None if they can."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with reproducible(0):
         model = build()
         if set(weights(model)) <= {name for name, share in spared.items() if share == 0}:
             return "every weight is frozen or in model.keep"
@@ -281,8 +280,13 @@ def _read_back(network: Network, build: Build, anatomy: Anatomy) -> None:
     inputs, (one, other) = _inputs(anatomy), (model.state_dict(), stored.state_dict())
     with torch.no_grad():
         same = one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-        if not same or not torch.allclose(model.eval()(inputs), stored.eval()(inputs), 1e-3, 1e-4, equal_nan=True):
+        if not same or not torch.allclose(_outputs(model, inputs), _outputs(stored, inputs), 1e-3, 1e-4, equal_nan=True):
             raise oracle.WrongCutError("it doesn't come back from its file as it was")
+
+
+def _outputs(model: nn.Module, inputs: Tensor) -> Any:
+    with reproducible(0):
+        return model.eval()(inputs)
 
 
 def train_a_step(model: nn.Module, anatomy: Anatomy, classes: int) -> None:

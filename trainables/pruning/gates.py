@@ -26,9 +26,12 @@ from torch import nn
 
 from trainables import own
 from trainables.identity import code_hash
+from trainables.networks.anatomy import survey
 from trainables.networks.architectures import MODELS
 from trainables.networks.factory import ModelSettings, build, is_own
-from trainables.pruning.gate import Gate, gate, is_want_of_memory
+from trainables.networks.limits import spared_weights
+from trainables.pruning.gate import Gate, gate, is_want_of_memory, refuse_weights
+from trainables.records import names as n
 from trainables.records.files import write_atomically
 from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
@@ -43,20 +46,27 @@ OF_WEIGHTS = {"checkpoint", "weights", "auxiliary", "auxiliary_in_retraining"}
 """Settings of the network that say nothing of its shapes."""
 
 
-def of(settings: ModelSettings, classes: int, shape: tuple[int, int, int], *, trusted: bool) -> Gate:
-    """What of the network can be cut, for images of ``shape`` [C, H, W]; InputError if it can't be looked at."""
+def of(
+    settings: ModelSettings, classes: int, shape: tuple[int, int, int], *, trusted: bool, family: str = n.STRUCTURED
+) -> Gate:
+    """What of the network can be pruned in a family, for images of ``shape`` [C, H, W].
+
+    Of single weights it is told whether they can be removed. InputError if the network can't be looked at.
+    """
     source = own.source_hash(settings.name) if is_own(settings.name) and own.is_own(settings.name) else ""
-    return _of(settings, classes, shape, trusted, source)
+    return _of(settings, classes, shape, trusted, family, source)
 
 
 @lru_cache(maxsize=64)
-def _of(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trusted: bool, source: str) -> Gate:
+def _of(
+    settings: ModelSettings, classes: int, shape: tuple[int, int, int], trusted: bool, family: str, source: str
+) -> Gate:
     if settings.name in MODELS:  # known to the tests, and so within any bounds
         with threads(1):  # faster for such small ones, and far faster on a busy machine
-            return gate(_builder(settings, classes, shape, trusted), shape, classes, settings.wishes)
+            return _look(settings, classes, shape, trusted, family)
     question = {
         "settings": settings.model_dump(mode="json", exclude=OF_WEIGHTS), "classes": classes, "shape": list(shape),
-        "trusted": trusted,
+        "trusted": trusted, "family": family,
     }  # fmt: skip
     file = _cache_folder() / f"{_key(question, source)}.json"
     answer = _read(file)
@@ -72,11 +82,14 @@ def _of(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trus
     return Gate(**answer | lists)
 
 
-def _builder(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trusted: bool) -> Any:
+def _look(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trusted: bool, family: str) -> Gate:
     def make() -> nn.Module:
         return build(settings, classes, shape, trusted=trusted, check=False)
 
-    return make
+    if family == n.STRUCTURED:
+        return gate(make, shape, classes, settings.wishes)
+    model = make()
+    return Gate(refused=refuse_weights(make, survey(model, shape), classes, spared_weights(model, settings.wishes)))
 
 
 def _cache_folder() -> Path:
@@ -123,7 +136,7 @@ def _ask(question: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _too_much(what: str) -> dict[str, Any]:
-    return {"outputs": [], "refused": f"finding which channels go together takes {what}; use a smaller network, or images"}
+    return {"outputs": [], "refused": f"looking at what can be removed takes {what}; use a smaller network, or images"}
 
 
 def _most_memory() -> int:
@@ -147,8 +160,7 @@ def main() -> None:
         try:
             settings = ModelSettings.model_validate(question["settings"])
             shape = tuple(question["shape"])
-            make = _builder(settings, question["classes"], shape, question["trusted"])
-            answer = asdict(gate(make, shape, question["classes"], settings.wishes))
+            answer = asdict(_look(settings, question["classes"], shape, question["trusted"], question["family"]))
         except InputError as error:
             answer = {"error": str(error)}
         except Exception as error:

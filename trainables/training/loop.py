@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from trainables.data.dataset import Data
 from trainables.networks.limits import frozen_norms
 from trainables.networks.outputs import with_auxiliary
+from trainables.networks.reproducible import reproducible
 from trainables.settings import Settings
-from trainables.training.reproducible import reproducible
 from trainables.training.resuming import Resumable, Stateful, Training
 
 Precision = Literal["fp32", "bf16"]

@@ -17,9 +17,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from trainables.networks.ties import aliases
+from trainables.networks.parameters import aliases
+from trainables.networks.reproducible import generator_states, restore_generators
 from trainables.storage.base import Storage
-from trainables.training.reproducible import generator_states, restore_generators
 
 INTERVAL = 60.0
 """Seconds of training between two times that its state is kept, at least."""

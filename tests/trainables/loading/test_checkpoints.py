@@ -19,8 +19,8 @@ from tests.conftest import MakeProblem, same_state
 from trainables.loading.checkpoint import Loaded, load_checkpoint
 from trainables.networks.anatomy import weights
 from trainables.networks.factory import ModelSettings
-from trainables.networks.folding import fold
 from trainables.networks.oracle import survivors
+from trainables.networks.parameters import fold
 from trainables.problem import Problem
 from trainables.records.names import InputError
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule

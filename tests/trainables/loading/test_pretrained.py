@@ -18,11 +18,11 @@ from tests.search_helpers import raw_study, refusal, write
 from trainables.data.dataset import Data, DataSettings, load
 from trainables.loading.pretrained import fetch, published, state_hash
 from trainables.networks.factory import ModelSettings
+from trainables.networks.reproducible import reproducible
 from trainables.problem import Problem
 from trainables.records.names import InputError
 from trainables.schedule import UnstructuredSchedule
 from trainables.storage.store import Store
-from trainables.training.reproducible import reproducible
 from trainables.tree import Tree
 
 NAME = "torchvision:squeezenet1_1"

@@ -12,7 +12,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedW
 
 from tests.odd_networks import SelfAttention
 from trainables.networks.attention.heads import Gathered, Heads, Spread, adapt, heads_of
-from trainables.networks.folding import folded_state
+from trainables.networks.parameters import folded_state
 
 BATCH, QUERIES, KEYS, WIDTH, HEADS = 3, 5, 7, 24, 4
 

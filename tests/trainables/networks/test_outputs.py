@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from tests.conftest import MakeProblem, digits_problem
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.outputs import count_auxiliary, only_logits, with_auxiliary
+from trainables.networks.reproducible import reproducible
 from trainables.problem import Problem
 from trainables.schedule import UnstructuredSchedule
 from trainables.storage.store import Store
-from trainables.training.reproducible import reproducible
 from trainables.tree import Tree
 
 STEP = UnstructuredSchedule(step_ratio=0.5, steps=1, fine_tune_epochs=1)

@@ -21,6 +21,7 @@ from tests.trainables.storage.test_store import flip_a_byte
 from trainables.chain import RegularisationSettings
 from trainables.data.dataset import Data
 from trainables.networks.factory import ModelSettings
+from trainables.networks.reproducible import NUMPY, PYTHON, TORCH, generator_states, restore_generators
 from trainables.node import Node
 from trainables.pruning.pruners import PRUNERS
 from trainables.records import names as n
@@ -29,7 +30,6 @@ from trainables.storage.folder import Folder
 from trainables.storage.store import Store
 from trainables.training import resuming
 from trainables.training.loop import LearningRate, Precision, Recipe, TrainingDivergedError, evaluate, fit
-from trainables.training.reproducible import NUMPY, PYTHON, TORCH, generator_states, restore_generators
 from trainables.training.resuming import BATCH, CHECKSUM, DRAWS, EPOCH, LOSS, ORDER, Resumable, Training
 from trainables.training.retraining import retraining_of
 from trainables.tree import Tree

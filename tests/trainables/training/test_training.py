@@ -17,6 +17,7 @@ from torch import nn
 
 from tests.conftest import MakeProblem, photographs, same_state, state_of
 from trainables.data.dataset import Data, DataSettings, load
+from trainables.networks.reproducible import reproducible
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
 from trainables.training.loop import (
@@ -34,7 +35,6 @@ from trainables.training.loop import (
     normalise,
     threads,
 )
-from trainables.training.reproducible import reproducible
 from trainables.training.retraining import FineTune, LrRewind, WeightRewind
 from trainables.tree import Tree, walk
 
