@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.networks import shuffles
 from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
 from trainables.networks.parameters import retie, ties
+from trainables.networks.shuffles import families as shuffles
+from trainables.networks.shuffles.moving import Moving, moves
 from trainables.networks.torch_pruning_alone import tp
 from trainables.records.names import InputError
 
@@ -205,7 +206,7 @@ def tracing(model: nn.Module) -> Iterator[None]:
     whole = [m for m in model.modules() if isinstance(m, (nn.RNNBase, *kinds(model)))]
     opaque = [module.register_forward_hook(_hide, with_kwargs=True) for module in whole]
     try:
-        with quiet(), shuffles.Moving(), torch.enable_grad():
+        with quiet(), Moving(), torch.enable_grad():
             yield
     finally:
         for hook in opaque:
@@ -321,7 +322,7 @@ def families(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[shuffles.
 
 def _families(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[shuffles.Family]:
     if not hasattr(graph, "kin"):  # a graph is of one network, as it is
-        graph.kin = shuffles.families(model, anatomy.forward_example) if shuffles.moves(graph) else []
+        graph.kin = shuffles.families(model, anatomy.forward_example) if moves(graph) else []
     return list(graph.kin)
 
 

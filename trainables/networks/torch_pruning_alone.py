@@ -1,6 +1,7 @@
 """torch_pruning without timm, which it imports where that is installed, for a counter of operations that isn't used here.
 
-With timm comes torchvision, and with that torch's compiler: two seconds of a core and 100 MB in every process.
+With timm comes torchvision, and with that torch's compiler: two seconds of a core for a process that trains nothing; one
+that does imports the compiler in any case.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.networks import shuffles
 from trainables.networks.anatomy import (
     Anatomy,
     Graph,
@@ -32,7 +31,9 @@ from trainables.networks.anatomy import (
 )
 from trainables.networks.attention.heads import settle
 from trainables.networks.parameters import retie, ties
-from trainables.networks.shuffles import Family
+from trainables.networks.shuffles import families as shuffles
+from trainables.networks.shuffles.families import Family
+from trainables.networks.shuffles.moving import moves
 from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning.channel_importances import ChannelImportance, Scorer
 from trainables.pruning.channel_scopes import ChannelScope, Scored
@@ -174,7 +175,7 @@ def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
     count, together = len(group[0].idxs), slots_of(group)
     if of_heads(group):
         return torch.arange(count).view(-1, together)
-    if together > 1 or not shuffles.moves(graph):
+    if together > 1 or not moves(graph):
         return torch.arange(count).view(together, -1).T
     left, found = set(range(count)), []
     while left:

@@ -36,7 +36,7 @@ from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
 from trainables.networks.parameters import FOLDED
 from trainables.networks.reproducible import reproducible
-from trainables.networks.shuffles import Family
+from trainables.networks.shuffles.families import Family
 from trainables.networks.size import module_macs
 from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning import masks
