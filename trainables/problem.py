@@ -65,12 +65,13 @@ class Problem:
     def root(self, seed: int) -> Node:
         """The address of the dense network of this seed."""
         dense = self.dense.model_dump()
-        if self.model.checkpoint is None:
+        if not self.model.brings_weights:
             start: dict[str, Any] = {"dense": dense}
         else:
             # Of the dense recipe only what retraining takes over has an effect on given weights.
-            shared = {name: dense[name] for name in ("batch_size", "momentum", "weight_decay")}
-            start = {"checkpoint": self._checkpoint_hash, "dense": shared}
+            start = {"dense": {name: dense[name] for name in ("batch_size", "momentum", "weight_decay")}}
+        if self.model.checkpoint is not None:
+            start["checkpoint"] = self._checkpoint_hash
         if self.device != "cpu":
             start["arithmetic"] = "ieee"  # earlier versions let a GPU round products of fp32 to TF32
         if is_own(self.model.name):
@@ -106,10 +107,11 @@ class Problem:
     def check(self, schedule: BaseSchedule) -> None:
         """InputError if this problem's dense network can't be retrained as ``schedule`` asks."""
         retraining = self.methods.retraining(schedule)
-        if self.model.checkpoint is not None and retraining.needs & {Need.DENSE_SCHEDULE, Need.EARLY_WEIGHTS}:
+        if self.model.brings_weights and retraining.needs & {Need.DENSE_SCHEDULE, Need.EARLY_WEIGHTS}:
+            given = f"model.checkpoint {self.model.checkpoint!r}" if self.model.checkpoint else "a network in memory"
             raise InputError(
                 f"retrain: {schedule.retrain!r} needs the dense training's recipe and early weights, which "
-                f"model.checkpoint {self.model.checkpoint!r} doesn't bring; use fine_tune, or train the dense network here"
+                f"{given} doesn't bring; use fine_tune, or train the dense network here"
             )
         if reason := retraining.refuse(self.dense):
             raise InputError(reason)

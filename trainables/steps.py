@@ -93,6 +93,7 @@ class Dense(Step):
             model = problem.build()
             if problem.model.checkpoint is not None:
                 load_checkpoint(model, problem.model.checkpoint)
+            if problem.model.brings_weights:
                 return Made(Network(model))
             early = problem.build()
 
@@ -113,7 +114,7 @@ class Dense(Step):
 
     def epochs(self, node: Node, problem: Problem) -> int:  # noqa: ARG002
         """The dense epochs; a checkpoint has been trained."""
-        return 0 if problem.model.checkpoint is not None else problem.dense.epochs
+        return 0 if problem.model.brings_weights else problem.dense.epochs
 
 
 class Regularise(Step):

@@ -34,6 +34,7 @@ LATENCY_FOLDER = "latency"
 OPTUNA_FILE = "optuna.journal"
 STEPS_FOLDER = "steps"
 REPORT_FOLDER = "report"
+LOGS_FOLDER = "logs"
 LOCK_FILE = "driver.lock"
 SNAPSHOT_FILE = "snapshot.json"
 
