@@ -97,6 +97,14 @@ def _parser(program: str) -> tuple[argparse.ArgumentParser, argparse._SubParsers
     export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the file to write")
     _common(export)
     export.set_defaults(command=_export)
+    pack = commands.add_parser(
+        "pack", help="put the records of a finished study's steps into one file",
+        description="Put each step.json into steps/records.jsonl.gz, from which all is read as before; the study can still "
+        "go on.",
+    )  # fmt: skip
+    pack.add_argument("folder", help="a study's folder, results/<study>, or its URL")
+    _common(pack)
+    pack.set_defaults(command=_pack)
     methods = commands.add_parser("methods", help="list every method that a study can name, as a Markdown table")
     methods.set_defaults(command=_methods)
     return parser, commands
@@ -138,6 +146,10 @@ def _confirm(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     step_id = _front(options).export(options.point, options.to, form=options.format)
     print(f"Wrote point {step_id} to {options.to} ({options.to.stat().st_size:,} bytes)")
+
+
+def _pack(options: argparse.Namespace) -> None:
+    print(f"Packed the records of all steps in {_front(options).pack()}")
 
 
 def _front(options: argparse.Namespace) -> Front:

@@ -99,6 +99,12 @@ class Front:
         with _at_work(self.study):
             return export_point(self._opened, point, Path(path), console_here(), form)
 
+    def pack(self) -> str:
+        """Put the records of a finished study's steps into one compressed file, and return which; it can still go on."""
+        from search.records.packing import pack  # noqa: PLC0415 - needs what starts studies
+
+        return pack(self._opened)
+
     def table(self) -> Table:
         """The front, one row a point, for a terminal."""
         return front_table(self._ledger.front_rows(), self.study.goals)

@@ -68,7 +68,7 @@ def test_the_console_script_has_the_commands_of_both_packages(
     group = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][search_main.COMMANDS]
     points = [EntryPoint(name, value, search_main.COMMANDS) for name, value in group.items()]
     monkeypatch.setattr(search_main, "entry_points", lambda **_: points)
-    for command in ("run", "confirm", "export", "report", "compare"):
+    for command in ("run", "confirm", "export", "pack", "report", "compare"):
         monkeypatch.setattr(sys, "argv", ["pruning-front", command, "--help"])
         with pytest.raises(SystemExit) as ended:
             search_main.pruning_front()

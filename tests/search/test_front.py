@@ -166,6 +166,12 @@ class TestRuns:
         assert search.load(folder, model=net).confirm().equals(confirmed)
         self.refused(study, net, tmp_path, capsys, monkeypatch)
 
+        monkeypatch.setattr("search.confirm._open", None)  # nothing is opened again
+        assert Path(search.load(folder).pack()).exists() and not list(folder.glob(f"*/*/{n.STEP_FILE}"))
+        state = tree_of(folder / n.STEPS_FOLDER)
+        assert search.run(study, model=net).points.equals(front.points) and tree_of(folder / n.STEPS_FOLDER) == state
+        assert search.load(folder, model=net).confirm().equals(confirmed)
+
     def logged(self, folder: Path, written: list[dict[str, Any]]) -> None:
         """What TensorBoard reads: one file a trial, one value a step."""
         found = {}

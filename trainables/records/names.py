@@ -40,6 +40,7 @@ SNAPSHOT_FILE = "snapshot.json"
 
 # Files of one step, steps/<step id>/.
 STEP_FILE = "step.json"
+PACKED_FILE = "records.jsonl.gz"  # beside the steps' folders, the records of those that were packed
 WEIGHTS_FILE = "model.safetensors"
 REWIND_FILE = "rewind.safetensors"
 TRAINING_FILE = "training.safetensors"
