@@ -43,7 +43,8 @@ def local() -> Iterator[None]:
     A bare ``init`` would attach to whatever cluster was last started here.
     """
     if ray.is_initialized():
-        yield
+        with _prepared():
+            yield
         return
     if os.environ.get("RAY_TMPDIR") == "":  # Ray would take it for the current folder, and not start
         raise InputError("ray: RAY_TMPDIR is empty; unset it, or name a folder")
@@ -63,12 +64,13 @@ class LazyRay:
     """Ray on this machine, begun when it is first needed and ended with the ``with`` block; one that is there is used."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
+        self._stack, self._started = ExitStack(), False
 
     def start(self) -> None:
         """Have a Ray to compute with."""
-        if not ray.is_initialized():
+        if not self._started:
             self._stack.enter_context(local())
+            self._started = True
         take_sigterm_back()
 
     def __enter__(self) -> Self:

@@ -26,12 +26,14 @@ from torch import nn
 
 from trainables import own
 from trainables.identity import code_hash
+from trainables.in_memory import is_in_memory
 from trainables.networks.architectures import MODELS
 from trainables.networks.factory import ModelSettings, build, is_own
 from trainables.pruning.gate import Gate, gate, is_want_of_memory
 from trainables.records.files import write_atomically
 from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
+from trainables.settings import one_line
 from trainables.training.loop import threads
 
 MOST_MEMORY, MOST_SHARE = 8 * 10**9, 0.6
@@ -52,8 +54,14 @@ def of(settings: ModelSettings, classes: int, shape: tuple[int, int, int], *, tr
 @lru_cache(maxsize=64)
 def _of(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trusted: bool, source: str) -> Gate:
     if settings.name in MODELS:  # known to the tests, and so within any bounds
-        with threads(1):  # faster for such small ones, and far faster on a busy machine
-            return gate(_builder(settings, classes, shape, trusted), shape, classes, settings.wishes)
+        return _here(settings, classes, shape, trusted)
+    if is_in_memory(settings.name):  # no other process has it
+        try:
+            return _here(settings, classes, shape, trusted)
+        except InputError:
+            raise
+        except Exception as error:  # networks raise anything
+            raise InputError(f"model: the network can't be looked at ({one_line(error)})") from error
     question = {
         "settings": settings.model_dump(mode="json", exclude=OF_WEIGHTS), "classes": classes, "shape": list(shape),
         "trusted": trusted,
@@ -70,6 +78,11 @@ def _of(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trus
         raise InputError(answer["error"])
     lists = {name: tuple(answer.get(name, ())) for name in ("outputs", "folded")}
     return Gate(**answer | lists)
+
+
+def _here(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trusted: bool) -> Gate:
+    with threads(1):  # faster for small ones, and far faster on a busy machine
+        return gate(_builder(settings, classes, shape, trusted), shape, classes, settings.wishes)
 
 
 def _builder(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trusted: bool) -> Any:
