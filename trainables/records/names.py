@@ -48,6 +48,11 @@ UNSTRUCTURED = "unstructured"
 STRUCTURED = "structured"
 DENSE = "dense"
 FAMILIES = (UNSTRUCTURED, STRUCTURED)
+# Stored forms and the formats of their files. What doesn't say otherwise is the step's own file, fp32 in safetensors.
+FP32 = "fp32"
+SAFETENSORS = "safetensors"
+COMPACT = "compact"
+
 RANDOM = "random"
 """The importance of each family that is its control."""
 
@@ -81,6 +86,8 @@ PARAMS = "params"
 MACS = "macs"
 EFFECTIVE_MACS = "effective_macs"
 STORED_BYTES = "stored_bytes"
+FORM = "form"
+STORED_FORMAT = "stored_format"
 COMPRESSION = "compression"
 SHAPE_ID = "shape_id"
 EMPTY_LAYERS = "empty_layers"
