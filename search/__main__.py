@@ -20,6 +20,7 @@ from trainables.records import names as n
 from trainables.records.jsonl import Row
 from trainables.records.names import InputError, StoppedError
 from trainables.records.objectives import Objective
+from trainables.records.points import point_id
 from trainables.records.words import recipe
 from trainables.settings import one_line
 from trainables.storage.base import STORAGE_ERRORS
@@ -87,8 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     confirm.set_defaults(command=_confirm)
     export = commands.add_parser("export", help="write one point's network to a file of its own")
     export.add_argument("folder", help="a study's folder, results/<study>, or its URL")
-    export.add_argument("--point", required=True, metavar="ID", help="the point's step_id, or the beginning of it")
-    export.add_argument("--format", default="safetensors", metavar="NAME", help=f"{FORMATS.help()} [default: safetensors]")
+    export.add_argument(
+        "--point",
+        required=True,
+        metavar="ID",
+        help="the point's step_id, or the beginning of it, and after a colon a stored form; fp32 without one",
+    )
+    export.add_argument(
+        "--format", metavar="NAME", help=f"{FORMATS.help()} [default: safetensors for fp32, compact for other forms]"
+    )
     export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the file to write")
     _common(export)
     export.set_defaults(command=_export)
@@ -145,7 +153,7 @@ def front_table(rows: list[Row], objectives: Iterable[Objective] = ()) -> Table:
             f"{row[n.SPARSITY]:.1%}",
             *(f"{row[one.column]:.4g}" for one in own),
             escape(f"{row[n.FAMILY]}: {recipe(row, labels)}"),
-            row[n.STEP_ID],
+            point_id(row),
         )
     return table
 
@@ -165,10 +173,10 @@ def _console() -> Console:
 def _export(options: argparse.Namespace) -> None:
     from search.export import export_point  # noqa: PLC0415
 
-    step_id, size = export_point(
+    point, size = export_point(
         options.folder, options.point, options.to, _console(), options.set, options.format, trusted=options.allow_code
     )
-    print(f"Wrote point {step_id} to {options.to} ({size:,} bytes)")
+    print(f"Wrote point {point} to {options.to} ({size:,} bytes)")
 
 
 def _methods(_options: argparse.Namespace) -> None:

@@ -16,24 +16,34 @@ from search.records.snapshots import Snapshots
 from search.session import check_roots, steps_of
 from search.stages.recompute import compute_again
 from trainables.exporting.formats import FORMATS
+from trainables.forms.forms import FORMS
+from trainables.records import names as n
 from trainables.records.names import InputError
+from trainables.records.points import point_id
 from trainables.storage.store import Store
 from trainables.tree import Tree
 
 
 def export_point(
-    place: str, point: str, target: Path, console: Console, overrides: Sequence[str] = (), form: str = "safetensors", *,
-    trusted: bool = False,
+    place: str, point: str, target: Path, console: Console, overrides: Sequence[str] = (),
+    file_format: str | None = None, *, trusted: bool = False,
 ) -> tuple[str, int]:  # fmt: skip
-    """Write the network of a point, computed again if its weights weren't kept; returns (step id, bytes).
+    """Write the network of a point, computed again if its weights weren't kept; returns (the point's id, bytes).
 
-    ``place`` is a study's folder or URL; ``overrides`` are for what differs here, such as ``data.root``.
+    A ``point`` is ``step_id[:form]``, and fp32 without a form; any form can be written, measured or not. ``place`` is a
+    study's folder or URL; ``overrides`` are for what differs here, such as ``data.root``. Without a format, fp32 is written
+    as safetensors and any other form as compact.
     """
-    exporter = FORMATS.load(form, trusted=trusted)()
+    step, _, form = point.partition(":")
+    form = form or n.FP32
+    _check_form(form, trusted=trusted)
+    file_format = file_format or (n.SAFETENSORS if form == n.FP32 else n.COMPACT)
+    FORMATS.load(file_format, trusted=trusted)
+    exporter = FORMATS.make(file_format, {n.FORM: form})
     folder, study = open_study(place, overrides, trusted=trusted)
     _check_target(target)
     store = steps_of(study, folder)
-    step_id = find_point(store, point, folder)
+    step_id = find_point(store, step, folder)
     tree = Tree(opened_problem(study, overrides, trusted=trusted)[0], store)
     lost = not tree.has_weights(step_id)
     ledger = Ledger(folder, study.goals, study.reference.accuracy_drop)
@@ -44,7 +54,17 @@ def export_point(
             run = Run(folder, tree, ledger)
             compute_again(run.tree, [step_id], study.resources, console)
             run.end()
-    return step_id, exporter.write(tree.network(tree.node(step_id)), tree.problem, target)
+    network = tree.network(tree.node(step_id))
+    if form != n.FP32:
+        network = tree.in_form(network, form)
+    return point_id({n.STEP_ID: step_id, n.FORM: form}), exporter.write(network, tree.problem, target)
+
+
+def _check_form(form: str, *, trusted: bool) -> None:
+    try:
+        FORMS.load(form, trusted=trusted)
+    except InputError as error:
+        raise InputError(f"--point: {error}") from None
 
 
 def _check_target(target: Path) -> None:

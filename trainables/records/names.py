@@ -52,6 +52,9 @@ FAMILIES = (UNSTRUCTURED, STRUCTURED)
 FP32 = "fp32"
 SAFETENSORS = "safetensors"
 COMPACT = "compact"
+FORMS = "forms"
+"""Of a step's record: what was measured of each form. Of a trial's result: the points of further forms. Of a row of
+Optuna's study: the values of each form."""
 
 RANDOM = "random"
 """The importance of each family that is its control."""
@@ -60,6 +63,7 @@ RANDOM = "random"
 TRIAL = "trial"
 STEP = "step"
 STEP_ID = "step_id"
+FORM = "form"
 PARENT_ID = "parent_id"
 FAMILY = "family"
 IMPORTANCE = "importance"
@@ -86,7 +90,6 @@ PARAMS = "params"
 MACS = "macs"
 EFFECTIVE_MACS = "effective_macs"
 STORED_BYTES = "stored_bytes"
-FORM = "form"
 STORED_FORMAT = "stored_format"
 COMPRESSION = "compression"
 SHAPE_ID = "shape_id"
@@ -114,10 +117,10 @@ FAILED = "failed"
 STOPPED = "stopped"
 
 POINT_COLUMNS = (
-    TRIAL, STEP, STEP_ID, PARENT_ID, FAMILY, IMPORTANCE, PRUNER, SCOPE, SCHEDULE, STEP_RATIO, STEPS, FINE_TUNE_EPOCHS,
+    TRIAL, STEP, STEP_ID, FORM, PARENT_ID, FAMILY, IMPORTANCE, PRUNER, SCOPE, SCHEDULE, STEP_RATIO, STEPS, FINE_TUNE_EPOCHS,
     SPARSE_EPOCHS, ROUND_TO, RETRAIN, SEED, EPOCHS, TOTAL_EPOCHS, SECONDS, REUSED, REQUESTED_SPARSITY, SPARSITY,
-    CHANNEL_SPARSITY, ACCURACY_BEFORE, ACCURACY, PARAMS, MACS, EFFECTIVE_MACS, STORED_BYTES, COMPRESSION, SHAPE_ID,
-    EMPTY_LAYERS, LATENCY, LATENCY_LARGE, LATENCY_DENSE, LATENCY_LARGE_DENSE,
+    CHANNEL_SPARSITY, ACCURACY_BEFORE, ACCURACY, PARAMS, MACS, EFFECTIVE_MACS, STORED_BYTES, STORED_FORMAT, COMPRESSION,
+    SHAPE_ID, EMPTY_LAYERS, LATENCY, LATENCY_LARGE, LATENCY_DENSE, LATENCY_LARGE_DENSE,
 )  # fmt: skip
 
 # How far below the dense accuracy the hypervolume's fixed reference lies, unless the study file says otherwise.
