@@ -19,6 +19,8 @@ from trainables.records.names import InputError
 STORED, HUFFMAN, LZMA = range(3)
 MOST_LZMA = 1 << 22
 """Bytes beyond which lzma isn't tried: it takes a second for two million, and gains little over Huffman codes."""
+NOISE = 0.98
+"""Nor is it where Huffman codes don't save so much as this share: the lower bytes of floats are noise."""
 FILTERS: list[dict[str, Any]] = [{"id": lzma.FILTER_LZMA1, "dict_size": 1 << 20, "lc": 0, "lp": 0, "pb": 0}]
 """They aren't read from the file, and with them goes the memory that decoding takes. No byte is told by its neighbours."""
 RAW_DEFLATE = -15
@@ -52,7 +54,7 @@ DECODERS: Mapping[int, Callable[[bytes, int], bytes]] = {
 def pack(content: bytes) -> bytes:
     """The shortest way to write ``content``: how, the length, and the bytes."""
     ways = {STORED: content, HUFFMAN: _huffman(content)}
-    if len(content) <= MOST_LZMA:
+    if len(content) <= MOST_LZMA and len(ways[HUFFMAN]) < NOISE * len(content):
         ways[LZMA] = _lzma(content)
     how = min(ways, key=lambda way: len(ways[way]))
     return bytes([how]) + varint(len(ways[how])) + ways[how]
