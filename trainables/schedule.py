@@ -106,7 +106,7 @@ class UnstructuredSchedule(BaseSchedule):
         "magnitude", description=WEIGHT_IMPORTANCES.help()
     )
     scope: Annotated[str, AfterValidator(WEIGHT_SCOPES.known)] = Field(
-        "global", description="rank all weights together (global) or each layer's alone (layerwise)"
+        "global", description=WEIGHT_SCOPES.help() + ": how what goes is shared out among the layers"
     )
 
     def columns(self) -> dict[str, Any]:
