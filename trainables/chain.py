@@ -20,7 +20,7 @@ M = TypeVar("M", bound=Method)
 if TYPE_CHECKING:
 
     class RetrainSettings(Settings):
-        """The fields of the methods that score and retrain."""
+        """The fields of the methods that score, choose and retrain."""
 
     class RegularisationSettings(Settings):
         """The fields of the pruners."""
@@ -29,8 +29,12 @@ else:
     RetrainSettings = section(
         "RetrainSettings",
         __name__,
-        "How steps score and retrain; rewinding has the dense schedule's learning rates.",
-        chained(RETRAININGS.values(), *(family.importances.values() for family in FAMILIES.values())),
+        "How steps score, choose and retrain; rewinding has the dense schedule's learning rates.",
+        chained(
+            RETRAININGS.values(),
+            *(family.importances.values() for family in FAMILIES.values()),
+            *(family.scopes.values() for family in FAMILIES.values()),
+        ),
         leave_out={n.EPOCHS},
     )
     RegularisationSettings = section(
@@ -75,7 +79,7 @@ class MethodSettings:
         importances: Registry[Any] = schedule.importances
         scopes: Registry[Any] = schedule.scopes
         importance = self._method(importances, schedule.importance, self.retrain)
-        scope = self._method(scopes, schedule.scope)
+        scope = self._method(scopes, schedule.scope, self.retrain)
         rounding = {n.ROUND_TO: schedule.round_to} if isinstance(schedule, StructuredSchedule) else {}
         cut = importances.identity(importance) | scopes.identity(scope) | rounding
         return {KIND: CUT, n.FAMILY: schedule.family, **cut, **identity(self.retraining(schedule))}

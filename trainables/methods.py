@@ -116,8 +116,8 @@ class Registry(Mapping[str, type[M]], Generic[M]):
         return name in self._own
 
     def identity(self, method: Method) -> dict[str, Any]:
-        """The part of a step's settings that stands for ``method``; ``of`` reads it back."""
-        fields = method.model_dump(mode="json")
+        """The part of a step's settings that stands for ``method``; ``of`` reads it back. What is off isn't there."""
+        fields = method.model_dump(mode="json", exclude_none=True)
         if method.name in self._classes:
             return {self.field: method.name, **fields}
         settings = {f"{self.field}_settings": fields} if fields else {}

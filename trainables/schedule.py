@@ -127,7 +127,7 @@ class StructuredSchedule(BaseSchedule):
         "base", description=PRUNERS.help() + "; all but base regularise before the cut"
     )
     scope: Annotated[str, AfterValidator(CHANNEL_SCOPES.known)] = Field(
-        "local", description="the same share of every group of layers (local) or one ranking of all (global)"
+        "local", description=CHANNEL_SCOPES.help() + ": how what goes is shared out among the groups of layers"
     )
     round_to: int = Field(1, ge=1, description="channels that remain are a multiple of this")
     sparse_epochs: int = Field(0, ge=0, description="epochs of regularised training before each cut; base has none")
