@@ -26,6 +26,8 @@ class Need(Enum):
     DENSE_SCHEDULE = "the dense training's schedule"
     EARLY_WEIGHTS = "the dense training's early weights"
     ALL_CHANNELS = "all channels of the dense network"
+    DENSE_NETWORK = "the dense network's answers"
+    BATCH_NORM = "BatchNorm layers"
 
 
 class Method(Settings):

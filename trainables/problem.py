@@ -19,7 +19,7 @@ from trainables.loading.pretrained import fetch, load_published, published, stat
 from trainables.methods import Need
 from trainables.networks.anatomy import Anatomy, survey
 from trainables.networks.factory import ModelSettings, build, is_own
-from trainables.networks.limits import frozen_norms, spared_weights
+from trainables.networks.limits import estimated_norms, frozen_norms, spared_weights
 from trainables.networks.outputs import count_auxiliary
 from trainables.networks.size import check_size
 from trainables.node import KIND, ROOT, Node
@@ -113,11 +113,11 @@ class Problem:
         return self._facts[1]
 
     @cached_property
-    def _facts(self) -> tuple[int, list[str]]:
-        """How many auxiliary outputs the network has, and its frozen BatchNorm layers."""
+    def _facts(self) -> tuple[int, list[str], int]:
+        """How many auxiliary outputs the network has, its frozen BatchNorm layers, and how many others it has."""
         with torch.random.fork_rng(devices=[]):
             model = self.build()
-        return count_auxiliary(model, self.data.shape), sorted(frozen_norms(model))
+        return count_auxiliary(model, self.data.shape), sorted(frozen_norms(model)), len(estimated_norms(model))
 
     @cached_property
     def given(self) -> bool:
@@ -206,6 +206,11 @@ class Problem:
             raise InputError(
                 f"retrain: {schedule.retrain!r} needs the dense training's recipe and early weights, which "
                 f"{source} doesn't bring; use fine_tune, or train the dense network here"
+            )
+        if Need.BATCH_NORM in retraining.needs and not self._facts[2]:
+            raise InputError(
+                f"retrain: {schedule.retrain!r} needs {Need.BATCH_NORM.value} that are trained, and model.name "
+                f"{self.model.name!r} has none; use fine_tune, with fine_tune_epochs 0 for no training"
             )
         if reason := retraining.refuse(self.dense):
             raise InputError(reason)

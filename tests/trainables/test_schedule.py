@@ -101,6 +101,8 @@ UNLIKE = [
     fine(retrain="lr_rewind"),
     fine(retrain="lr_rewind", fine_tune_epochs=2),
     fine(retrain="weight_rewind"),
+    fine(retrain="distill"),
+    fine(retrain="recalibrate"),
     fine(fine_tune_epochs=2),
     fine(step_ratio=0.31),
     coarse(),
@@ -125,6 +127,8 @@ WITHOUT_EFFECT: list[tuple[Schedule, dict[str, Any]]] = [
     (fine(fine_tune_epochs=0), {"learning_rate": 0.5, "decay": "constant"}),
     (fine(importance="magnitude"), {"score_images": 7}),
     (fine(importance="random"), {"score_images": 7}),
+    (fine(), {"temperature": 2.0, "teacher_weight": 0.5, "recalibration_images": 64}),
+    (fine(retrain="recalibrate", fine_tune_epochs=2), {"learning_rate": 0.5, "temperature": 2.0}),
 ]
 WITH_EFFECT: list[tuple[Schedule, dict[str, Any]]] = [
     (fine(), {"learning_rate": 0.5}),
@@ -133,6 +137,10 @@ WITH_EFFECT: list[tuple[Schedule, dict[str, Any]]] = [
     (fine(importance="taylor"), {"score_images": 7}),
     (fine(importance="taylor", retrain="weight_rewind"), {"score_images": 7}),
     (fine(importance="taylor", fine_tune_epochs=0), {"score_images": 7}),
+    (fine(retrain="distill"), {"temperature": 2.0}),
+    (fine(retrain="distill"), {"teacher_weight": 0.5}),
+    (fine(retrain="distill"), {"learning_rate": 0.5}),
+    (fine(retrain="recalibrate"), {"recalibration_images": 64}),
 ]
 
 
@@ -163,6 +171,7 @@ def test_weight_rewinding_has_no_epochs_of_its_own_and_no_retraining_has_no_kind
     assert ids(fine(retrain="weight_rewind", fine_tune_epochs=1)) == ids(fine(retrain="weight_rewind", fine_tune_epochs=9))
     assert ids(fine(retrain="fine_tune", fine_tune_epochs=0)) == ids(fine(retrain="lr_rewind", fine_tune_epochs=0))
     assert ids(fine(retrain="weight_rewind")) != ids(fine(retrain="lr_rewind", fine_tune_epochs=0))
+    assert ids(fine(retrain="recalibrate", fine_tune_epochs=1)) == ids(fine(retrain="recalibrate", fine_tune_epochs=9))
 
 
 def test_regularised_training_is_shared_by_importances_and_ratios() -> None:

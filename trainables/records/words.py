@@ -15,6 +15,9 @@ RETRAINING = {
 }
 """Labels of retrainings, for folders that were written before methods were described beside their study."""
 
+WITHOUT_EPOCHS = {"recalibrate": "recalibrated BatchNorm"}
+"""Retrainings that train nothing and have an effect."""
+
 
 def recipe(point: Mapping[Any, Any], labels: Mapping[str, str] | None = None) -> str:
     """How one network was pruned, in words; a setting that the point does not have is not mentioned.
@@ -45,10 +48,11 @@ def _training(point: Mapping[Any, Any], labels: Mapping[str, str]) -> str:
     parts = []
     if (sparse := _value(point, n.SPARSE_EPOCHS)) > 0:
         parts.append(f"{counted(sparse, 'sparse epoch')} before")
-    if (epochs := _value(point, n.FINE_TUNE_EPOCHS)) > 0:
-        retrain = _text(point, n.RETRAIN)
+    retrain, when = _text(point, n.RETRAIN), "after each" if point[n.STEP] > 1 else "after it"
+    if retrain in WITHOUT_EPOCHS:
+        parts.append(f"{WITHOUT_EPOCHS[retrain]} {when}")
+    elif (epochs := _value(point, n.FINE_TUNE_EPOCHS)) > 0:
         how = labels.get(retrain, retrain.replace("_", " ") or "retraining")
-        when = "after each" if point[n.STEP] > 1 else "after it"
         parts.append(f"{counted(epochs, 'epoch')} of {how} {when}")
     return " and ".join(parts)
 
