@@ -109,6 +109,13 @@ class UnstructuredSchedule(BaseSchedule):
         "global", description=WEIGHT_SCOPES.help() + ": how what goes is shared out among the layers"
     )
 
+    @model_validator(mode="after")
+    def _possible_for_the_scope(self) -> Self:
+        only = WEIGHT_SCOPES[self.scope].only
+        if only is not None and self.targets() != [round(PARTS_PER_MILLION * only)]:
+            raise ValueError(f"scope {self.scope} removes {only:.0%} in one step; use step_ratio {only:g} and steps 1")
+        return self
+
     def columns(self) -> dict[str, Any]:
         """The columns of points.jsonl that describe this schedule."""
         return super().columns() | {n.FAMILY: self.family, n.IMPORTANCE: self.importance, n.SCOPE: self.scope}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.methods import Method, Registry
@@ -19,6 +21,9 @@ Scores = Mapping[str, Tensor]
 
 class WeightScope(Method):
     """How the weights to be removed are shared out among the layers; it takes the scores of any importance."""
+
+    only: ClassVar[float | None] = None
+    """The one sparsity that it can have, in one step; None if it can have any."""
 
     def rescored(self, scores: Scores) -> Scores:
         """The scores to rank by, which keep the order within each layer; what is gone stays below 0."""
@@ -90,6 +95,30 @@ def _erk(scores: Tensor, dimensions: int) -> Tensor:
     return ranked.where(scores >= 0, scores.double())
 
 
+class TwoFour(WeightScope):
+    """Two of four consecutive inputs of every row: half of the weights, in the pattern of sparse tensor cores."""
+
+    name, source, only = "2:4", "Mishra et al. 2021, arXiv:2104.08378", 0.5
+
+    def masks(self, scores: Scores, removed_ppm: int) -> Masks:  # noqa: ARG002 - a schedule can't ask for another
+        """The two best of each four, at each place of a kernel; a layer that is limited stays whole.
+
+        Of what is left over where inputs are no multiple of four two stay, so that less than half of such a layer goes.
+        """
+        return {name: _two_of_four(score) & (score >= 0) for name, score in scores.items()}
+
+
+def _two_of_four(scores: Tensor) -> Tensor:
+    """True for two of four along the second dimension."""
+    if bool(scores.isposinf().any()):
+        return torch.ones_like(scores, dtype=torch.bool)
+    rows = scores.movedim(1, -1)
+    inputs = rows.shape[-1]
+    fours = F.pad(rows, (0, -inputs % 4), value=-torch.inf).unflatten(-1, (-1, 4))
+    best = torch.zeros_like(fours, dtype=torch.bool).scatter_(-1, fours.topk(2).indices, True)
+    return best.flatten(-2)[..., :inputs].movedim(-1, 1)
+
+
 def keep(scores: Tensor, removed_ppm: int) -> Tensor:
     """True for all but the ``removed_ppm`` millionths with the lowest scores; the count is exact even among ties."""
     removed = round(scores.numel() * removed_ppm / PARTS_PER_MILLION)
@@ -98,4 +127,4 @@ def keep(scores: Tensor, removed_ppm: int) -> Tensor:
     return kept
 
 
-WEIGHT_SCOPES = Registry[WeightScope](n.SCOPE, WeightScope, (Global, Layerwise, Lamp, Erk))
+WEIGHT_SCOPES = Registry[WeightScope](n.SCOPE, WeightScope, (Global, Layerwise, Lamp, Erk, TwoFour))

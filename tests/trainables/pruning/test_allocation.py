@@ -12,7 +12,13 @@ from trainables.networks.network import Masks, Network
 from trainables.pruning import masks
 from trainables.pruning.sample import Sample
 from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
-from trainables.pruning.weight_scopes import WEIGHT_SCOPES, Erk, Lamp
+from trainables.pruning.weight_scopes import WEIGHT_SCOPES, Erk, Lamp, TwoFour
+from trainables.records import names as n
+from trainables.records.names import InputError
+from trainables.records.untrusted import parse_yaml
+from trainables.schedule import UnstructuredSchedule
+from trainables.settings import parse
+from trainables.tree import Tree, walk
 
 TARGETS = (300_000, 510_000, 657_001, 900_000, 980_000)
 ALLOCATING = ("lamp", "erk")
@@ -123,3 +129,52 @@ def test_a_layer_keeps_at_least_its_best_weight_under_lamp() -> None:
 def test_erk_needs_no_more_than_the_shape_and_the_order() -> None:
     scores = Erk().rescored({"a": torch.tensor([[1.0, 3.0], [2.0, -1.0]])})["a"]
     torch.testing.assert_close(scores, torch.tensor([[4 / 2.5, 4 / 0.5], [4 / 1.5, -1.0]], dtype=torch.float64))
+
+
+def test_two_of_four_consecutive_inputs_stay_at_each_place_of_a_kernel() -> None:
+    model = net()
+    for name, mask in cut(model, {}, "2:4", 500_000).items():
+        size = model.get_parameter(name).detach().abs()
+        flat, kept_flat = (some.movedim(1, -1).flatten(0, -2) for some in (size, mask))
+        for start in range(0, flat.shape[1], 4):
+            four, left = flat[:, start : start + 4], kept_flat[:, start : start + 4]
+            assert bool((left.sum(1) == min(2, four.shape[1])).all())
+            second = four.sort(dim=1, descending=True).values[:, min(2, four.shape[1]) - 1]
+            assert torch.equal(left, four >= second[:, None])
+
+
+def test_in_the_pattern_what_is_gone_stays_gone_and_a_limited_layer_stays_whole() -> None:
+    model = net()
+    before = {
+        name: torch.ones_like(weight, dtype=torch.bool) for name, weight in model.named_parameters() if weight.dim() > 1
+    }
+    before["4.weight"][:, :3] = False
+    found = cut(model, before, "2:4", 500_000, {"2.weight": 0.5})
+    assert found["2.weight"].all() and not found["1.weight"].all()
+    assert not any(bool((found[name] & ~mask).any()) for name, mask in before.items())
+    assert set(found["4.weight"][:, :4].sum(1).tolist()) == {1}, "of the first four three were gone"
+    pattern = TwoFour().masks({"a": torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])}, 500_000)["a"]
+    assert pattern.tolist() == [[False, False, True, True, True]]
+
+
+def test_a_step_in_the_pattern_is_stored_and_kept_in_it(tree: Tree) -> None:
+    schedule = UnstructuredSchedule(scope="2:4", step_ratio=0.5, fine_tune_epochs=1)
+    (point,) = list(walk(schedule, tree))
+    network = tree.network(tree.chain(schedule)[0])
+    for name, mask in network.masks.items():
+        assert bool((network.model.get_parameter(name)[~mask] == 0).all())
+        if mask.shape[1] % 4 == 0:
+            assert bool((mask.movedim(1, -1).unflatten(-1, (-1, 4)).sum(-1) == 2).all())
+    assert 0.45 < point[n.SPARSITY] < 0.5 == point[n.REQUESTED_SPARSITY]
+
+
+@pytest.mark.parametrize("fields", [{"step_ratio": 0.3}, {"step_ratio": 0.5, "steps": 2}, {"levels": (0.25, 0.5)}])
+def test_the_pattern_has_one_sparsity(fields: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=r"scope 2:4 removes 50% in one step; use step_ratio 0.5 and steps 1"):
+        parse(UnstructuredSchedule, {"scope": "2:4", **fields}, "here")
+
+
+def test_the_pattern_s_name_needs_no_quotes_in_a_study_file() -> None:
+    assert parse_yaml("{scope: [2:4, global], one: 2:4, hours: 1:30:00, mapping: {2: 4}, half: 0.5}") == {
+        "scope": ["2:4", "global"], "one": "2:4", "hours": "1:30:00", "mapping": {2: 4}, "half": 0.5,
+    }  # fmt: skip
