@@ -17,7 +17,7 @@ from trainables.identity import NUMERICS_VERSION
 from trainables.loading.checkpoint import Loaded, checkpoint_hash, load_checkpoint
 from trainables.loading.pretrained import fetch, load_published, published, state_hash
 from trainables.methods import Need
-from trainables.networks.anatomy import Anatomy, survey
+from trainables.networks.anatomy import Anatomy, survey, weights
 from trainables.networks.factory import ModelSettings, build, is_own
 from trainables.networks.limits import estimated_norms, frozen_norms, spared_weights
 from trainables.networks.outputs import count_auxiliary
@@ -79,11 +79,26 @@ class Problem:
         """The largest share of each prunable weight that may go, of those that are limited."""
         return spared_weights(self.build(), self.model.wishes)
 
+    def spared_in(self, model: nn.Module) -> dict[str, float]:
+        """``spared`` for a network that has lost channels: what a layer lost with them counts as gone."""
+        if not self.spared:
+            return {}
+        dense, now = self._sizes, {name: weight.numel() for name, weight in weights(model).items()}
+        return {
+            name: max(0.0, 1 - (1 - share) * dense[name] / now[name]) if now[name] < dense[name] else share
+            for name, share in self.spared.items()
+        }
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        """The dense network's prunable weights, counted by name."""
+        return {name: weight.numel() for name, weight in weights(self.build()).items()}
+
     def refuse(self, family: str) -> str | None:
         """Why nothing of the network can be pruned in this family, or None."""
         if family == n.STRUCTURED:
             return self.gate.refused
-        return self._weights_refused
+        return (self.gate.refused if family == n.MIXED else None) or self._weights_refused
 
     @cached_property
     def _weights_refused(self) -> str | None:
@@ -174,8 +189,7 @@ class Problem:
 
     def chain(self, schedule: Schedule, root: Node | None = None) -> list[Node]:
         """The node of each step of ``schedule``, in order, below ``root`` (the dense network of its seed)."""
-        limits = self._limits(schedule.family)
-        return self.methods.chain(root or self.root(schedule.seed), schedule, limits)
+        return self.methods.chain(root or self.root(schedule.seed), schedule, self._limits)
 
     def check_network(self) -> None:
         """InputError if the network can't be built for the data, or its weights can't be had or don't fit it."""

@@ -201,7 +201,7 @@ def _cut_weights(network: Network, node: Node, problem: Problem) -> Network:
     importance = WEIGHT_IMPORTANCES.of(settings, trusted=trusted)
     scope = WEIGHT_SCOPES.of(settings, trusted=trusted)
     sample = Sample(problem.data, node.seed)
-    found = masks.cut(network, importance, scope, settings[REMOVED], sample, problem.spared)
+    found = masks.cut(network, importance, scope, settings[REMOVED], sample, problem.spared_in(network.model))
     network.model.zero_grad()
     masks.masking(network.model, found)(network.model)
     return Network(network.model, found, network.removed)

@@ -73,9 +73,9 @@ class Tree:
         self.record(node)
         record = self.filled(node)
         cost = self._cost(node, record)
-        trained = {n.FINE_TUNE_EPOCHS: self.problem.methods.retraining(schedule).epochs_trained(self.problem.dense)}
+        trained = self.problem.methods.trained(schedule, self.problem.dense)
         paid = dict(zip((n.EPOCHS, n.SECONDS, n.REUSED), cost, strict=True))
-        return point_of(record, self._own) | schedule.columns() | trained | paid | {
+        return point_of(record, self._own) | schedule.columns_at(number) | trained | paid | {
             n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
         }  # fmt: skip
 

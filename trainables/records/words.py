@@ -24,7 +24,21 @@ def recipe(point: Mapping[Any, Any], labels: Mapping[str, str] | None = None) ->
 
     ``labels`` are those of retrainings, by name.
     """
-    return "; ".join(part for part in (_method(point), _cuts(point), _training(point, labels or RETRAINING)) if part)
+    return "; ".join(part for part in _parts(point, labels or RETRAINING) if part)
+
+
+def _parts(point: Mapping[Any, Any], labels: Mapping[str, str]) -> tuple[str, ...]:
+    cuts, training = int(point[n.STEP]), _training(point, labels)
+    if not (before := int(_value(point, n.CHANNEL_STEPS))):
+        return _method(point), _cuts(point, cuts), training
+    of_channels = {
+        n.IMPORTANCE: point[n.CHANNEL_IMPORTANCE],
+        n.SCOPE: point[n.CHANNEL_SCOPE],
+        n.ROUND_TO: point[n.ROUND_TO],
+    }
+    first = f"{_method(of_channels)}, {_cuts({n.STEP_RATIO: point[n.CHANNEL_RATIO]}, before)} of the channels"
+    weights = {**point, n.ROUND_TO: None, n.STEPS: _value(point, n.STEPS) - before}
+    return first, f"then {_method(weights)}", f"{_cuts(weights, cuts - before)} of the weights", training
 
 
 def _method(point: Mapping[Any, Any]) -> str:
@@ -35,8 +49,7 @@ def _method(point: Mapping[Any, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _cuts(point: Mapping[Any, Any]) -> str:
-    cuts = int(point[n.STEP])
+def _cuts(point: Mapping[Any, Any], cuts: int) -> str:
     if ratio := _value(point, n.STEP_RATIO):
         return f"one cut of {100 * ratio:g}%" if cuts == 1 else f"{cuts} cuts of {100 * ratio:g}% each"
     kind = _text(point, n.SCHEDULE)

@@ -194,6 +194,15 @@ class Recalibrate(Retraining):
 RETRAININGS = Registry[Retraining](n.RETRAIN, Retraining, (FineTune, Distill, LrRewind, WeightRewind, Scratch, Recalibrate))
 
 
+RATES: Mapping[str, str] = {n.FINE_TUNE_LR: "learning_rate", n.FINE_TUNE_DECAY: "decay"}
+"""What a schedule calls the fields of a retraining that it may choose itself, instead of the study's ``retraining``."""
+
+
+def takes(name: str, setting: str) -> bool:
+    """Whether a retraining has the field that a schedule calls so."""
+    return RATES[setting] in RETRAININGS[name].model_fields
+
+
 def takes_epochs(name: str) -> bool:
     """Whether a retraining's epochs are chosen by a schedule's ``fine_tune_epochs``."""
     return n.EPOCHS in RETRAININGS[name].model_fields
