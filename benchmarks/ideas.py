@@ -57,6 +57,12 @@ def _ideas() -> Iterator[tuple[str, Idea]]:
     yield "2:4 against layerwise", Idea(HALF, {n.SCOPE: "2:4"}, {n.SCOPE: "layerwise"})
     for words, base in (("weights", WEIGHTS), ("channels", CHANNELS)):
         yield f"recalibrate against nothing, {words}", Idea(base, {n.RETRAIN: "recalibrate"}, {n.FINE_TUNE_EPOCHS: 0})
+    for words, base in (("weights", WEIGHTS), ("channels", CHANNELS)):
+        yield f"learning rate 0.1 against 0.05, {words}", Idea(base, {n.FINE_TUNE_LR: 0.1}, {n.FINE_TUNE_LR: 0.05})
+    # 30 % of the channels are about half of the weights: both sides are left with as many, after as many epochs.
+    weights = {n.FAMILY: n.UNSTRUCTURED, "levels": (0.51, 0.9, 0.95, 0.98)}
+    mixed = {n.FAMILY: n.MIXED, n.CHANNEL_RATIO: 0.3, "levels": (0.796, 0.898, 0.959)}
+    yield "mixed against weights", Idea({n.FINE_TUNE_EPOCHS: 2}, mixed, weights)
     for words, study in (("cnn", ()), ("resnet20", RESNET)):
         channels = {**CHANNELS, n.IMPORTANCE: "magnitude_l2"}
         yield f"isomorphic against global, {words}", Idea(channels, {n.SCOPE: "isomorphic"}, {n.SCOPE: "global"}, study)
@@ -113,7 +119,7 @@ def main() -> None:
         if not name.startswith(tuple(arguments.only)):
             continue
         found[name] = compare(idea, arguments.work.absolute(), arguments.seeds)
-        for level, row in zip(idea.base["levels"], found[name], strict=True):
+        for level, row in zip({**idea.base, **idea.control}["levels"], found[name], strict=True):
             print(f"{name} at {level:.0%}: {_words(row)}", flush=True)
         FIGURES.write_text(json.dumps(found, indent=1) + "\n")
 
