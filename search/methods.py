@@ -7,6 +7,7 @@ from typing import Any
 
 from search.sampling.samplers import SAMPLERS
 from search.study import Study
+from trainables.data.sets.registry import DATASETS
 from trainables.exporting.formats import FORMATS
 from trainables.methods import Method, Registry
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
@@ -29,12 +30,13 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "schedule": LEVELS,
     "retraining": RETRAININGS,
     "sampler": SAMPLERS,
+    "data set": DATASETS,
     "export format": FORMATS,
 }
 """Every kind of method, in the words of the README."""
 
-OF_A_SCHEDULE = {n.EPOCHS, *LEVELS.settings()}
-"""Settings that a schedule gives, and no section of a study file."""
+OF_A_SCHEDULE = {n.EPOCHS, *LEVELS.settings(), "dataset"}
+"""Settings that a schedule gives, or a name, and no section of a study file."""
 
 
 def table() -> Iterator[str]:

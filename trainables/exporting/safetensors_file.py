@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
 from trainables.networks.anatomy import survey
@@ -37,6 +37,7 @@ class About(Settings):
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     mean: tuple[float, ...]
     std: tuple[PositiveFloat, ...]
+    preparation: dict[str, Any] = Field({}, description="what was done to images, beside being normalised")
 
     @model_validator(mode="after")
     def _of_channels(self) -> Self:
@@ -63,6 +64,7 @@ def export(network: Network, problem: Problem, target: Path) -> int:
     about = About(
         model=problem.model.name, arguments=dict(problem.model.arguments), output=problem.model.output,
         classes=data.classes, shape=data.shape, mean=data.mean, std=data.std,
+        preparation=data.preparation,
     )  # fmt: skip
     content = encode(network, {EXPORT: about.model_dump(exclude_none=True)})
     write_atomically(target, content)
