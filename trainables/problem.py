@@ -81,9 +81,12 @@ class Problem:
 
     def refuse(self, family: str) -> str | None:
         """Why nothing of the network can be pruned in this family, or None."""
-        if family == n.STRUCTURED:
-            return self.gate.refused
-        return gates.of(self.model, len(self.data.classes), self.data.shape, trusted=self.trusted, family=family).refused
+        return self.gate.refused if family == n.STRUCTURED else self._weights_refused
+
+    @cached_property
+    def _weights_refused(self) -> str | None:
+        classes, family = len(self.data.classes), n.UNSTRUCTURED
+        return gates.of(self.model, classes, self.data.shape, trusted=self.trusted, family=family).refused
 
     def _limits(self, family: str) -> dict[str, Any]:
         """What a step's settings say of limits, and of how the network is trained: nothing where all is as usual."""

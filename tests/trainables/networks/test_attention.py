@@ -144,6 +144,13 @@ def test_without_heads_it_computes_what_their_zeros_compute(name: str) -> None:
         assert cut.num_heads == HEADS // 2
 
 
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_frozen_stays_so_without_heads(name: str) -> None:
+    module = adapted(MADE[name]()).requires_grad_(False)
+    with_heads(module).remove(range(WIDTH // HEADS))
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
 @pytest.mark.parametrize("gone", [[0], [0, 1, 2, 3, 4, 5, 6], list(range(24)), list(range(24, 30)), list(range(-6, 0))])
 def test_only_whole_heads_that_are_there_can_go_and_one_stays(gone: list[int]) -> None:
     module = adapted(nn.MultiheadAttention(WIDTH, HEADS))

@@ -28,7 +28,8 @@ class Windows(ShiftedWindowAttention):  # type: ignore[misc]
 
     def keep_heads(self, left: list[int]) -> None:
         """Keep the biases of these heads."""
-        self.relative_position_bias_table = nn.Parameter(self.relative_position_bias_table.detach()[:, left])
+        table = self.relative_position_bias_table
+        self.relative_position_bias_table = nn.Parameter(table.detach()[:, left], table.requires_grad)
 
 
 class WindowsV2(ShiftedWindowAttentionV2):  # type: ignore[misc]
@@ -43,9 +44,10 @@ class WindowsV2(ShiftedWindowAttentionV2):  # type: ignore[misc]
 
     def keep_heads(self, left: list[int]) -> None:
         """Keep the scales and the biases of these heads."""
-        self.logit_scale = nn.Parameter(self.logit_scale.detach()[left])
-        last = self.cpb_mlp[2]
-        last.weight, last.out_features = nn.Parameter(last.weight.detach()[left]), len(left)
+        scale, last = self.logit_scale, self.cpb_mlp[2]
+        self.logit_scale = nn.Parameter(scale.detach()[left], scale.requires_grad)
+        last.weight = nn.Parameter(last.weight.detach()[left], last.weight.requires_grad)
+        last.out_features = len(left)
 
 
 def _windowed(module: Any, x: Tensor) -> Tensor:

@@ -70,8 +70,8 @@ def _lone(one: Tensor, other: Tensor) -> Tensor:
     return spread
 
 
-class _Part(torch.autograd.Function):
-    """The same; a step of its own for each part of a split, so that what each becomes is told apart."""
+class _Same(torch.autograd.Function):
+    """The same, as a step of its own."""
 
     @staticmethod
     def forward(_ctx: Any, given: Tensor) -> Tensor:
@@ -82,16 +82,12 @@ class _Part(torch.autograd.Function):
         return gradients[0]
 
 
-class _Spread(torch.autograd.Function):
-    """The same; a mark where one channel is spread over many."""
+class _Part(_Same):
+    """A part of a split, so that what each becomes is told apart."""
 
-    @staticmethod
-    def forward(_ctx: Any, given: Tensor) -> Tensor:
-        return given.clone()
 
-    @staticmethod
-    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0]
+class _Spread(_Same):
+    """A mark where one channel is spread over many."""
 
 
 def _positions(like: Tensor) -> Tensor:
