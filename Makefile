@@ -25,6 +25,7 @@ lint: $(EXTRAS)
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
+	$(PIP) --no-deps -e .
 	touch $(READY)
 
 # All extras of pyproject.toml.

@@ -14,10 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.comparison.report import write_comparison
 from analysis.load import load_study
 from analysis.pareto import front
-from analysis.report import write_report
 from analysis.tables import front_table
 from trainables.records import names as n
 from trainables.records.names import InputError, printable
@@ -31,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 2 says that what it was given cannot be used."""
     options = _parser().parse_args(arguments)
     try:
-        options.command(options.folder)
+        options.command(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -41,9 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def report(folder: Path) -> None:
-    """Write the report of the study in this folder and show its front."""
-    study = load_study(folder)
+def report(options: argparse.Namespace) -> None:
+    """Write the report of the study in a folder and show its front."""
+    from analysis.report import write_report  # noqa: PLC0415 - what draws figures takes seconds to import
+
+    study = load_study(options.folder)
     path = write_report(study)
     best = front(study.pruned, study.objectives, study.dense)
     console = Console()
@@ -53,9 +53,11 @@ def report(folder: Path) -> None:
     print(f"report: {path}")
 
 
-def compare(folder: Path) -> None:
-    """Write the comparison of the sweep in this folder and show its summary."""
-    path, summary = write_comparison(load_study(folder))
+def compare(options: argparse.Namespace) -> None:
+    """Write the comparison of the sweep in a folder and show its summary."""
+    from analysis.comparison.report import write_comparison  # noqa: PLC0415 - the same
+
+    path, summary = write_comparison(load_study(options.folder))
     for text in summary:
         print(textwrap.fill(text, width=100, initial_indent="- ", subsequent_indent="  "))
     print(f"comparison: {path}")
@@ -76,7 +78,12 @@ def _shown(rows: pd.DataFrame, title: str, numbers: Sequence[str]) -> Table:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis", description="Look at what a study found.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_commands(parser.add_subparsers(required=True, metavar="COMMAND"))
+    return parser
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add what there is to look at to a command line's commands; each is called with what was parsed."""
     command = commands.add_parser(
         "report",
         help="write a study's report and show its front",
@@ -93,7 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("folder", type=Path, help="the sweep's folder, for example results/comparison")
     command.set_defaults(command=compare)
-    return parser
 
 
 if __name__ == "__main__":

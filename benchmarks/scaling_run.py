@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling_run STUDY.yaml {measured|sleeping} WORKERS NODES
 
-The study runs through ``search.run.run`` on a Ray that is already there: WORKERS cores, spread over so many nodes of
+The study runs through ``search.algorithm.run`` on a Ray that is already there: WORKERS cores, spread over so many nodes of
 this machine. Only the trainable differs from what ``python -m search run`` starts: it also notes the core time of its
 steps, or sleeps instead of computing them.
 """
@@ -22,7 +22,7 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from search import run as runner
+from search import algorithm as runner
 from search.cluster.connection import ENVIRONMENT, environment
 from search.session import prepare
 from search.stages import ready, trials

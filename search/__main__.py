@@ -1,4 +1,4 @@
-"""The command line: ``python -m search run``, ``confirm`` and ``export``."""
+"""The command line: ``python -m search``, and ``pruning-front``, which has what other packages add to it as well."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ import argparse
 import os
 import sys
 import textwrap
-from collections.abc import Iterable
+from importlib.metadata import entry_points
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+import search
 from search.cluster.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
-from search.study import describe, load_study
+from search.front import Front, console_here
+from search.study import Study, describe
 from trainables.exporting.formats import FORMATS
 from trainables.records import names as n
-from trainables.records.jsonl import Row
 from trainables.records.names import InputError, StoppedError
-from trainables.records.objectives import Objective
-from trainables.records.words import recipe
 from trainables.settings import one_line
 from trainables.storage.base import STORAGE_ERRORS
-from trainables.training.retraining import RETRAININGS
+
+COMMANDS = "pruning_front.commands"
+"""The group of entry points (pyproject.toml) that add commands to ``pruning-front``: functions of argparse's subparsers."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, parser: argparse.ArgumentParser | None = None) -> int:
     """Run one command; 0 if it went well, 2 for input that can't be used, 3 if it had to stop, 130 if interrupted."""
-    options = _parser().parse_args(arguments)
+    options = (parser or _parser("python -m search")[0]).parse_args(arguments)
     try:
         with two_interrupts():
             options.command(options)
@@ -47,18 +44,26 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run_and_exit() -> None:
+def pruning_front() -> None:
+    """The console script: these commands, and those that entry points add."""
+    parser, commands = _parser("pruning-front")
+    for point in entry_points(group=COMMANDS):
+        point.load()(commands)
+    run_and_exit(parser)
+
+
+def run_and_exit(parser: argparse.ArgumentParser | None = None) -> None:
     """Run the command of this process, and end with its status."""
-    status = main()
+    status = main(parser=parser)
     if status == INTERRUPTED:
         sys.stdout.flush()
         os._exit(status)  # a Ray that was interrupted while it started may crash the interpreter on its way out
     sys.exit(status)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[argparse.ArgumentParser]]:
     parser = argparse.ArgumentParser(
-        prog="python -m search", description="Find the Pareto front of accuracy against compression of a network."
+        prog=program, description="Find the Pareto front of accuracy against compression of a network."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser(
@@ -92,9 +97,17 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the file to write")
     _common(export)
     export.set_defaults(command=_export)
+    pack = commands.add_parser(
+        "pack", help="put the records of a finished study's steps into one file",
+        description="Put each step.json into steps/records.jsonl.gz, from which all is read as before; the study can still "
+        "go on.",
+    )  # fmt: skip
+    pack.add_argument("folder", help="a study's folder, results/<study>, or its URL")
+    _common(pack)
+    pack.set_defaults(command=_pack)
     methods = commands.add_parser("methods", help="list every method that a study can name, as a Markdown table")
     methods.set_defaults(command=_methods)
-    return parser
+    return parser, commands
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -116,59 +129,31 @@ def _fields() -> str:
 
 
 def _run(options: argparse.Namespace) -> None:
-    study = load_study(options.study, options.set, trusted=options.allow_code)
-    # Ray takes seconds to import; a mistake in the study file is told before that.
-    from search.run import run  # noqa: PLC0415
-
-    console = _console()
-    ledger = run(study, console, trusted=options.allow_code, address=options.address)
-    console.print(front_table(ledger.front_rows(), study.goals))
-    console.print(
-        f"{len(ledger.trials)} trials ({ledger.stopped} stopped, {ledger.failed} failed), {ledger.steps_computed} steps "
-        f"computed and {ledger.steps_found} found, {ledger.epochs_computed} epochs computed and {ledger.epochs_saved} "
-        f"saved by sharing, hypervolume {ledger.hypervolume:.4f}"
-    )
-    console.print(f"Points: {study.folder}/points.jsonl. Report: python -m analysis report {study.folder}", markup=False)
-
-
-def front_table(rows: list[Row], objectives: Iterable[Objective] = ()) -> Table:
-    """The front, one row a point, as it is shown at the end of a run; objectives of the user's own have a column each."""
-    own = [one for one in objectives if one.column not in n.POINT_COLUMNS]
-    labels = {name: RETRAININGS[name].described()["label"] for row in rows if (name := row[n.RETRAIN]) in RETRAININGS}
-    table = Table(title="Pareto front (validation)", title_justify="left")
-    for column in ("accuracy", "compression", "sparsity", *(escape(one.label) for one in own), "recipe", "point"):
-        table.add_column(column, no_wrap=column == "point", justify="left" if column in ("recipe", "point") else "right")
-    for row in rows:
-        table.add_row(
-            f"{row[n.ACCURACY]:.2%}",
-            f"{row[n.COMPRESSION]:.2f}×",
-            f"{row[n.SPARSITY]:.1%}",
-            *(f"{row[one.column]:.4g}" for one in own),
-            escape(f"{row[n.FAMILY]}: {recipe(row, labels)}"),
-            row[n.STEP_ID],
-        )
-    return table
+    front = search.run(Study.load(options.study, options.set, allow_code=options.allow_code), address=options.address)
+    console = console_here()
+    console.print(front.table())
+    console.print(front.summary())
+    console.print(f"Points: {front.folder}/points.jsonl. Report: python -m analysis report {front.folder}", markup=False)
 
 
 def _confirm(options: argparse.Namespace) -> None:
-    from search.confirm import confirm  # noqa: PLC0415
-
-    console = _console()
-    count = confirm(options.folder, console, options.set, stored_only=options.stored_only, trusted=options.allow_code)
+    front = _front(options)
+    before = len(front.confirmed)
+    count = len(front.confirm(stored_only=options.stored_only)) - before
     print(f"Confirmed {count} networks on the test split in {options.folder}/{n.CONFIRMED_FILE}")
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 140)
-
-
 def _export(options: argparse.Namespace) -> None:
-    from search.export import export_point  # noqa: PLC0415
+    step_id = _front(options).export(options.point, options.to, form=options.format)
+    print(f"Wrote point {step_id} to {options.to} ({options.to.stat().st_size:,} bytes)")
 
-    step_id, size = export_point(
-        options.folder, options.point, options.to, _console(), options.set, options.format, trusted=options.allow_code
-    )
-    print(f"Wrote point {step_id} to {options.to} ({size:,} bytes)")
+
+def _pack(options: argparse.Namespace) -> None:
+    print(f"Packed the records of all steps in {_front(options).pack()}")
+
+
+def _front(options: argparse.Namespace) -> Front:
+    return search.load(options.folder, overrides=options.set, allow_code=options.allow_code)
 
 
 def _methods(_options: argparse.Namespace) -> None:

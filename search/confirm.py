@@ -16,7 +16,7 @@ from rich.console import Console
 
 from search.records.driver import only_driver
 from search.records.ledger import Ledger, append, rows_of
-from search.records.opened import open_study, opened_problem
+from search.records.opened import Opened
 from search.records.openings import record_opening
 from search.records.provenance import Run
 from search.records.snapshots import Snapshots
@@ -38,17 +38,13 @@ OF_WEIGHTS = (n.ACCURACY, n.SPARSITY, n.EFFECTIVE_MACS, n.STORED_BYTES, n.SHAPE_
 """What tells a network from one that was trained in the same way on another machine."""
 
 
-def confirm(
-    place: str, console: Console, overrides: Sequence[str] = (), *, stored_only: bool = False, trusted: bool = False
-) -> int:
+def confirm(opened: Opened, console: Console, *, stored_only: bool = False) -> int:
     """Measure test accuracies into ``confirmed.jsonl``; returns how many were new.
 
     What was confirmed before is not opened again, and each opening is on record before it begins. With ``stored_only``,
-    networks whose weights aren't on disk are passed over; otherwise they are computed again. ``place`` is a study's folder,
-    or its URL.
+    networks whose weights aren't on disk are passed over; otherwise they are computed again.
     """
-    folder, study = open_study(place, overrides, trusted=trusted)
-    problem, writable = opened_problem(study, overrides, trusted=trusted)
+    folder, study, problem = opened.folder, opened.study, opened.problem()
     tree = Tree(problem, steps_of(study, folder))
     there = study.place_of(folder)
     with only_driver(folder, there) as held, Snapshots(folder, there, held):
@@ -60,7 +56,7 @@ def confirm(
             check_roots(tree, ledger, "pass over what has to be trained again (--stored-only)")
         if not stored and not lost:
             return 0
-        split = tensors(*test_split.load(study.data, problem.data, writable=writable), problem.device)
+        split = tensors(*test_split.load(study.data, problem.data, writable=opened.writable), problem.device)
         if before := record_opening(folder, len(stored) + len(lost)):
             console.print(f"[dim]{before}[/dim]")
         _open(tree, stored, split, folder, console)

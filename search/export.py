@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from search.records.driver import only_driver
 from search.records.ledger import Ledger
-from search.records.opened import open_study, opened_problem
+from search.records.opened import Opened
 from search.records.provenance import Run
 from search.records.snapshots import Snapshots
 from search.session import check_roots, steps_of
@@ -21,20 +20,14 @@ from trainables.storage.store import Store
 from trainables.tree import Tree
 
 
-def export_point(
-    place: str, point: str, target: Path, console: Console, overrides: Sequence[str] = (), form: str = "safetensors", *,
-    trusted: bool = False,
-) -> tuple[str, int]:  # fmt: skip
-    """Write the network of a point, computed again if its weights weren't kept; returns (step id, bytes).
-
-    ``place`` is a study's folder or URL; ``overrides`` are for what differs here, such as ``data.root``.
-    """
-    exporter = FORMATS.load(form, trusted=trusted)()
-    folder, study = open_study(place, overrides, trusted=trusted)
+def export_point(opened: Opened, point: str, target: Path, console: Console, form: str = "safetensors") -> str:
+    """Write the network of a point, computed again if its weights weren't kept; its step id."""
+    folder, study = opened.folder, opened.study
+    exporter = FORMATS.load(form, trusted=study.trusted)()
     _check_target(target)
     store = steps_of(study, folder)
     step_id = find_point(store, point, folder)
-    tree = Tree(opened_problem(study, overrides, trusted=trusted)[0], store)
+    tree = Tree(opened.problem(), store)
     lost = not tree.has_weights(step_id)
     ledger = Ledger(folder, study.goals, study.reference.accuracy_drop)
     check_roots(tree, ledger, "give what it was made with", trains=lost)
@@ -44,7 +37,8 @@ def export_point(
             run = Run(folder, tree, ledger)
             compute_again(run.tree, [step_id], study.resources, console)
             run.end()
-    return step_id, exporter.write(tree.network(tree.node(step_id)), tree.problem, target)
+    exporter.write(tree.network(tree.node(step_id)), tree.problem, target)
+    return step_id
 
 
 def _check_target(target: Path) -> None:

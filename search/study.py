@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
+from torch import nn
 
 from search.sampling.samplers import SAMPLERS
 from search.sampling.space import SpaceSettings
@@ -23,7 +24,7 @@ from trainables.records.names import InputError
 from trainables.records.objectives import OBJECTIVES, Objective
 from trainables.records.untrusted import check_links, parse_yaml, read
 from trainables.schedule import FAMILIES, Schedule
-from trainables.settings import TRUSTED, Settings, nearest, one_of, parse
+from trainables.settings import TRUSTED, Settings, nearest, one_of, parse, refusal
 from trainables.storage.base import Place, is_url
 from trainables.storage.folder import Folder
 from trainables.storage.places import open_storage
@@ -34,6 +35,9 @@ LOCAL = "results"
 """The folder that holds the drivers' own files where the storage is a URL."""
 
 STOPS = ("none", "front")
+
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Values of keys, by dotted name; or as the command line has them, ``key=value`` each."""
 
 
 def _objective(name: str, info: ValidationInfo) -> str:
@@ -120,7 +124,11 @@ class ResourceSettings(Settings):
 
 
 class Study(Settings):
-    """One search (``space``) or one fixed list of schedules (``sweep``) over one network and one data set."""
+    """One search (``space``) or one fixed list of schedules (``sweep``) over one network and one data set.
+
+    In Python it takes the keys of a study file, ``Study(name="mine", data={"dataset": "digits"}, space={...})``; with
+    ``allow_code`` it may name code of the user's own, which is imported. InputError, in one line, if something is wrong.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the folder of results")
     data: DataSettings = DataSettings()
@@ -155,6 +163,36 @@ class Study(Settings):
     storage: Annotated[str, AfterValidator(_without_file_scheme)] = Field(
         "results", description="folder that holds the folders of results, or s3://bucket/prefix or gs://bucket/prefix"
     )
+
+    _trusted: bool = PrivateAttr(default=False)
+
+    def __init__(self, /, *, allow_code: bool = False, **fields: Any) -> None:
+        context = {TRUSTED: allow_code}
+        try:
+            self.__pydantic_validator__.validate_python(fields, self_instance=self, context=context)
+        except ValidationError as error:
+            raise refusal(Study, error, "study") from None
+        _check_fresh(self, self.schedules(trusted=allow_code))
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined] # what validates a dictionary doesn't go through it
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Remember whether code of the user's own may be imported."""
+        self._trusted = bool((context or {}).get(TRUSTED))
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Overrides = (), *, allow_code: bool = False) -> Study:
+        """The study in a YAML file, with ``overrides`` such as ``{"search.trials": 20}``; InputError if one is wrong."""
+        return load_study(path, overrides, trusted=allow_code)
+
+    def of(self, model: nn.Module | None) -> Self:
+        """The study of a network in memory, or of what it names if there is none; InputError if it names another."""
+        return self if model is None else self.model_copy(update={"model": self.model.of(model)})
+
+    @property
+    def trusted(self) -> bool:
+        """Whether code of the user's own, which it may name, is imported."""
+        return self._trusted
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -235,14 +273,14 @@ def _choices(key: str, value: Any, where: str) -> Sequence[Any]:
     return [tuple(levels) for levels in choices]
 
 
-def load_study(path: str | Path, overrides: Sequence[str] = (), *, trusted: bool = False) -> Study:
-    """The study in a YAML file, with ``key=value`` overrides; InputError if anything is wrong with it.
+def load_study(path: str | Path, overrides: Overrides = (), *, trusted: bool = False) -> Study:
+    """The study in a YAML file, with overrides; InputError if anything is wrong with it.
 
     Methods of the user's own that it names are imported if ``trusted``.
     """
     raw = read_yaml(Path(path))
-    for override in overrides:
-        _override(raw, override)
+    for key, value in overrides.items() if isinstance(overrides, Mapping) else map(_override, overrides):
+        _put(raw, key, value)
     study = parse(Study, raw, str(path), trusted=trusted)
     _check_fresh(study, study.schedules(trusted=trusted))
     return study
@@ -289,14 +327,17 @@ def _mapping(content: bytes, path: str) -> dict[str, Any]:
     return raw
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def _override(override: str) -> tuple[str, Any]:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise InputError(f"--set {override!r}: is not key=value, for example --set search.trials=20")
     try:
-        value = parse_yaml(text)
+        return path, parse_yaml(text)
     except ValueError as error:
         raise InputError(f"--set {override!r}: the value is not valid YAML ({error}); quote it") from None
+
+
+def _put(raw: dict[str, Any], path: str, value: Any) -> None:
     *sections, key = path.split(".")
     for section in sections:
         if not isinstance(raw.get(section), dict):

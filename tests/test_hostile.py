@@ -22,7 +22,8 @@ from PIL import Image
 
 from analysis import load as analysis_load
 from analysis.__main__ import main as analysis_main
-from search.__main__ import front_table, main
+from search.__main__ import main
+from search.front import front_table
 from search.records.journal import open_journal
 from search.records.ledger import Ledger
 from search.records.provenance import Run, changes, read_before

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
+import zipfile
 from collections import Counter
 from importlib import metadata
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+import search.__main__ as search_main
 from tests import ROOT
 from tests.search_helpers import raw_study, refusal, write
 
@@ -34,6 +39,44 @@ def test_every_package_is_pinned_in_one_place() -> None:
 def test_clusters_that_store_in_a_bucket_install_its_client() -> None:
     for name in ("launcher.yaml", "rayjob.yaml"):
         assert EXTRAS["cloud"][0] in (ROOT / "search" / "cluster" / name).read_text()
+
+
+def test_the_package_has_its_commands_and_what_is_not_python(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE", "search", "trainables", "analysis"):
+        source, target = ROOT / name, tmp_path / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    build = "import setuptools.build_meta as backend; backend.build_wheel('wheels')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)  # noqa: S603 - our own
+    with zipfile.ZipFile(next((tmp_path / "wheels").iterdir())) as wheel:
+        names = set(wheel.namelist())
+        info = {name.rpartition("/")[2]: wheel.read(name).decode() for name in names if ".dist-info/" in name}
+    committed = subprocess.check_output(["git", "ls-files", "search", "trainables", "analysis"], cwd=ROOT, text=True)  # noqa: S607
+    assert {name for name in names if ".dist-info/" not in name} >= set(committed.split())
+    assert "pruning-front = search.__main__:pruning_front" in info["entry_points.txt"]
+    needed = [line.partition(": ")[2] for line in info["METADATA"].splitlines() if line.startswith("Requires-Dist: ")]
+    assert {pin.replace(" ", "") for pin in needed if "extra ==" not in pin} == set(
+        PINS[: len(PINS) - sum(map(len, EXTRAS.values()))]
+    )
+
+
+def test_the_console_script_has_the_commands_of_both_packages(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][search_main.COMMANDS]
+    points = [EntryPoint(name, value, search_main.COMMANDS) for name, value in group.items()]
+    monkeypatch.setattr(search_main, "entry_points", lambda **_: points)
+    for command in ("run", "confirm", "export", "pack", "report", "compare"):
+        monkeypatch.setattr(sys, "argv", ["pruning-front", command, "--help"])
+        with pytest.raises(SystemExit) as ended:
+            search_main.pruning_front()
+        assert ended.value.code == 0 and f"usage: pruning-front {command}" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["pruning-front", "report", "nowhere"])
+    with pytest.raises(SystemExit) as ended:
+        search_main.pruning_front()
+    assert ended.value.code == 2 and "error: nowhere: no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])

@@ -123,7 +123,7 @@ class Problem:
         """Whether the dense network has been trained already, for these classes."""
         if self.model.weights is not None:
             return published(self.model.name).classes == len(self.data.classes)
-        return self.model.checkpoint is not None
+        return self.model.brings_weights
 
     def load_weights(self, model: nn.Module) -> Loaded:
         """Read the weights that the dense network starts from into ``model``: none, unless a study names some."""
@@ -201,7 +201,8 @@ class Problem:
             raise InputError(f"{family}: {reason}; unfreeze or release layers, or use another model or family")
         retraining = self.methods.retraining(schedule)
         if self.given and retraining.needs & {Need.DENSE_SCHEDULE, Need.EARLY_WEIGHTS}:
-            source = f"model.checkpoint {self.model.checkpoint!r}" if self.model.checkpoint else "model.weights"
+            source = "model.weights" if self.model.weights else "a network in memory"
+            source = f"model.checkpoint {self.model.checkpoint!r}" if self.model.checkpoint else source
             raise InputError(
                 f"retrain: {schedule.retrain!r} needs the dense training's recipe and early weights, which "
                 f"{source} doesn't bring; use fine_tune, or train the dense network here"

@@ -51,9 +51,14 @@ def parse(kind: type[S], raw: Mapping[str, Any], where: str, *, trusted: bool = 
     try:
         return kind.model_validate(raw, context={TRUSTED: trusted})
     except ValidationError as error:
-        # A misspelt key is the likelier cause than what it leaves missing, so it is told first.
-        details = sorted(error.errors(), key=lambda d: d["type"] not in ("extra_forbidden", "invalid_key"))
-        raise InputError(f"{where}: {_sentence(kind, details[0])}") from None
+        raise refusal(kind, error, where) from None
+
+
+def refusal(kind: type[BaseModel], error: ValidationError, where: str) -> InputError:
+    """The first thing wrong with a ``kind``, as an error of one line."""
+    # A misspelt key is the likelier cause than what it leaves missing, so it is told first.
+    details = sorted(error.errors(), key=lambda d: d["type"] not in ("extra_forbidden", "invalid_key"))
+    return InputError(f"{where}: {_sentence(kind, details[0])}")
 
 
 def _sentence(kind: type[BaseModel], detail: ErrorDetails) -> str:

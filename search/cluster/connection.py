@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import site
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import ray
@@ -43,11 +45,12 @@ def local() -> Iterator[None]:
     A bare ``init`` would attach to whatever cluster was last started here.
     """
     if ray.is_initialized():
-        yield
+        with _prepared():
+            yield
         return
     if os.environ.get("RAY_TMPDIR") == "":  # Ray would take it for the current folder, and not start
         raise InputError("ray: RAY_TMPDIR is empty; unset it, or name a folder")
-    with _prepared(), _loopback(), reaper(), ExitStack() as stack:
+    with _prepared(), environment(_importable()), _loopback(), reaper(), ExitStack() as stack:
         stack.callback(ray.shutdown)
         stack.enter_context(watched())  # until before the shutdown
         try:
@@ -63,12 +66,13 @@ class LazyRay:
     """Ray on this machine, begun when it is first needed and ended with the ``with`` block; one that is there is used."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
+        self._stack, self._started = ExitStack(), False
 
     def start(self) -> None:
         """Have a Ray to compute with."""
-        if not ray.is_initialized():
+        if not self._started:
             self._stack.enter_context(local())
+            self._started = True
         take_sigterm_back()
 
     def __enter__(self) -> Self:
@@ -131,6 +135,14 @@ def _prepared() -> Iterator[None]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with environment(ENVIRONMENT):
         yield
+
+
+def _importable() -> dict[str, str]:
+    """What has workers find this program where a notebook, say, found it by a ``sys.path`` of its own."""
+    here = str(Path(__file__).parents[2])
+    if here in site.getsitepackages():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), here]))}
 
 
 @contextmanager

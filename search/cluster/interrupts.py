@@ -56,6 +56,22 @@ def two_interrupts() -> Iterator[None]:
 
 
 @contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Afterwards signals are handled as before: Ray puts handlers of its own in place, and Tune leaves them there.
+
+    In other threads than the main one nothing is done, because nothing was put in place.
+    """
+    before = {number: signal.getsignal(number) for number in (*HANDLERS, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None and signal.getsignal(number) is not _second:
+                    signal.signal(number, handler)
+
+
+@contextmanager
 def sigterm_is_not_ray_s() -> Iterator[None]:
     """Around Ray's start, which would put in place a handler that ends the driver without a word."""
     from ray._private import utils  # noqa: PLC0415 - takes seconds, and not every command needs Ray

@@ -25,15 +25,18 @@ REMEDY = "remove the line, its steps are found again in the store"
 class Ledger:
     """Points and trials of one study: appended to as they come, read back when the study is run again.
 
-    Of ``objectives``, ours may be given by name.
+    Of ``objectives``, ours may be given by name. Lines that a crash cut off are removed, unless it is only to be looked at
+    (``mend``): another driver may be writing.
     """
 
-    def __init__(self, folder: Path, objectives: Iterable[str | Objective], accuracy_drop: float) -> None:
+    def __init__(
+        self, folder: Path, objectives: Iterable[str | Objective], accuracy_drop: float, *, mend: bool = True
+    ) -> None:
         self._folder = folder
         self._objectives = objectives_of(objectives)
         self._columns = columns_of(self._objectives)
         self._accuracy_drop = accuracy_drop
-        self.trials: list[Row] = list(rows_of(folder / n.TRIALS_FILE, _trial_fault))
+        self.trials: list[Row] = list(rows_of(folder / n.TRIALS_FILE, _trial_fault, mend=mend))
         self._ended = {row[n.TRIAL] for row in self.trials}
         self.failed = sum(row[n.STATE] == n.FAILED for row in self.trials)
         self.points: list[Row] = []
@@ -46,7 +49,7 @@ class Ledger:
         self._alone = 0
         self._front: dict[str, list[float]] = {}
         self._history: list[tuple[int, float]] = []
-        for row in rows_of(folder / n.POINTS_FILE, self._point_fault):
+        for row in rows_of(folder / n.POINTS_FILE, self._point_fault, mend=mend):
             self._count({name: row.get(name) for name in self._columns})
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Ledger:
@@ -208,9 +211,10 @@ def _trial_fault(row: Row) -> str | None:
     return None if whole else "is no trial with its number, state and schedule"
 
 
-def rows_of(path: Path, fault_of_row: Callable[[Row], str | None] = lambda _: None) -> Iterator[Row]:
-    """The rows of a file of the driver's own; a last line that a crash cut off is removed from it."""
-    drop_torn_line(path)
+def rows_of(path: Path, fault_of_row: Callable[[Row], str | None] = lambda _: None, *, mend: bool = True) -> Iterator[Row]:
+    """The rows of a file of the driver's own; a last line that a crash cut off is left out, and removed to ``mend`` it."""
+    if mend:
+        drop_torn_line(path)
     return (row for _, row in read_rows(path, fault_of_row, REMEDY))
 
 

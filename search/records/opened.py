@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from torch import nn
 
 from search.records.snapshots import local_folder
 from search.session import problem_of
-from search.study import OF_PLACE, Study, check_same, load_study, yaml_inline
+from search.study import OF_PLACE, Overrides, Study, check_same, load_study, yaml_inline
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.names import InputError
@@ -15,8 +17,24 @@ from trainables.records.untrusted import check_links
 from trainables.storage.base import is_url
 
 
-def open_study(place: str, overrides: Sequence[str], *, trusted: bool = False) -> tuple[Path, Study]:
-    """The folder of a study's own files, and the study; ``place`` is the folder, or the study's URL.
+@dataclass(frozen=True)
+class Opened:
+    """A study that has been run, and the folder of its own files.
+
+    ``writable`` says whether something may be written at ``data.root``: not where only the results name it.
+    """
+
+    folder: Path
+    study: Study
+    writable: bool = True
+
+    def problem(self) -> Problem:
+        """The study's data and network."""
+        return problem_of(self.study, trusted=self.study.trusted, writable=self.writable)
+
+
+def open_study(place: str, overrides: Overrides, *, trusted: bool = False, model: nn.Module | None = None) -> Opened:
+    """The study in a folder, or at a URL; ``model`` is its network, if that was in memory.
 
     InputError if steps are at a URL that only the folder names: it would be reached with the user's credentials.
     """
@@ -43,17 +61,8 @@ def open_study(place: str, overrides: Sequence[str], *, trusted: bool = False) -
             f"reuse: {folder} says that it reads steps of {urls[0]}; if you trust it, add "
             f"--set 'reuse={yaml_inline(study.reuse)}', or do without (--set 'reuse=[]')"
         )
-    return folder, study
+    return Opened(folder, study.of(model), _named("data.root", overrides))
 
 
-def opened_problem(study: Study, overrides: Sequence[str], *, trusted: bool) -> tuple[Problem, bool]:
-    """The study's data and network, and whether something may be written at ``data.root``.
-
-    That is so where the command line names it; a root that only the results name is read.
-    """
-    ours = _named("data.root", overrides)
-    return problem_of(study, trusted=trusted, writable=ours), ours
-
-
-def _named(key: str, overrides: Sequence[str]) -> bool:
+def _named(key: str, overrides: Overrides) -> bool:
     return any(override.partition("=")[0] in (key, key.partition(".")[0]) for override in overrides)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from optuna.storages import BaseStorage
+from ray.tune import Callback
 from rich.console import Console
 from rich.markup import escape
 
@@ -47,18 +48,22 @@ class Driver:
     run: Run
     console: Console
     held: Held
+    callbacks: tuple[Callback, ...] = ()
+    """Of the user, for Tune."""
     ray: LazyRay = field(default_factory=LazyRay)
     began: float = field(default_factory=time.monotonic)
 
 
 @contextmanager
-def ready(study: Study, console: Console, *, trusted: bool, address: str | None) -> Iterator[Driver]:
+def ready(
+    study: Study, console: Console, *, address: str | None = None, callbacks: Sequence[Callback] = ()
+) -> Iterator[Driver]:
     """The study's only driver, with everything checked; InputError before anything is written, StoppedError later."""
     with ExitStack() as stack:
         stack.enter_context(sigterm_is_not_ray_s())
         cluster = stack.enter_context(connected(address, study)) if address else None
         with console.status("Checking the study, and what of its network can be removed …"):
-            session = prepare(study, trusted=trusted, fastest=cluster.fastest if cluster else None)
+            session = prepare(study, trusted=study.trusted, fastest=cluster.fastest if cluster else None)
         stack.enter_context(_storage_errors(study))
         with console.status("Looking whether another driver is at work …"):  # takes a while where one has died
             held = stack.enter_context(only_driver(study.folder, study.place))
@@ -78,7 +83,7 @@ def ready(study: Study, console: Console, *, trusted: bool, address: str | None)
         _tell(session, run, console)
         if anew and ledger.trials:
             console.print("[dim]The sampler is told anew of what is on record.[/dim]")
-        yield Driver(session, ledger, journal, lost, snapshots, run, console, held)
+        yield Driver(session, ledger, journal, lost, snapshots, run, console, held, tuple(callbacks))
 
 
 def _on_nodes(session: Session, cluster: Cluster, console: Console, stack: ExitStack) -> Session:

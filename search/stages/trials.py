@@ -23,6 +23,7 @@ from search.stages.dense import lost_seeds, train_dense
 from search.stages.ready import Driver
 from search.tune.display import Progress
 from search.tune.live_trials import LiveFifo
+from search.tune.logs import LogsBeside, folder_name
 from search.tune.scheduler import FrontScheduler
 from search.tune.searcher import FrontSearch
 from search.tune.snapshots import StoresSnapshots
@@ -103,15 +104,22 @@ def _tuner(driver: Driver, searcher: FrontSearch, progress: Progress, scratch: P
         tune.with_resources(trainable, {"cpu": study.resources.cpu, "gpu": study.resources.gpu}),
         tune_config=tune.TuneConfig(
             search_alg=AsManyAsFit(searcher, study.resources), scheduler=scheduler_of(session, driver.ledger),
-            num_samples=-1, reuse_actors=True,
+            num_samples=-1, reuse_actors=True, trial_dirname_creator=folder_name,
         ),
         run_config=tune.RunConfig(
-            name="trials", storage_path=str(scratch), verbose=0, callbacks=[progress, StoresSnapshots(driver.snapshots)],
+            name="trials", storage_path=str(scratch), verbose=0, callbacks=_callbacks(driver, progress),
             failure_config=tune.FailureConfig(max_failures=LOST_IN_A_ROW),
             # Of a checkpoint, though there is nothing in ours, Tune would see to it that all nodes share its folder.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            progress_reporter=tune.CLIReporter(),  # says nothing, as nothing is verbose; a notebook's would clear its cell
         ),
     )  # fmt: skip
+
+
+def _callbacks(driver: Driver, progress: Progress) -> list[tune.Callback]:
+    """What hears of the trials: first what the study itself needs, then the user's own."""
+    logs = [LogsBeside(driver.session.study.folder)] if driver.callbacks else []
+    return [progress, StoresSnapshots(driver.snapshots), *logs, *driver.callbacks]
 
 
 def _progress(driver: Driver, searcher: FrontSearch) -> Progress:

@@ -69,12 +69,14 @@ def export(network: Network, problem: Problem, target: Path) -> int:
     return len(content)
 
 
-def load(file: str | Path, *, allow_code: bool = False, most_bytes: int | None = None) -> Exported:
+def load(
+    file: str | Path, *, allow_code: bool = False, most_bytes: int | None = None, model: nn.Module | None = None
+) -> Exported:
     """The network in an exported file, in eval mode.
 
-    Nothing stored in the file is run. A network of a user's own factory is imported by its name only if ``allow_code``.
-    The dense network that the file names is built on the way: one of more than ``most_bytes`` (a gigabyte, or a hundred
-    times the file) is refused.
+    Nothing stored in the file is run. A network of a user's own factory is imported by its name only if ``allow_code``; of
+    one that was in memory, ``model`` is needed, with any weights. The dense network that the file names is built on the
+    way: one of more than ``most_bytes`` (a gigabyte, or a hundred times the file) is refused.
     """
     try:
         content = read(Path(file))
@@ -85,6 +87,8 @@ def load(file: str | Path, *, allow_code: bool = False, most_bytes: int | None =
         raise InputError(f"{file}: holds a step of a study, not an exported network; use `python -m search export`")
     about = parse(About, raw, str(file))
     settings = parse(ModelSettings, {"name": about.model, "arguments": about.arguments, "output": about.output}, str(file))
+    if model is not None:
+        settings = settings.of(model, weights=False)
     shape, classes = about.shape, about.classes
     limit = most_bytes or max(LARGEST_DENSE, LARGEST_COMPRESSION * len(content))
     check_size(settings, len(classes), shape, limit, f"if you trust {file}, load it with a larger most_bytes", MOST_MACS)
@@ -92,8 +96,8 @@ def load(file: str | Path, *, allow_code: bool = False, most_bytes: int | None =
     def dense() -> nn.Module:
         return build(settings, len(classes), shape, trusted=allow_code)
 
-    model = dense()
-    network = decode(content, dense, survey(model, shape))
+    built = dense()
+    network = decode(content, dense, survey(built, shape))
     for name, tensor in network.model.state_dict().items():
         if not bool(tensor.isfinite().all()):
             raise InputError(f"{file}: has infinite or NaN values in {name!r}; its training failed, export another point")

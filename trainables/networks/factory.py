@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 from difflib import get_close_matches
@@ -10,7 +11,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import torch
-from pydantic import AfterValidator, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, PrivateAttr, model_validator
 from torch import Tensor, nn
 
 from trainables import own
@@ -20,9 +21,11 @@ from trainables.networks.attention.heads import adapt
 from trainables.networks.limits import Wishes
 from trainables.networks.outputs import only_logits
 from trainables.networks.parameters import fold
+from trainables.own.in_memory import code_in, is_in_memory, name_of, snapshot
 from trainables.records.names import InputError
 from trainables.settings import Settings, nearest, one_line
 
+SAME = "give the network that the study was begun with, or begin another study under another name"
 TORCHVISION, TIMM = "torchvision:", "timm:"
 TIMM_REQUIREMENT = "timm==1.0.31"
 OF_WEIGHTS: dict[str, dict[str, Any]] = {
@@ -47,10 +50,10 @@ def _known_name(name: str) -> str:
             "a file is no network: name the architecture here, and its weights in model.checkpoint; of programs "
             "(TorchScript, torch.export, ONNX) and whole pickled models layers can't be pruned"
         )
-    if ":" in name:
+    if ":" in name and not is_in_memory(name):
         if not own.is_own(name):
             raise ValueError("a factory of your own is written package.module:factory")
-    elif name not in MODELS:
+    elif ":" not in name and name not in MODELS:
         raise ValueError(f"{nearest(name, MODELS)}, torchvision:NAME, timm:NAME, package.module:factory")
     return name
 
@@ -87,7 +90,7 @@ def short_name(name: str) -> str:
 
 def is_own(name: str) -> bool:
     """Whether this names a factory of the user's own."""
-    return name not in MODELS and not name.startswith((TORCHVISION, TIMM))
+    return name not in MODELS and not name.startswith((TORCHVISION, TIMM)) and not is_in_memory(name)
 
 
 def is_torchvision(name: str) -> bool:
@@ -159,9 +162,42 @@ class ModelSettings(Settings):
         """What is to be spared."""
         return Wishes(self.keep, self.max_sparsity, self.least_channels)
 
+    _given: nn.Module | None = PrivateAttr(default=None)
+
     def __hash__(self) -> int:
         """Pydantic's own would fail on the dictionary."""
         return hash(self.model_dump_json())
+
+    @property
+    def given(self) -> nn.Module | None:
+        """The network, if it is one in memory, and is here."""
+        return self._given
+
+    @property
+    def brings_weights(self) -> bool:
+        """Whether the network has been trained elsewhere."""
+        return self.checkpoint is not None or is_in_memory(self.name)
+
+    def of(self, model: nn.Module, *, weights: bool = True) -> Self:
+        """These settings for a network in memory, of which they keep a copy.
+
+        InputError if they name another: of what was named ``in-memory`` before, its code must be the same, and its
+        ``weights``, if these matter.
+        """
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model: a {type(model).__name__} is no torch.nn.Module; give a network")
+        known = is_in_memory(self.name)
+        if not known and {"name", "arguments", "checkpoint", "weights"} & self.model_fields_set:
+            raise InputError(f"model.name: {self.name!r} is named, and a network is given too; leave one of them out")
+        copied = snapshot(model)
+        name = name_of(copied)
+        if known and code_in(name) != code_in(self.name):
+            raise InputError(f"model: its code or its attributes aren't those of {self.name!r}; {SAME}")
+        if known and weights and name != self.name:
+            raise InputError(f"model: its weights aren't those of {self.name!r}; {SAME}")
+        settings = self.model_copy(update={"name": self.name if known else name})
+        settings._given = copied
+        return settings
 
 
 def build(
@@ -195,6 +231,13 @@ def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool
     name = settings.name
     if name in MODELS:
         return MODELS[name], {"classes": classes, "channels": channels}
+    if is_in_memory(name):
+        if settings.given is None:
+            raise InputError(
+                f"model.name: {name!r} is a network that a Python program had in memory; go on from Python, and give it: "
+                "search.run(study, model=...), search.load(folder, model=...), trainables.export.load(file, model=...)"
+            )
+        return partial(_copied, settings.given), {}
     if is_torchvision(name):
         if channels != 3:
             raise InputError(
@@ -208,6 +251,10 @@ def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool
     factory: Factory = own.load(name, "model.name", "factory", trusted=trusted)
     tells_classes = "num_classes" in _parameters(factory) and "num_classes" not in settings.arguments
     return factory, {"num_classes": classes} if tells_classes else {}
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).train()
 
 
 def _parameters(factory: Factory) -> list[str]:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.networks.anatomy import prunable
 from trainables.networks.factory import ModelSettings, build, is_own
+from trainables.own.in_memory import is_in_memory
 from trainables.records.names import InputError
 from trainables.settings import one_line
 
@@ -30,9 +31,10 @@ def check_size(
 ) -> None:  # fmt: skip
     """InputError if the network's tensors, or what its layers put out for one image, take more than ``most_bytes``.
 
-    A factory of the user's own is not looked at: it is code that was trusted, and needn't know the meta device.
+    A factory of the user's own is not looked at: it is code that was trusted, and needn't know the meta device. Nor is a
+    network that is in memory already.
     """
-    if is_own(settings.name):
+    if is_own(settings.name) or is_in_memory(settings.name):
         return
     asked = f"model: {settings.name} with {settings.arguments} on images {list(shape)}"
     if math.prod(shape) * 4 > most_bytes:

@@ -30,11 +30,13 @@ from trainables.networks.anatomy import survey
 from trainables.networks.architectures import MODELS
 from trainables.networks.factory import ModelSettings, build, is_own
 from trainables.networks.limits import spared_weights
+from trainables.own.in_memory import is_in_memory
 from trainables.pruning.gate import Gate, gate, is_want_of_memory, refuse_weights
 from trainables.records import names as n
 from trainables.records.files import write_atomically
 from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
+from trainables.settings import one_line
 from trainables.training.loop import threads
 
 MOST_MEMORY, MOST_SHARE = 8 * 10**9, 0.6
@@ -62,8 +64,14 @@ def _of(
     settings: ModelSettings, classes: int, shape: tuple[int, int, int], trusted: bool, family: str, source: str
 ) -> Gate:
     if settings.name in MODELS:  # known to the tests, and so within any bounds
-        with threads(1):  # faster for such small ones, and far faster on a busy machine
-            return _look(settings, classes, shape, trusted, family)
+        return _here(settings, classes, shape, trusted, family)
+    if is_in_memory(settings.name):  # no other process has it
+        try:
+            return _here(settings, classes, shape, trusted, family)
+        except InputError:
+            raise
+        except Exception as error:  # networks raise anything
+            raise InputError(f"model: the network can't be looked at ({one_line(error)})") from error
     question = {
         "settings": settings.model_dump(mode="json", exclude=OF_WEIGHTS), "classes": classes, "shape": list(shape),
         "trusted": trusted, "family": family,
@@ -80,6 +88,11 @@ def _of(
         raise InputError(answer["error"])
     lists = {name: tuple(answer.get(name, ())) for name in ("outputs", "folded")}
     return Gate(**answer | lists)
+
+
+def _here(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trusted: bool, family: str) -> Gate:
+    with threads(1):  # faster for small ones, and far faster on a busy machine
+        return _look(settings, classes, shape, trusted, family)
 
 
 def _look(settings: ModelSettings, classes: int, shape: tuple[int, int, int], trusted: bool, family: str) -> Gate:

@@ -34,11 +34,13 @@ LATENCY_FOLDER = "latency"
 OPTUNA_FILE = "optuna.journal"
 STEPS_FOLDER = "steps"
 REPORT_FOLDER = "report"
+LOGS_FOLDER = "logs"
 LOCK_FILE = "driver.lock"
 SNAPSHOT_FILE = "snapshot.json"
 
 # Files of one step, steps/<step id>/.
 STEP_FILE = "step.json"
+PACKED_FILE = "records.jsonl.gz"  # beside the steps' folders, the records of those that were packed
 WEIGHTS_FILE = "model.safetensors"
 REWIND_FILE = "rewind.safetensors"
 TRAINING_FILE = "training.safetensors"

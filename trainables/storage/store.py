@@ -11,13 +11,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 from trainables.records import names as n
 from trainables.records.untrusted import is_address, parse_json
 from trainables.storage.base import Held, Place, Storage
+from trainables.storage.packed import packed, read_packed
 from trainables.storage.places import open_storage
 
 Record = dict[str, Any]
@@ -26,6 +27,8 @@ CHECKSUM = "checksum"
 """The key of a record's checksum of itself."""
 ASKED = "asked"
 """The key of a record that tells the trial it was computed for, of which it is no property: number and schedule."""
+BESIDE_RECORDS = (n.WEIGHTS_FILE, n.REWIND_FILE, n.TRAINING_FILE)
+"""Files of a step that its record doesn't need."""
 RUN = "run"
 """The key of a record that tells the run it was computed in, by its number in the study's provenance."""
 
@@ -65,6 +68,19 @@ class Store:
     def _others(self) -> tuple[Storage, ...]:
         return tuple(open_storage(place) for place in self.reuse)
 
+    @cached_property
+    def _packed(self) -> dict[Place, dict[str, bytes]]:
+        """The records of each place that are packed; they are read when the first record isn't where it would be."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(self)}  # workers read what is packed themselves
+
+    def _packed_in(self, storage: Storage, place: Place) -> dict[str, bytes]:
+        if place not in self._packed:
+            self._packed[place] = read_packed(storage, place)
+        return self._packed[place]
+
     def of_run(self, run: int) -> Store:
         """The same steps, for a run that writes."""
         return replace(self, run=run)
@@ -73,12 +89,20 @@ class Store:
         """What is on record of a step, or None if it isn't complete (a damaged record counts as none)."""
         if (own := self._own(step_id)) is not None:
             return own
-        found = next((record for other in self._others if (record := _read(other, step_id)) is not None), None)
+        others = zip(self._others, self.reuse, strict=True)
+        found = next((record for other in others if (record := self._read(*other, step_id)) is not None), None)
         # Trials and runs of another study mean nothing here.
         return found and {key: value for key, value in found.items() if key not in (ASKED, RUN)}
 
     def _own(self, step_id: str) -> Record | None:
-        return _read(self.storage, step_id)
+        return self._read(self.storage, self.place, step_id)
+
+    def _read(self, storage: Storage, place: Place, step_id: str) -> Record | None:
+        """A step's record in one storage, or None if it isn't there and whole."""
+        if not is_address(step_id):
+            return None
+        found = _whole(storage.read(f"{step_id}/{n.STEP_FILE}"), step_id)
+        return found or _whole(self._packed_in(storage, place).get(step_id), step_id)
 
     def weights(self, record: Record, file: str = n.WEIGHTS_FILE) -> bytes | None:
         """The content of a step's weights file, or None if it is missing or differs from its checksum."""
@@ -122,7 +146,7 @@ class Store:
 
     def discard_weights(self, step_id: str) -> None:
         """Give back the room that a step's weights take here; it still counts as measured."""
-        for name in (n.WEIGHTS_FILE, n.REWIND_FILE, n.TRAINING_FILE):
+        for name in BESIDE_RECORDS:
             self.storage.delete(f"{step_id}/{name}")
 
     def claim(self, step_id: str) -> AbstractContextManager[Held]:
@@ -131,18 +155,39 @@ class Store:
 
     def ids(self) -> list[str]:
         """The addresses of all complete steps, those of other studies included."""
-        return sorted(
-            {*self.own_ids(), *(step_id for other in self._others for step_id in other.folders_with(n.STEP_FILE))}
-        )
+        others = zip(self._others, self.reuse, strict=True)
+        return sorted({*self.own_ids(), *(step_id for other in others for step_id in self._ids_in(*other))})
 
     def own_ids(self) -> list[str]:
         """The addresses of the complete steps that are stored here."""
-        return self.storage.folders_with(n.STEP_FILE)
+        return self._ids_in(self.storage, self.place)
+
+    def _ids_in(self, storage: Storage, place: Place) -> list[str]:
+        return sorted({*storage.folders_with(n.STEP_FILE), *self._packed_in(storage, place)})
+
+    def pack(self) -> int:
+        """Have the records of all complete steps here in one file, and remove their own; how many there are then.
+
+        Nobody else may write meanwhile. A file of its own that isn't whole stays where it is.
+        """
+        records = {step_id: record for step_id in self.own_ids() if (record := self._own(step_id)) is not None}
+        content = packed({step_id: to_json(record) for step_id, record in records.items()})
+        if content != self.storage.read(n.PACKED_FILE) and records:
+            self.storage.write(n.PACKED_FILE, content)
+        self._packed.clear()
+        more = {step_id for file in BESIDE_RECORDS for step_id in self.storage.folders_with(file)}
+        for step_id in self.storage.folders_with(n.STEP_FILE):
+            if _whole(self._packed_in(self.storage, self.place).get(step_id), step_id) is None:
+                continue
+            if step_id in more:
+                self.storage.delete(f"{step_id}/{n.STEP_FILE}")
+            else:
+                self.storage.clear(step_id)
+        return len(records)
 
 
-def _read(storage: Storage, step_id: str) -> Record | None:
-    """A step's record in one storage, or None if it isn't there and whole."""
-    content = storage.read(f"{step_id}/{n.STEP_FILE}") if is_address(step_id) else None
+def _whole(content: bytes | None, step_id: str) -> Record | None:
+    """The record of a step that a file holds, or None if it doesn't hold it whole."""
     try:
         record = parse_json(content or b"")
         whole = isinstance(record, dict) and record.get("id") == step_id and record.get(CHECKSUM) == _checksum(record)

@@ -391,14 +391,16 @@ assert "torch" in sys.modules
 """
 
 
-@pytest.mark.parametrize("module", ["search.run", "search.tune.trial", "trainables.trainable", "trainables.training.loop"])
+@pytest.mark.parametrize(
+    "module", ["search.algorithm", "search.tune.trial", "trainables.trainable", "trainables.training.loop"]
+)
 def test_threads_that_wait_leave_their_core_to_others(module: str) -> None:
     assert seen_by_torch(module) == "10000"
 
 
 @pytest.mark.parametrize(("said", "seen"), [({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")])
 def test_threads_spin_for_as_long_as_the_user_has_said(said: dict[str, str], seen: str) -> None:
-    assert seen_by_torch("search.run", **said) == seen
+    assert seen_by_torch("search.algorithm", **said) == seen
 
 
 def seen_by_torch(module: str, **more: str) -> str:

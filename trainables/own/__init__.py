@@ -49,16 +49,36 @@ def load(name: str, field: str, kind: str, *, trusted: bool) -> Any:
 
 @lru_cache
 def source_hash(name: str) -> str:
-    """SHA-256 of the source that ``package.module:attribute`` leads to, 64 hexadecimal digits.
+    """SHA-256 of the source that ``package.module:attribute`` leads to, 64 hexadecimal digits."""
+    _find_here()
+    return hash_of_sources(name.partition(":")[0])
 
-    That is its module, every module below its package, and the modules beside it that these import, directly or not;
+
+def hash_of_sources(module: str) -> str:
+    """SHA-256 of the source that a module leads to, as it is now.
+
+    That is the module, every module below its package, and the modules beside it that these import, directly or not;
     nothing that is installed, and nothing of this program. The modules are found without being run.
     """
-    _find_here()
     digest = hashlib.sha256()
-    for module, file in sorted(_sources(name.partition(":")[0]).items()):
-        digest.update(f"{module}\0".encode() + file.read_bytes() + b"\0")
+    for name, file in sorted(_sources(module).items()):
+        digest.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def modules_of(module: str) -> list[str]:
+    """The modules of the user's own that a module leads to, itself among them if it is one."""
+    return sorted(_sources(module))
+
+
+def is_users(module: str) -> bool:
+    """Whether a module is a file of the user's own."""
+    return _file(module) is not None
+
+
+def is_written_here(thing: Any) -> bool:
+    """Whether a class or function was written in a notebook or in the script that runs: others can't import it."""
+    return bool(thing.__module__ == "__main__")
 
 
 def _find_here() -> None:

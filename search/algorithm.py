@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ray.tune import Callback
 from rich.console import Console
 
 from search.records.ledger import Ledger
@@ -13,13 +16,13 @@ from search.stages.wrap_up import wrap_up
 from search.study import Study
 
 
-def run(study: Study, console: Console, *, trusted: bool = False, address: str | None = None) -> Ledger:
+def run(study: Study, console: Console, *, address: str | None = None, callbacks: Sequence[Callback] = ()) -> Ledger:
     """Run the study to its end, from wherever it stands; returns its points.
 
     StoppedError if it can't go on here. ``address`` is a Ray cluster's, HOST:PORT or auto; without it, Ray runs on this
-    machine alone.
+    machine alone. ``callbacks`` are Tune's, and hear of each step.
     """
-    with ready(study, console, trusted=trusted, address=address) as driver:
+    with ready(study, console, address=address, callbacks=callbacks) as driver:
         with driver.ray:
             dense_networks(driver)
             ended = run_trials(driver)

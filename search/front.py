@@ -1,0 +1,180 @@
+"""What a study has found, to look at and to go on with: the points, the front, test accuracies and files of networks."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch import nn
+
+from search.cluster.interrupts import handlers_kept
+from search.records.ledger import Ledger
+from search.records.opened import Opened, open_study
+from search.study import Overrides, Study
+from trainables.records import names as n
+from trainables.records.jsonl import Row, read_rows
+from trainables.records.objectives import Objective, columns_of
+from trainables.records.points import NUMBERS, WHOLE
+from trainables.records.words import recipe
+from trainables.training.retraining import RETRAININGS
+
+if TYPE_CHECKING:
+    from ray.tune import Callback
+
+logging.getLogger("ray.widgets").setLevel(logging.WARNING)  # in a notebook it misses a package as soon as it is imported
+
+
+class Front:
+    """A study's points as they stood when it was made, and what can be done with them."""
+
+    def __init__(self, opened: Opened, ledger: Ledger | None = None) -> None:
+        self._opened = opened
+        if ledger is not None:
+            self._ledger = ledger
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        study = self.study
+        return Ledger(self.folder, study.goals, study.reference.accuracy_drop, mend=False)
+
+    @property
+    def study(self) -> Study:
+        """The study as it ran."""
+        return self._opened.study
+
+    @property
+    def folder(self) -> Path:
+        """Where its results are."""
+        return self._opened.folder
+
+    @property
+    def points(self) -> pd.DataFrame:
+        """Every step of every trial, with the columns of ``points.jsonl``; the dense networks have no trial."""
+        return _frame(self._ledger.points, columns_of(self.study.goals))
+
+    @property
+    def members(self) -> pd.DataFrame:
+        """The networks that no other beats on every objective of validation, smallest reduction first."""
+        return _frame(self._ledger.front_rows(), columns_of(self.study.goals))
+
+    @property
+    def hypervolume(self) -> float:
+        """What the front dominates above the study's fixed reference."""
+        return self._ledger.hypervolume
+
+    @property
+    def confirmed(self) -> pd.DataFrame:
+        """What ``confirm`` has measured so far: the points' columns and ``test_accuracy``."""
+        rows = [row for _, row in read_rows(self.folder / n.CONFIRMED_FILE)]
+        return _frame(rows, (*columns_of(self.study.goals), n.TEST_ACCURACY, n.RETRAINED_ACCURACY))
+
+    def confirm(self, *, stored_only: bool = False) -> pd.DataFrame:
+        """Open the test split for the front of a search, or the schedules of a sweep, and return what is ``confirmed``.
+
+        What was confirmed before is not opened again. Networks whose weights are gone are trained again, or passed over if
+        ``stored_only``. InputError if it can't be done.
+        """
+        from search.confirm import confirm  # noqa: PLC0415 - Ray takes seconds to import
+
+        with _at_work(self.study):
+            confirm(self._opened, console_here(), stored_only=stored_only)
+        return self.confirmed
+
+    def export(self, point: str, path: str | Path, *, form: str = "safetensors") -> str:
+        """Write the network of a point, given by its ``step_id`` or the beginning of it, to a file; the whole step_id.
+
+        ``form`` is a format's name. InputError if there is no such point, or the file can't be written.
+        """
+        from search.export import export_point  # noqa: PLC0415 - the same
+
+        with _at_work(self.study):
+            return export_point(self._opened, point, Path(path), console_here(), form)
+
+    def pack(self) -> str:
+        """Put the records of a finished study's steps into one compressed file, and return which; it can still go on."""
+        from search.records.packing import pack  # noqa: PLC0415 - needs what starts studies
+
+        return pack(self._opened)
+
+    def table(self) -> Table:
+        """The front, one row a point, for a terminal."""
+        return front_table(self._ledger.front_rows(), self.study.goals)
+
+    def summary(self) -> str:
+        """What it took to find it, in a line."""
+        ledger = self._ledger
+        return (
+            f"{len(ledger.trials)} trials ({ledger.stopped} stopped, {ledger.failed} failed), {ledger.steps_computed} "
+            f"steps computed and {ledger.steps_found} found, {ledger.epochs_computed} epochs computed and "
+            f"{ledger.epochs_saved} saved by sharing, hypervolume {ledger.hypervolume:.4f}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<Front of {self.folder}: {len(self._ledger.front)} networks. {self.summary()}>"
+
+
+def run_study(study: Study, model: nn.Module | None, callbacks: Sequence[Callback], address: str | None) -> Front:
+    """``search.run``."""
+    from search.algorithm import run  # noqa: PLC0415 - Ray takes seconds to import, and a mistake is told before that
+
+    whole = study.of(model)
+    with _at_work(whole):
+        ledger = run(whole, console_here(), address=address, callbacks=callbacks)
+    return Front(Opened(whole.folder, whole), ledger)
+
+
+def open_front(place: str | Path, model: nn.Module | None, overrides: Overrides, *, trusted: bool) -> Front:
+    """``search.load``."""
+    return Front(open_study(str(place), overrides, trusted=trusted, model=model))
+
+
+@contextmanager
+def _at_work(study: Study) -> Iterator[None]:
+    """Around what may start Ray and compute with it."""
+    from search.cluster.shipping import shipped  # noqa: PLC0415 - Ray takes seconds to import
+
+    with handlers_kept(), shipped(study.model.given):
+        yield
+
+
+def console_here() -> Console:
+    """Where a run is told: a terminal that can be drawn on, or plain lines, as in a notebook."""
+    notebook = Console().is_jupyter  # where kernels ask for colours as if it was a terminal
+    width = None if sys.stdout.isatty() else 140
+    return Console(width=width, force_jupyter=False, force_terminal=False if notebook else None)
+
+
+def _frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
+    """Rows with whole numbers, floats, and text or truth values as they are."""
+    frame = pd.DataFrame(list(rows), columns=list(columns))
+    text = set(n.POINT_COLUMNS) - NUMBERS
+    kinds = {name: "Int64" if name in WHOLE else "float64" for name in columns if name not in text}
+    return frame.astype(kinds)
+
+
+def front_table(rows: list[Row], objectives: Iterable[Objective] = ()) -> Table:
+    """The front, one row a point, as it is shown at the end of a run; objectives of the user's own have a column each."""
+    own = [one for one in objectives if one.column not in n.POINT_COLUMNS]
+    labels = {name: RETRAININGS[name].described()["label"] for row in rows if (name := row[n.RETRAIN]) in RETRAININGS}
+    table = Table(title="Pareto front (validation)", title_justify="left")
+    for column in ("accuracy", "compression", "sparsity", *(escape(one.label) for one in own), "recipe", "point"):
+        table.add_column(column, no_wrap=column == "point", justify="left" if column in ("recipe", "point") else "right")
+    for row in rows:
+        table.add_row(
+            f"{row[n.ACCURACY]:.2%}",
+            f"{row[n.COMPRESSION]:.2f}×",
+            f"{row[n.SPARSITY]:.1%}",
+            *(f"{row[one.column]:.4g}" for one in own),
+            escape(f"{row[n.FAMILY]}: {recipe(row, labels)}"),
+            row[n.STEP_ID],
+        )
+    return table
