@@ -29,6 +29,7 @@ KINDS = {
     f"{n.UNSTRUCTURED}, one cut": ("#9CD0F0", "o"),
     f"{n.STRUCTURED}, several cuts": ("#D55E00", "s"),
     f"{n.STRUCTURED}, one cut": ("#F7BE94", "s"),
+    f"{n.MIXED}, several cuts": ("#009E73", "D"),
 }
 FRONT_COLOUR = "#222222"
 # Percent points below the dense accuracy that a figure shows; collapsed networks would squash what matters.

@@ -20,9 +20,8 @@ from search.sampling.space import (
     SearchSpace,
     Space,
     SpaceSettings,
-    StructuredSpace,
     Sweep,
-    UnstructuredSpace,
+    asked_of_channels,
     without,
 )
 from search.study import Study, check_folder
@@ -88,7 +87,7 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     settings, families = _cuttable(study.space, problem) if study.space is not None else (None, {})
     refused = _refusals(settings, study, problem)
     if settings is not None:
-        space: Space = SearchSpace(_possible(without(settings, refused), problem, refused))
+        space: Space = SearchSpace(_possible(without(settings, refused), problem, refused), problem.methods.usual_rates)
         refused |= {n.FAMILY: families} if families else {}
     else:
         for kind, reason in ((kind, reason) for kind, by in refused.items() for reason in by.values()):
@@ -97,7 +96,7 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     tree = Tree(problem, steps_of(study, study.folder), objectives=study.goals)
     seeds = tuple(sorted({schedule.seed for schedule in schedules})) or (0,)
     _check_disk(study, tree)
-    asked = {family for family in n.FAMILIES if getattr(settings, family, None)} | {one.family for one in schedules}
+    asked = {*(settings.families if settings else ()), *(one.family for one in schedules)}
     return Session(study, tree, space, seeds, refused, _protected(asked, problem))
 
 
@@ -105,9 +104,9 @@ def _protected(families: Collection[str], problem: Problem) -> dict[str, Any]:
     """What of the network stays whole, as JSON, in each of these families; none where all of it may go."""
     found: dict[str, Any] = {}
     wishes = problem.model.wishes.told()
-    if n.STRUCTURED in families and (told := [*problem.gate.told(), *wishes]):
+    if {n.STRUCTURED, n.MIXED} & set(families) and (told := [*problem.gate.told(), *wishes]):
         found[n.STRUCTURED] = asdict(problem.gate) | {"told": told}
-    if n.UNSTRUCTURED in families and problem.spared:
+    if {n.UNSTRUCTURED, n.MIXED} & set(families) and problem.spared:
         shares = [f"{name} {share:.0%}" if share else name for name, share in problem.spared.items()]
         spared = f"{_few(shares)}: frozen, or limited in the study"
         found[n.UNSTRUCTURED] = {"spared": problem.spared, "told": [spared, *wishes]}
@@ -159,12 +158,10 @@ def _check_resources(study: Study) -> None:
 def _possible(settings: SpaceSettings, problem: Problem, refused: dict[str, dict[str, str]]) -> SpaceSettings:
     """The space without ways to retrain that the dense network can't be retrained in; the reasons go into ``refused``."""
     left = {}
-    for family in n.FAMILIES:
-        space: UnstructuredSpace | StructuredSpace | None = getattr(settings, family)
-        if space is None:
-            continue
-        reasons = {name: reason for name in space.retrain if (reason := _refuse_retraining(name, space, problem))}
-        ways = tuple(name for name in space.retrain if name not in reasons)
+    for family, space in settings.families.items():
+        retrain: tuple[str, ...] = space.retrain  # type: ignore[attr-defined]
+        reasons = {name: reason for name in retrain if (reason := _refuse_retraining(name, space, problem))}
+        ways = tuple(name for name in retrain if name not in reasons)
         if not ways:
             raise InputError(next(iter(reasons.values())))
         refused[n.RETRAIN] = refused.get(n.RETRAIN, {}) | reasons
@@ -206,13 +203,9 @@ def _moments(study: Study) -> data.Moments | None:
 
 def _cuttable(settings: SpaceSettings, problem: Problem) -> tuple[SpaceSettings, dict[str, str]]:
     """The space without families in which nothing of the network can be pruned, and why; InputError if none is left."""
-    refused = {
-        family: f"{family}: {reason}"
-        for family in n.FAMILIES
-        if getattr(settings, family) is not None and (reason := problem.refuse(family))
-    }
+    refused = {family: f"{family}: {reason}" for family in settings.families if (reason := problem.refuse(family))}
     left = settings.model_copy(update=dict.fromkeys(refused))
-    if all(getattr(left, family) is None for family in n.FAMILIES):
+    if not left.families:
         raise InputError(f"model.name: nothing of {problem.model.name!r} can be pruned; {next(iter(refused.values()))}")
     return left, refused
 
@@ -220,10 +213,10 @@ def _cuttable(settings: SpaceSettings, problem: Problem) -> tuple[SpaceSettings,
 def _refusals(settings: SpaceSettings | None, study: Study, problem: Problem) -> dict[str, dict[str, str]]:
     """What of the study's structured choices can't work for its network."""
     if settings is not None:
-        structured = settings.structured
-        asked = {n.IMPORTANCE: structured.importance, n.PRUNER: structured.pruner} if structured else {}
+        asked = asked_of_channels(settings)
     else:
-        schedules = [schedule for schedule in study.schedules() if isinstance(schedule, StructuredSchedule)]
+        parts = (part for schedule in study.schedules() for part in schedule.parts)
+        schedules = [part for part in parts if isinstance(part, StructuredSchedule)]
         asked = {kind: tuple(dict.fromkeys(getattr(s, kind) for s in schedules)) for kind in (n.IMPORTANCE, n.PRUNER)}
     return refusals(problem, asked.get(n.IMPORTANCE, ()), asked.get(n.PRUNER, ()))
 

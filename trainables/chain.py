@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain as chained
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,16 +11,21 @@ from trainables.methods import Method, Registry, section
 from trainables.node import BETWEEN, CUT, KIND, Node
 from trainables.pruning.pruners import PRUNERS
 from trainables.records import names as n
-from trainables.schedule import FAMILIES, REMOVED, BaseSchedule, Schedule, StructuredSchedule
+from trainables.records.names import InputError
+from trainables.schedule import FAMILIES, REMOVED, BaseSchedule, Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.settings import Settings
-from trainables.training.retraining import RETRAININGS, Retraining, identity, takes_epochs
+from trainables.training.loop import DenseSettings
+from trainables.training.retraining import RATES, RETRAININGS, Retraining, identity, takes_epochs
 
 M = TypeVar("M", bound=Method)
+
+Part = UnstructuredSchedule | StructuredSchedule
+Limits = Callable[[str], Mapping[str, Any]]
 
 if TYPE_CHECKING:
 
     class RetrainSettings(Settings):
-        """The fields of the methods that score and retrain."""
+        """The fields of the methods that score, choose and retrain."""
 
     class RegularisationSettings(Settings):
         """The fields of the pruners."""
@@ -29,8 +34,12 @@ else:
     RetrainSettings = section(
         "RetrainSettings",
         __name__,
-        "How steps score and retrain; rewinding has the dense schedule's learning rates.",
-        chained(RETRAININGS.values(), *(family.importances.values() for family in FAMILIES.values())),
+        "How steps score, choose and retrain; rewinding has the dense schedule's learning rates.",
+        chained(
+            RETRAININGS.values(),
+            *(family.importances.values() for family in FAMILIES.values()),
+            *(family.scopes.values() for family in FAMILIES.values()),
+        ),
         leave_out={n.EPOCHS},
     )
     RegularisationSettings = section(
@@ -46,36 +55,58 @@ class MethodSettings:
     regularisation: Settings = field(default_factory=RegularisationSettings)
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def chain(self, root: Node, schedule: Schedule, limits: Mapping[str, Any] | None = None) -> list[Node]:
+    def chain(self, root: Node, schedule: Schedule, limits: Limits | None = None) -> list[Node]:
         """The node of each step of ``schedule``, in order, below ``root``; regularised trainings lie between them.
 
-        ``limits`` say what of the network is spared.
+        ``limits`` say, for a family, what of the network is spared. InputError for channels below a step of weights.
         """
-        nodes, node = [], root
-        between, step = self._between(schedule), self._step(schedule) | dict(limits or {})
+        nodes, node = list[Node](), root
+        for part in schedule.parts:
+            nodes += self._part(node, part, limits(part.family) if limits else {})
+            node = nodes[-1]
+        return nodes
+
+    def _part(self, node: Node, schedule: Part, limits: Mapping[str, Any]) -> list[Node]:
+        if isinstance(schedule, StructuredSchedule) and _has_lost_weights(node):
+            raise InputError("family: channels can't be cut after weights; cut the channels first (family: mixed)")
+        nodes = []
+        between, step = self._between(schedule), self._step(schedule) | dict(limits)
         for target in schedule.targets():
             if between:
-                node = Node(node, between | dict(limits or {}))
+                node = Node(node, between | dict(limits))
             node = Node(node, {**step, REMOVED: target})
             nodes.append(node)
         return nodes
 
     def retraining(self, schedule: BaseSchedule) -> Retraining:
         """How the steps of ``schedule`` retrain."""
-        epochs = {n.EPOCHS: schedule.fine_tune_epochs} if takes_epochs(schedule.retrain) else {}
-        return self._method(RETRAININGS, schedule.retrain, self.retrain, epochs)
+        chosen = {n.EPOCHS: schedule.fine_tune_epochs} if takes_epochs(schedule.retrain) else {}
+        own = {RATES[name]: value for name in RATES if (value := getattr(schedule, name)) is not None}
+        return self._method(RETRAININGS, schedule.retrain, self.retrain, chosen | own)
 
-    def _between(self, schedule: Schedule) -> dict[str, Any] | None:
+    @property
+    def usual_rates(self) -> dict[str, Any]:
+        """What fine-tuning has where a schedule doesn't say it, by the names that a schedule has for it."""
+        return {name: getattr(self.retrain, field) for name, field in RATES.items()}
+
+    def trained(self, schedule: BaseSchedule, dense: DenseSettings) -> dict[str, Any]:
+        """The columns of points.jsonl that say how its steps retrain: epochs, and the rate that has an effect, if any."""
+        retraining = self.retraining(schedule)
+        epochs = retraining.epochs_trained(dense)
+        rates = {name: getattr(retraining, field, None) if epochs else None for name, field in RATES.items()}
+        return {n.FINE_TUNE_EPOCHS: epochs, **rates}
+
+    def _between(self, schedule: Part) -> dict[str, Any] | None:
         if not isinstance(schedule, StructuredSchedule) or not PRUNERS[schedule.pruner].regularises:
             return None
         pruner = self._method(PRUNERS, schedule.pruner, self.regularisation)
         return {KIND: BETWEEN, **PRUNERS.identity(pruner), n.EPOCHS: schedule.sparse_epochs}
 
-    def _step(self, schedule: Schedule) -> dict[str, Any]:
+    def _step(self, schedule: Part) -> dict[str, Any]:
         importances: Registry[Any] = schedule.importances
         scopes: Registry[Any] = schedule.scopes
         importance = self._method(importances, schedule.importance, self.retrain)
-        scope = self._method(scopes, schedule.scope)
+        scope = self._method(scopes, schedule.scope, self.retrain)
         rounding = {n.ROUND_TO: schedule.round_to} if isinstance(schedule, StructuredSchedule) else {}
         cut = importances.identity(importance) | scopes.identity(scope) | rounding
         return {KIND: CUT, n.FAMILY: schedule.family, **cut, **identity(self.retraining(schedule))}
@@ -86,3 +117,12 @@ class MethodSettings:
         """The method of this name with the study's settings for it."""
         shared = section.model_dump() if section else {}
         return registry.make(name, fields or {}, self.own.get(name, shared))
+
+
+def _has_lost_weights(node: Node | None) -> bool:
+    """Whether a step above, or at, ``node`` has removed single weights."""
+    while node is not None:
+        if node.settings.get(n.FAMILY) == n.UNSTRUCTURED:
+            return True
+        node = node.parent
+    return False

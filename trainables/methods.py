@@ -26,6 +26,8 @@ class Need(Enum):
     DENSE_SCHEDULE = "the dense training's schedule"
     EARLY_WEIGHTS = "the dense training's early weights"
     ALL_CHANNELS = "all channels of the dense network"
+    DENSE_NETWORK = "the dense network's answers"
+    BATCH_NORM = "BatchNorm layers"
 
 
 class Method(Settings):
@@ -116,9 +118,10 @@ class Registry(Mapping[str, type[M]], Generic[M]):
         return name in self._own
 
     def identity(self, method: Method) -> dict[str, Any]:
-        """The part of a step's settings that stands for ``method``; ``of`` reads it back."""
-        fields = method.model_dump(mode="json")
-        if method.name in self._classes:
+        """What of a step's settings stands for ``method``; ``of`` reads it back. What is off in ours is left out."""
+        ours = method.name in self._classes
+        fields = method.model_dump(mode="json", exclude_none=ours)
+        if ours:
             return {self.field: method.name, **fields}
         settings = {f"{self.field}_settings": fields} if fields else {}
         return {self.field: method.name, f"{self.field}_source": own.source_hash(method.name), **settings}

@@ -17,9 +17,9 @@ from trainables.identity import NUMERICS_VERSION
 from trainables.loading.checkpoint import Loaded, checkpoint_hash, load_checkpoint
 from trainables.loading.pretrained import fetch, load_published, published, state_hash
 from trainables.methods import Need
-from trainables.networks.anatomy import Anatomy, survey
+from trainables.networks.anatomy import Anatomy, survey, weights
 from trainables.networks.factory import ModelSettings, build, is_own
-from trainables.networks.limits import frozen_norms, spared_weights
+from trainables.networks.limits import estimated_norms, frozen_norms, spared_weights
 from trainables.networks.outputs import count_auxiliary
 from trainables.networks.size import check_size
 from trainables.node import KIND, ROOT, Node
@@ -79,9 +79,26 @@ class Problem:
         """The largest share of each prunable weight that may go, of those that are limited."""
         return spared_weights(self.build(), self.model.wishes)
 
+    def spared_in(self, model: nn.Module) -> dict[str, float]:
+        """``spared`` for a network that has lost channels: what a layer lost with them counts as gone."""
+        if not self.spared:
+            return {}
+        dense, now = self._sizes, {name: weight.numel() for name, weight in weights(model).items()}
+        return {
+            name: max(0.0, 1 - (1 - share) * dense[name] / now[name]) if now[name] < dense[name] else share
+            for name, share in self.spared.items()
+        }
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        """The dense network's prunable weights, counted by name."""
+        return {name: weight.numel() for name, weight in weights(self.build()).items()}
+
     def refuse(self, family: str) -> str | None:
         """Why nothing of the network can be pruned in this family, or None."""
-        return self.gate.refused if family == n.STRUCTURED else self._weights_refused
+        if family == n.STRUCTURED:
+            return self.gate.refused
+        return (self.gate.refused if family == n.MIXED else None) or self._weights_refused
 
     @cached_property
     def _weights_refused(self) -> str | None:
@@ -112,11 +129,11 @@ class Problem:
         return self._facts[1]
 
     @cached_property
-    def _facts(self) -> tuple[int, list[str]]:
-        """How many auxiliary outputs the network has, and its frozen BatchNorm layers."""
+    def _facts(self) -> tuple[int, list[str], int]:
+        """How many auxiliary outputs the network has, its frozen BatchNorm layers, and how many others it has."""
         with torch.random.fork_rng(devices=[]):
             model = self.build()
-        return count_auxiliary(model, self.data.shape), sorted(frozen_norms(model))
+        return count_auxiliary(model, self.data.shape), sorted(frozen_norms(model)), len(estimated_norms(model))
 
     @cached_property
     def given(self) -> bool:
@@ -173,8 +190,7 @@ class Problem:
 
     def chain(self, schedule: Schedule, root: Node | None = None) -> list[Node]:
         """The node of each step of ``schedule``, in order, below ``root`` (the dense network of its seed)."""
-        limits = self._limits(schedule.family)
-        return self.methods.chain(root or self.root(schedule.seed), schedule, limits)
+        return self.methods.chain(root or self.root(schedule.seed), schedule, self._limits)
 
     def check_network(self) -> None:
         """InputError if the network can't be built for the data, or its weights can't be had or don't fit it."""
@@ -206,6 +222,11 @@ class Problem:
             raise InputError(
                 f"retrain: {schedule.retrain!r} needs the dense training's recipe and early weights, which "
                 f"{source} doesn't bring; use fine_tune, or train the dense network here"
+            )
+        if Need.BATCH_NORM in retraining.needs and not self._facts[2]:
+            raise InputError(
+                f"retrain: {schedule.retrain!r} needs {Need.BATCH_NORM.value} that are trained, and model.name "
+                f"{self.model.name!r} has none; use fine_tune, with fine_tune_epochs 0 for no training"
             )
         if reason := retraining.refuse(self.dense):
             raise InputError(reason)

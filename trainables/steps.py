@@ -27,7 +27,8 @@ from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
 from trainables.schedule import REMOVED
-from trainables.training.loop import LearningRate, Recipe, evaluate, fit, threads
+from trainables.training.loop import LearningRate, Recipe, channels_last, evaluate, fit, threads
+from trainables.training.recalibrating import recalibrate
 from trainables.training.resuming import Resumable
 from trainables.training.retraining import Plan, retraining_of
 
@@ -49,6 +50,8 @@ class Bench:
     resumable: Resumable | None = None
     early: Network | None = None
     """The dense network at its early epoch, for those that go back to it."""
+    dense: Network | None = None
+    """The dense network, for those that learn from it."""
 
 
 class Made(NamedTuple):
@@ -74,9 +77,9 @@ class Step(ABC):
     def make(self, parent: Network | None, bench: Bench) -> Made:
         """The node's network, from its parent's."""
 
-    def needs_early(self, node: Node, problem: Problem) -> bool:  # noqa: ARG002 - for those that do
-        """Whether it goes back to the dense network at its early epoch."""
-        return False
+    def needs(self, node: Node, problem: Problem) -> frozenset[Need]:  # noqa: ARG002 - for those that do
+        """What it needs beside its parent's network."""
+        return frozenset()
 
     @abstractmethod
     def epochs(self, node: Node, problem: Problem) -> int:
@@ -165,9 +168,9 @@ class Prune(Step):
         before = evaluate(network.model, problem.data, problem.device)
         return Made(retrain(network, bench), None, before)
 
-    def needs_early(self, node: Node, problem: Problem) -> bool:
-        """If its retraining does."""
-        return Need.EARLY_WEIGHTS in retraining_of(node.settings, trusted=problem.trusted).needs
+    def needs(self, node: Node, problem: Problem) -> frozenset[Need]:
+        """What its retraining needs."""
+        return retraining_of(node.settings, trusted=problem.trusted).needs
 
     def epochs(self, node: Node, problem: Problem) -> int:
         """The epochs of its retraining."""
@@ -198,7 +201,7 @@ def _cut_weights(network: Network, node: Node, problem: Problem) -> Network:
     importance = WEIGHT_IMPORTANCES.of(settings, trusted=trusted)
     scope = WEIGHT_SCOPES.of(settings, trusted=trusted)
     sample = Sample(problem.data, node.seed)
-    found = masks.cut(network, importance, scope, settings[REMOVED], sample, problem.spared)
+    found = masks.cut(network, importance, scope, settings[REMOVED], sample, problem.spared_in(network.model))
     network.model.zero_grad()
     masks.masking(network.model, found)(network.model)
     return Network(network.model, found, network.removed)
@@ -234,18 +237,28 @@ def retrain(network: Network, bench: Bench) -> Network:
     """Train what is left, as the node's settings say."""
     problem, node = bench.problem, bench.node
     retraining = retraining_of(node.settings, trusted=problem.trusted)
-    network = retraining.begin(network, Starts(bench, network))
+    starts = Starts(bench, network)
+    network = retraining.begin(network, starts)
     hold = masks.masking(network.model, network.masks)
     hold(network.model)
     recipe = problem.recipe(retraining.plan(problem.dense))
     after = counted(recipe, bench.after_epoch)
-    fit(network.model, problem.data, recipe, node.seed, after_update=hold, after_epoch=after, resumable=bench.resumable)
+    fit(
+        network.model,
+        problem.data,
+        recipe,
+        node.seed,
+        after_update=hold,
+        after_epoch=after,
+        resumable=bench.resumable,
+        loss=retraining.loss(starts) if recipe.epochs else None,
+    )
     return network
 
 
 @dataclass(frozen=True)
 class Starts:
-    """The weights that the retraining of a pruned ``network`` can begin with (``retraining.Beginnings``)."""
+    """What the retraining of a pruned ``network`` can begin with or learn from (``retraining.Beginnings``)."""
 
     bench: Bench
     network: Network
@@ -263,6 +276,17 @@ class Starts:
         replay(model, self.network.removed, problem.skeleton)
         copy_frozen(model, self.network.model)
         return model
+
+    def recalibrated(self, images: int) -> Network:
+        """The network with statistics of images drawn by the node's seed."""
+        problem, network = self.bench.problem, self.network
+        recalibrate(network.model, problem.data, images, self.bench.node.seed, problem.device)
+        return network
+
+    def dense(self) -> nn.Module:
+        """The dense network on the device."""
+        assert self.bench.dense is not None, "a retraining that learns from the dense network says that it needs it"
+        return channels_last(self.bench.dense.model.to(self.bench.problem.device)).eval().requires_grad_(False)
 
 
 def counted(recipe: Recipe, after_epoch: AfterEpoch | None) -> Callable[[int, nn.Module], None] | None:

@@ -97,6 +97,12 @@ class UnstructuredTrainable(PruningTrainable):
     family = "unstructured"
 
 
+class MixedTrainable(PruningTrainable):
+    """Channels first, then weights, as a trainable of its own."""
+
+    family = "mixed"
+
+
 class StructuredTrainable(PruningTrainable):
     """Iterative structured pruning as a trainable of its own."""
 

@@ -11,6 +11,7 @@ from trainables import steps
 from trainables.measuring import quiet
 from trainables.measuring.context import Stored, measured
 from trainables.measuring.footprint import Footprint, footprint
+from trainables.methods import Need
 from trainables.networks.network import Network, decode, encode
 from trainables.node import Node, address
 from trainables.problem import Problem
@@ -72,9 +73,9 @@ class Tree:
         self.record(node)
         record = self.filled(node)
         cost = self._cost(node, record)
-        trained = {n.FINE_TUNE_EPOCHS: self.problem.methods.retraining(schedule).epochs_trained(self.problem.dense)}
+        trained = self.problem.methods.trained(schedule, self.problem.dense)
         paid = dict(zip((n.EPOCHS, n.SECONDS, n.REUSED), cost, strict=True))
-        return point_of(record, self._own) | schedule.columns() | trained | paid | {
+        return point_of(record, self._own) | schedule.columns_at(number) | trained | paid | {
             n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
         }  # fmt: skip
 
@@ -155,20 +156,24 @@ class Tree:
         """
         # What it begins with may have to be waited for, and who waits doesn't keep a measurement waiting.
         parent = self.network(node.parent) if node.parent else None
-        early = self._early(node) if steps.step_of(node).needs_early(node, self.problem) else None
+        needs = steps.step_of(node).needs(node, self.problem)
+        early = self._early(node) if Need.EARLY_WEIGHTS in needs else None
+        dense = self.network(node.root) if Need.DENSE_NETWORK in needs else None
         with quiet.computing(), threads(self.problem.threads):
             resumable = Resumable(self.store.storage, f"{node.id}/{n.TRAINING_FILE}")
             try:
-                record = self._complete(node, parent, early, resumable)
+                record = self._complete(node, parent, early, dense, resumable)
             except TrainingDivergedError:  # as it would every time
                 resumable.forget()
                 raise
             resumable.forget()
             return record
 
-    def _complete(self, node: Node, parent: Network | None, start: Network | None, resumable: Resumable) -> Record:
+    def _complete(
+        self, node: Node, parent: Network | None, start: Network | None, teacher: Network | None, resumable: Resumable
+    ) -> Record:
         started, self._paused = time.perf_counter(), 0.0
-        bench = steps.Bench(self.problem, node, self._between_epochs, resumable, start)
+        bench = steps.Bench(self.problem, node, self._between_epochs, resumable, start, teacher)
         network, early, before = steps.step_of(node).make(parent, bench)
         epochs = self.epochs_of(node)
         self.epochs += epochs

@@ -25,6 +25,12 @@ SETTINGS = {
     "retraining": n.RETRAIN,
     "fine-tune epochs": n.FINE_TUNE_EPOCHS,
     "sparse epochs": n.SPARSE_EPOCHS,
+    "learning rate": n.FINE_TUNE_LR,
+    "decay": n.FINE_TUNE_DECAY,
+    "importance of channels": n.CHANNEL_IMPORTANCE,
+    "scope of channels": n.CHANNEL_SCOPE,
+    "channel ratio": n.CHANNEL_RATIO,
+    "channel steps": n.CHANNEL_STEPS,
 }
 # Optuna asks for 5 trials in the best part, which is a quarter here.
 FEWEST = 20

@@ -19,7 +19,10 @@ from trainables.records.fronts import Floats, volume
 Flags = npt.NDArray[np.bool_]
 
 # Those whose fronts are shown; of steps each network has passed through the smaller ones.
-SHOWN = ("importance", "pruner", "scope", "step ratio", "retraining", "fine-tune epochs", "sparse epochs")
+SHOWN = (
+    "importance", "pruner", "scope", "step ratio", "retraining", "fine-tune epochs", "sparse epochs", "learning rate",
+    "decay", "importance of channels", "scope of channels", "channel ratio", "channel steps",
+)  # fmt: skip
 VALUE, NETWORKS, SHORTFALL, BEHIND, LUCK = "value", "networks", "median_shortfall", "behind", "by_luck"
 COLUMNS = (n.FAMILY, SETTING, VALUE, NETWORKS, HYPERVOLUME, SHORTFALL, BEHIND, LUCK)
 # With fewer networks, the best of them says more about luck than about their setting.

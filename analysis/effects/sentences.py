@@ -58,7 +58,7 @@ def value_text(setting: str, value: Any) -> str:
     """A setting's value as a reader sees it."""
     if isinstance(value, str):
         return value if len(value) <= 40 else f"{value[:39]}\N{HORIZONTAL ELLIPSIS}"
-    return f"{100 * value:g}%" if setting == "step ratio" else f"{value:g}"
+    return f"{100 * value:g}%" if setting.endswith("ratio") else f"{value:g}"
 
 
 def points(share: float) -> str:

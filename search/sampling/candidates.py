@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Hashable, Iterable, Iterator
 
@@ -11,7 +10,6 @@ from pydantic import ValidationError
 
 from search.sampling.space import Params, Space
 from search.sampling.step_tree import Candidate, StepTree
-from trainables.pruning.levels import PARTS_PER_MILLION
 from trainables.records.names import InputError
 from trainables.schedule import Schedule
 from trainables.tree import Tree
@@ -36,12 +34,12 @@ def _prefixes(params: Params, space: Space, tree: Tree, costs: dict[Hashable, fl
     except (InputError, ValidationError):
         return
     chain: list[Hashable] = []
-    for number, (node, target) in enumerate(zip(tree.chain(schedule), schedule.targets(), strict=True), start=1):
+    for number, (node, halvings) in enumerate(zip(tree.chain(schedule), schedule.halvings(), strict=True), start=1):
         for one in node.own_nodes:
             costs[one.id] = tree.epochs_of(one)
             chain.append(one.id)
         # Halvings of what is left: the nearest that is known beforehand to the compression.
-        yield Candidate(space.prefix(params, number), tuple(chain), (-math.log2(1 - target / PARTS_PER_MILLION),))
+        yield Candidate(space.prefix(params, number), tuple(chain), (halvings,))
 
 
 def epochs_ahead(schedules: Iterable[Schedule], tree: Tree) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from optuna.trial import BaseTrial
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
@@ -23,15 +23,23 @@ from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule, told_as
+from trainables.schedule import MixedSchedule, Schedule, StructuredSchedule, UnstructuredSchedule, told_as
 from trainables.settings import Settings
-from trainables.training.retraining import RETRAININGS, takes_epochs
+from trainables.training.retraining import RATES, RETRAININGS, takes, takes_epochs
 
 Params = dict[str, Any]
 
 STEP_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 STRUCTURED_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7)
-STARTING_RATIOS = {n.UNSTRUCTURED: (0.5, 0.8, 0.9, 0.95), n.STRUCTURED: (0.2, 0.3, 0.5)}
+STARTING_RATIOS = {n.UNSTRUCTURED: (0.5, 0.8, 0.9, 0.95), n.STRUCTURED: (0.2, 0.3, 0.5), n.MIXED: (0.5, 0.8, 0.9)}
+PREFERRED: Mapping[str, tuple[Any, ...]] = {
+    n.IMPORTANCE: ("magnitude", "magnitude_l2"), n.RETRAIN: ("fine_tune",),
+    n.ROUND_TO: (1,), n.PRUNER: ("base",), n.CHANNEL_IMPORTANCE: ("magnitude_l2",), n.CHANNEL_SCOPE: ("local",),
+    n.CHANNEL_RATIO: (0.3,), n.CHANNEL_STEPS: (1,),
+}  # fmt: skip
+"""What starting points have, the first of these that the space has."""
+STEPS_AFTER = {n.UNSTRUCTURED: n.FINE_TUNE_EPOCHS, n.STRUCTURED: n.FINE_TUNE_EPOCHS, n.MIXED: n.CHANNEL_STEPS}
+"""The choice after which a sampler is asked for the steps: drawn in another order, a seed would draw other schedules."""
 
 
 def _of_channels(name: str, info: ValidationInfo) -> str:
@@ -43,7 +51,13 @@ def _of_channels(name: str, info: ValidationInfo) -> str:
 
 
 class FamilySpace(Settings):
-    """What both families choose from; every list is a choice."""
+    """What all families choose from; every list is a choice."""
+
+    of_family: ClassVar[tuple[str, ...]] = ()
+    """What is chosen beside what all families have."""
+    schedules: ClassVar[type[Schedule]]
+    plain_scope: ClassVar[str] = "global"
+    """What starting points have."""
 
     step_ratio: tuple[Sparsity, ...] = Field(STEP_RATIOS, min_length=1, description="share of what remains, each step")
     max_steps: int = Field(12, ge=1, le=MOST_STEPS, description="most steps of a schedule")
@@ -51,11 +65,21 @@ class FamilySpace(Settings):
     fine_tune_epochs: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (1, 2, 4), min_length=1, description="epochs of retraining after each cut"
     )
+    fine_tune_lr: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="learning rates of fine-tuning; none is the study's (retraining.learning_rate)"
+    )
+    fine_tune_decay: tuple[Literal["constant", "linear"], ...] = Field(
+        (), description="schedules of fine-tuning within a step; none is the study's (retraining.decay)"
+    )
 
     @property
     def ratios(self) -> tuple[float, ...]:
         """The step ratios of which a first step stays within ``max_sparsity``."""
         return tuple(ratio for ratio in self.step_ratio if ratio <= self.max_sparsity)
+
+    def levels(self, chosen: Mapping[str, Any]) -> tuple[int, int]:
+        """The fewest and the most steps of a schedule, by what was chosen before."""
+        return 1, self.most_steps(chosen[n.STEP_RATIO]) if n.STEP_RATIO in chosen else 1
 
     def most_steps(self, step_ratio: float) -> int:
         """How many steps of this ratio stay within ``max_sparsity``."""
@@ -72,6 +96,8 @@ class FamilySpace(Settings):
 class UnstructuredSpace(FamilySpace):
     """Choices of unstructured pruning."""
 
+    schedules: ClassVar[type[Schedule]] = UnstructuredSchedule
+
     importance: tuple[Annotated[str, AfterValidator(WEIGHT_IMPORTANCES.known)], ...] = Field(
         ("magnitude", "taylor", "random"), min_length=1, description=WEIGHT_IMPORTANCES.help()
     )
@@ -85,6 +111,10 @@ class UnstructuredSpace(FamilySpace):
 
 class StructuredSpace(FamilySpace):
     """Choices of structured pruning."""
+
+    of_family = (n.ROUND_TO, n.PRUNER, n.SPARSE_EPOCHS)
+    schedules = StructuredSchedule
+    plain_scope = "local"
 
     step_ratio: tuple[Sparsity, ...] = Field(
         STRUCTURED_RATIOS, min_length=1, description="share of the remaining channels, each step"
@@ -110,17 +140,57 @@ class StructuredSpace(FamilySpace):
     )
 
 
+class MixedSpace(UnstructuredSpace):
+    """Choices of pruning channels first, and then weights of what they leave; the ratios and steps are those of weights."""
+
+    of_family = (n.CHANNEL_IMPORTANCE, n.CHANNEL_SCOPE, n.CHANNEL_RATIO, n.CHANNEL_STEPS, n.ROUND_TO)
+    schedules = MixedSchedule
+
+    importance: tuple[Annotated[str, AfterValidator(WEIGHT_IMPORTANCES.known)], ...] = Field(
+        ("magnitude",), min_length=1, description=WEIGHT_IMPORTANCES.help()
+    )
+    channel_importance: tuple[Annotated[str, AfterValidator(CHANNEL_IMPORTANCES.known)], ...] = Field(
+        ("magnitude_l2",), min_length=1, description="of the channels: " + CHANNEL_IMPORTANCES.help()
+    )
+    channel_scope: tuple[Annotated[str, AfterValidator(CHANNEL_SCOPES.known)], ...] = Field(
+        ("local",), min_length=1, description="of the channels: " + CHANNEL_SCOPES.help()
+    )
+    channel_ratio: tuple[Sparsity, ...] = Field(
+        (0.3,), min_length=1, description="share of the remaining channels that each of the first steps removes"
+    )
+    channel_steps: tuple[Annotated[int, Field(ge=1, le=12)], ...] = Field(
+        (1,), min_length=1, description="how many steps remove channels, before those that remove weights"
+    )
+    round_to: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1, description="multiples of channels")
+    retrain: tuple[Annotated[str, AfterValidator(_of_channels)], ...] = Field(
+        ("fine_tune", "lr_rewind"), min_length=1, description=RETRAININGS.help()
+    )
+
+    def levels(self, chosen: Mapping[str, Any]) -> tuple[int, int]:
+        """The fewest and the most steps of a schedule, those of channels included."""
+        return 1, int(chosen[n.CHANNEL_STEPS]) + super().levels(chosen)[1]
+
+
 class SpaceSettings(Settings):
     """The families that a search chooses from."""
 
     unstructured: UnstructuredSpace | None = None
     structured: StructuredSpace | None = None
+    mixed: MixedSpace | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if self.unstructured is None and self.structured is None:
-            raise ValueError("space: name unstructured, structured or both; `unstructured: {}` takes the defaults")
+        if not self.families:
+            raise ValueError(
+                "space: name unstructured, structured, mixed or several; `unstructured: {}` takes the defaults"
+            )
         return self
+
+    @property
+    def families(self) -> dict[str, FamilySpace]:
+        """Those that there are, by name."""
+        found: dict[str, FamilySpace | None] = {name: getattr(self, name) for name in n.FAMILIES}
+        return {name: family for name, family in found.items() if family is not None}
 
 
 class Space(Protocol):
@@ -149,36 +219,27 @@ class Space(Protocol):
 
 
 class SearchSpace:
-    """Geometric schedules of one or both families."""
+    """Geometric schedules of one or more families.
+
+    ``defaults`` are the study's own values of what a schedule may choose itself (``fine_tune_lr``, ``fine_tune_decay``).
+    """
 
     size: int | None = None
 
-    def __init__(self, settings: SpaceSettings) -> None:
-        self._families = {
-            name: family
-            for name, family in ((n.UNSTRUCTURED, settings.unstructured), (n.STRUCTURED, settings.structured))
-            if family is not None
-        }
+    def __init__(self, settings: SpaceSettings, defaults: Mapping[str, Any] | None = None) -> None:
+        self._families, self._defaults = settings.families, defaults or {}
 
     def schedule(self, trial: BaseTrial) -> Schedule:
         """Ask the trial for a family and, below it, for what that family takes."""
         family = trial.suggest_categorical("family", list(self._families))
         space = self._families[family]
-
-        def choose(field: str) -> Any:
-            return trial.suggest_categorical(f"{family}.{field}", list(_choices(space, field)))
-
-        fields: dict[str, Any] = {name: choose(name) for name in ("importance", "scope", "step_ratio", "retrain")}
-        if takes_epochs(fields["retrain"]):
-            fields["fine_tune_epochs"] = choose("fine_tune_epochs")
-        fields["steps"] = trial.suggest_int(f"{family}.steps", 1, space.most_steps(fields["step_ratio"]))
-        if family == n.UNSTRUCTURED:
-            return UnstructuredSchedule(**fields)
-        fields["round_to"] = choose("round_to")
-        fields["pruner"] = choose("pruner")
-        if PRUNERS[fields["pruner"]].regularises:
-            fields["sparse_epochs"] = choose("sparse_epochs")
-        return StructuredSchedule(**fields)
+        chosen: Params = {}
+        for field in _fields(space):
+            if _counts(field, chosen):
+                chosen[field] = trial.suggest_categorical(f"{family}.{field}", list(_choices(space, field)))
+            if field == STEPS_AFTER[family]:
+                chosen[n.STEPS] = trial.suggest_int(f"{family}.{n.STEPS}", *space.levels(chosen))
+        return space.schedules(**_whole(chosen))
 
     def holds(self, params: Params) -> bool:  # noqa: ARG002
         """Always: there is one space."""
@@ -187,19 +248,16 @@ class SearchSpace:
     def longest(self) -> Iterator[Params]:
         """Parameters of the longest schedule of every recipe; every other schedule of the space is a prefix of one."""
         for family, space in self._families.items():
-            fields = ["importance", "scope", "step_ratio", "retrain", "fine_tune_epochs"]
-            fields += ["round_to", "pruner", "sparse_epochs"] if family == n.STRUCTURED else []
+            fields = _fields(space)
             choices = [dict.fromkeys(_choices(space, field)) for field in fields]
             found: dict[tuple[Any, ...], Params] = {}
             for values in itertools.product(*choices):
-                recipe = dict(zip(fields, values, strict=True))
-                if not takes_epochs(recipe["retrain"]):
-                    del recipe["fine_tune_epochs"]
-                if "pruner" in recipe and not PRUNERS[recipe["pruner"]].regularises:
-                    del recipe["sparse_epochs"]
+                recipe: Params = {}
+                for field, value in zip(fields, values, strict=True):
+                    recipe |= {field: value} if _counts(field, recipe) else {}
                 named = {f"{family}.{name}": value for name, value in recipe.items()}
-                steps = {f"{family}.steps": space.most_steps(recipe["step_ratio"])}
-                found[tuple(named.items())] = {"family": family, **named, **steps}
+                most = {f"{family}.{n.STEPS}": space.levels(recipe)[1]}
+                found[tuple(named.items())] = {"family": family, **named, **most}
             yield from found.values()
 
     def starting_points(self) -> Sequence[Params]:
@@ -211,45 +269,69 @@ class SearchSpace:
             if ratio in space.ratios
         ]
 
-    @staticmethod
-    def _starting_point(family: str, space: FamilySpace, ratio: float) -> Params:
-        def preferred(field: str, *names: Any) -> Any:
-            choices = getattr(space, field)
-            return next((name for name in names if name in choices), choices[0])
-
-        fields = {
-            "importance": preferred("importance", "magnitude", "magnitude_l2"),
-            "scope": preferred("scope", "global" if family == n.UNSTRUCTURED else "local"),
-            "step_ratio": ratio,
-            "retrain": preferred("retrain", "fine_tune"),
-            "fine_tune_epochs": max(space.fine_tune_epochs),
-            "steps": 1,
-        }
-        if family == n.STRUCTURED:
-            fields |= {"round_to": preferred("round_to", 1), "pruner": preferred("pruner", "base")}
-            fields |= {"sparse_epochs": preferred("sparse_epochs")} if PRUNERS[fields["pruner"]].regularises else {}
-        return {"family": family, **{f"{family}.{name}": value for name, value in fields.items()}}
+    def _starting_point(self, family: str, space: FamilySpace, ratio: float) -> Params:
+        recipe: Params = {}
+        for field in _fields(space):
+            if _counts(field, recipe):
+                choices = _choices(space, field)
+                wanted: dict[str, tuple[Any, ...]] = {**PREFERRED, n.SCOPE: (space.plain_scope,), n.STEP_RATIO: (ratio,)}
+                wanted |= {n.FINE_TUNE_EPOCHS: (max(space.fine_tune_epochs),)}
+                wanted |= {name: (value,) for name, value in self._defaults.items()}
+                recipe[field] = next((name for name in wanted.get(field, ()) if name in choices), choices[0])
+        recipe[n.STEPS] = 1 + recipe.get(n.CHANNEL_STEPS, 0)
+        return {"family": family, **{f"{family}.{name}": value for name, value in recipe.items()}}
 
     def prefix(self, params: Params, steps: int) -> Params:
         """The same schedule with fewer steps, which is a schedule of the space itself."""
-        return {**params, f"{params['family']}.steps": steps}
+        return {**params, f"{params['family']}.{n.STEPS}": steps}
 
     def params(self, schedule: Schedule) -> Params:
         """The parameters that stand for a schedule of the space."""
-        names = ["scope", "step_ratio", "retrain", "steps"]
-        names += ["fine_tune_epochs"] if takes_epochs(schedule.retrain) else []
-        if isinstance(schedule, StructuredSchedule):
-            names += ["round_to", "pruner", *(["sparse_epochs"] if PRUNERS[schedule.pruner].regularises else [])]
-        fields = {"importance": self._choice_for(schedule)} | {name: getattr(schedule, name) for name in names}
-        return {"family": schedule.family} | {f"{schedule.family}.{name}": value for name, value in fields.items()}
+        space, chosen = self._families.get(schedule.family), Params()
+        for field in _fields(space) if space else ():
+            if _counts(field, chosen):
+                own = self._choice_for(schedule) if field == n.IMPORTANCE else getattr(schedule, field)
+                chosen[field] = self._defaults.get(field) if own is None else own
+        usual = {field: (None, self._defaults.get(field)) for field in RATES if field not in chosen}
+        chosen |= {field: value for field in usual if (value := getattr(schedule, field)) not in usual[field]}
+        chosen[n.STEPS] = schedule.steps
+        return {"family": schedule.family} | {f"{schedule.family}.{name}": value for name, value in chosen.items()}
 
     def _choice_for(self, schedule: Schedule) -> str:
         """The choice that a schedule's importance is told for: its own name, or one that ranks alike."""
         choices = getattr(self._families.get(schedule.family), "importance", ())
-        if isinstance(schedule, UnstructuredSchedule) or schedule.importance in choices:
+        if not isinstance(schedule, StructuredSchedule) or schedule.importance in choices:
             return schedule.importance
         alike = (name for name in choices if told_as(name, schedule.scope) == schedule.importance)
         return next(alike, schedule.importance)
+
+
+def _fields(space: FamilySpace) -> tuple[str, ...]:
+    """What is chosen, in order; what the study says for all schedules is no choice."""
+    rates = tuple(field for field in RATES if getattr(space, field))
+    return (n.IMPORTANCE, n.SCOPE, n.STEP_RATIO, n.RETRAIN, n.FINE_TUNE_EPOCHS, *rates, *space.of_family)
+
+
+def _counts(field: str, chosen: Params) -> bool:
+    """Whether a choice has an effect after those that were made before it."""
+    if field == n.STEP_RATIO:
+        return _only(chosen) is None
+    if field == n.FINE_TUNE_EPOCHS:
+        return takes_epochs(chosen[n.RETRAIN])
+    if field in RATES:
+        return takes(chosen[n.RETRAIN], field) and chosen.get(n.FINE_TUNE_EPOCHS) != 0
+    return field != n.SPARSE_EPOCHS or PRUNERS[chosen[n.PRUNER]].regularises
+
+
+def _only(chosen: Params) -> float | None:
+    """The one sparsity that a scope can have."""
+    scope = chosen[n.SCOPE]
+    return WEIGHT_SCOPES[scope].only if scope in WEIGHT_SCOPES else None
+
+
+def _whole(chosen: Params) -> Params:
+    """The fields of the schedule that was chosen."""
+    return chosen if n.STEP_RATIO in chosen else {n.STEP_RATIO: _only(chosen), **chosen}
 
 
 def _choices(space: FamilySpace, field: str) -> Sequence[Any]:
@@ -294,12 +376,30 @@ class Sweep:
 
 def without(settings: SpaceSettings, refused: Mapping[str, Mapping[str, str]]) -> SpaceSettings:
     """The space less the importances and pruners that can't work for the network (field -> name -> reason)."""
-    if settings.structured is None:
-        return settings
-    left = {}
-    for field, reasons in refused.items():
-        choices = getattr(settings.structured, field)
-        left[field] = tuple(name for name in choices if name not in reasons)
-        if not left[field]:
-            raise InputError(f"space.structured.{field}: none can work for this network: {reasons[choices[0]]}")
-    return settings.model_copy(update={"structured": settings.structured.model_copy(update=left)})
+    spaces = {}
+    for family, space in settings.families.items():
+        left = {}
+        for field, kind in OF_CHANNELS[family].items():
+            choices, reasons = getattr(space, field), refused.get(kind, {})
+            left[field] = tuple(name for name in choices if name not in reasons)
+            if not left[field]:
+                raise InputError(f"space.{family}.{field}: none can work for this network: {reasons[choices[0]]}")
+        spaces[family] = space.model_copy(update=left)
+    return settings.model_copy(update=spaces)
+
+
+OF_CHANNELS: Mapping[str, Mapping[str, str]] = {
+    n.UNSTRUCTURED: {},
+    n.STRUCTURED: {n.IMPORTANCE: n.IMPORTANCE, n.PRUNER: n.PRUNER},
+    n.MIXED: {n.CHANNEL_IMPORTANCE: n.IMPORTANCE},
+}
+"""Each family's choices of methods that may not work for a network's channels, and their kind."""
+
+
+def asked_of_channels(settings: SpaceSettings) -> dict[str, tuple[str, ...]]:
+    """The importances and pruners of channels that a space chooses from."""
+    found: dict[str, tuple[str, ...]] = {n.IMPORTANCE: (), n.PRUNER: ()}
+    for family, space in settings.families.items():
+        for field, kind in OF_CHANNELS[family].items():
+            found[kind] = tuple(dict.fromkeys((*found[kind], *getattr(space, field))))
+    return found

@@ -57,6 +57,10 @@ def is_hopeless(
     outlook: Outlook, schedule: Schedule, step: int, gains: Sequence[float], reference: Sequence[float]
 ) -> bool:
     """Take in what a step of a schedule gained above the reference, and judge the steps that come after it."""
-    kind, sparsities = (schedule.family, schedule.scope), [target / PARTS_PER_MILLION for target in schedule.targets()]
-    outlook.add(kind, sparsities[step - 1], gains)
-    return outlook.hopeless(kind, gains, sparsities[step:], reference)
+    part, number = schedule.part_of(step)
+    columns, sparsities = schedule.columns_at(step), [target / PARTS_PER_MILLION for target in part.targets()]
+    kind = (columns[n.FAMILY], columns[n.SCOPE])
+    outlook.add(kind, sparsities[number - 1], gains)
+    if part != schedule.parts[-1]:  # what comes after it is of another kind
+        return False
+    return outlook.hopeless(kind, gains, sparsities[number:], reference)

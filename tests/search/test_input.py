@@ -84,7 +84,7 @@ SETTINGS: dict[str, Case] = {
     "endless": Case(top(search={"trials": None}), ("search", "never end", "give trials, epochs, minutes or stall_epochs")),
     "neither space nor sweep": Case(top(space=None), ("'space' or 'sweep'",)),
     "space and sweep": Case(top(space=SPACE, sweep=SWEEP), ("'space' or 'sweep'", "not both")),
-    "an empty space": Case(top(space={}), ("space", "name unstructured, structured or both")),
+    "an empty space": Case(top(space={}), ("space", "name unstructured, structured, mixed or several")),
     "an empty choice": Case(top(space={"unstructured": {"scope": []}}), ("space.unstructured.scope", "at least 1")),
     "no ratio within the largest sparsity": Case(
         top(space={"unstructured": {"step_ratio": [0.9], "max_sparsity": 0.5}}), ("step_ratio", "max_sparsity 0.5", "raise")

@@ -19,7 +19,8 @@ from trainables.pruning.levels import LEVELS
 from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
+from trainables.records.words import recipe
+from trainables.schedule import MixedSchedule, Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.settings import parse
 from trainables.training.loop import DenseSettings
 from trainables.training.retraining import RETRAININGS
@@ -94,13 +95,23 @@ def test_prefixes_share_their_steps_and_a_step_depends_on_all_before_it(make: Ca
     assert direct[1] not in long
 
 
+def mixed(**fields: Any) -> MixedSchedule:
+    return MixedSchedule(**{"step_ratio": 0.3, "steps": 3, **fields})
+
+
 UNLIKE = [
+    fine(fine_tune_lr=0.1),
+    fine(fine_tune_decay="constant"),
+    mixed(channel_ratio=0.4),
+    mixed(channel_ratio=0.5),
     fine(importance="taylor"),
     fine(importance="random"),
     fine(scope="layerwise"),
     fine(retrain="lr_rewind"),
     fine(retrain="lr_rewind", fine_tune_epochs=2),
     fine(retrain="weight_rewind"),
+    fine(retrain="distill"),
+    fine(retrain="recalibrate"),
     fine(fine_tune_epochs=2),
     fine(step_ratio=0.31),
     coarse(),
@@ -125,14 +136,26 @@ WITHOUT_EFFECT: list[tuple[Schedule, dict[str, Any]]] = [
     (fine(fine_tune_epochs=0), {"learning_rate": 0.5, "decay": "constant"}),
     (fine(importance="magnitude"), {"score_images": 7}),
     (fine(importance="random"), {"score_images": 7}),
+    (fine(), {"temperature": 2.0, "teacher_weight": 0.5, "recalibration_images": 64}),
+    (fine(retrain="recalibrate", fine_tune_epochs=2), {"learning_rate": 0.5, "temperature": 2.0}),
+]
+# What a schedule says itself is said over.
+WITHOUT_EFFECT += [
+    (fine(fine_tune_lr=0.1), {"learning_rate": 0.5}),
+    (fine(fine_tune_decay="constant", retrain="distill"), {"decay": "constant"}),
 ]
 WITH_EFFECT: list[tuple[Schedule, dict[str, Any]]] = [
     (fine(), {"learning_rate": 0.5}),
     (fine(), {"decay": "constant"}),
+    (fine(fine_tune_decay="linear"), {"learning_rate": 0.5}),
     (coarse(), {"learning_rate": 0.5}),
     (fine(importance="taylor"), {"score_images": 7}),
     (fine(importance="taylor", retrain="weight_rewind"), {"score_images": 7}),
     (fine(importance="taylor", fine_tune_epochs=0), {"score_images": 7}),
+    (fine(retrain="distill"), {"temperature": 2.0}),
+    (fine(retrain="distill"), {"teacher_weight": 0.5}),
+    (fine(retrain="distill"), {"learning_rate": 0.5}),
+    (fine(retrain="recalibrate"), {"recalibration_images": 64}),
 ]
 
 
@@ -163,6 +186,7 @@ def test_weight_rewinding_has_no_epochs_of_its_own_and_no_retraining_has_no_kind
     assert ids(fine(retrain="weight_rewind", fine_tune_epochs=1)) == ids(fine(retrain="weight_rewind", fine_tune_epochs=9))
     assert ids(fine(retrain="fine_tune", fine_tune_epochs=0)) == ids(fine(retrain="lr_rewind", fine_tune_epochs=0))
     assert ids(fine(retrain="weight_rewind")) != ids(fine(retrain="lr_rewind", fine_tune_epochs=0))
+    assert ids(fine(retrain="recalibrate", fine_tune_epochs=1)) == ids(fine(retrain="recalibrate", fine_tune_epochs=9))
 
 
 def test_regularised_training_is_shared_by_importances_and_ratios() -> None:
@@ -185,6 +209,56 @@ def test_only_the_pruners_own_strength_counts() -> None:
     assert ids(group_norm) != ids(group_norm, regularisation={"group_norm": 0.5})
     assert ids(growing) != ids(growing, regularisation={"growing_reg_delta": 0.5})
     assert ids(coarse()) == ids(coarse(), regularisation={"group_norm": 0.5, "learning_rate": 0.5})
+
+
+def test_a_rate_is_part_of_the_address_only_where_it_differs_from_the_study_s() -> None:
+    usual = RetrainSettings()
+    same = fine(fine_tune_lr=usual.model_dump()["learning_rate"], fine_tune_decay=usual.model_dump()["decay"])
+    assert ids(same) == ids(fine())
+    assert ids(fine(fine_tune_lr=0.1)) == ids(fine(), {"learning_rate": 0.1}) != ids(fine())
+    assert ids(coarse(fine_tune_decay="constant")) == ids(coarse(), {"decay": "constant"})
+
+
+def test_a_mixed_schedule_begins_as_a_structured_one_and_goes_on_with_weights() -> None:
+    schedule = mixed(channel_ratio=0.4, channel_steps=2, steps=5, channel_importance="fpgm")
+    structured = coarse(step_ratio=0.4, steps=2, importance="fpgm")
+    assert schedule.targets() == [400_000, 640_000, 300_000, 510_000, 657_000]
+    assert ids(schedule)[:2] == ids(structured) and len(set(ids(schedule))) == 5
+    assert not set(ids(schedule)) & set(ids(fine()))
+    for steps in range(1, 5):
+        beginning = mixed(channel_ratio=0.4, channel_steps=2, steps=steps, channel_importance="fpgm")
+        assert ids(beginning) == ids(schedule)[:steps]
+    assert mixed(channel_ratio=0.4, channel_steps=3, steps=4, channel_importance="fpgm").parts[0].steps == 3
+    assert ids(mixed(levels=(0.3, 0.51), step_ratio=None, steps=3)) == ids(mixed())
+    assert MixedSchedule(levels=(0.5,), channel_steps=2).steps == 3
+    lost = [-math.log2(0.6), -math.log2(0.36)]
+    more = [2 * lost[1] - k * math.log2(0.7) for k in (1, 2, 3)]
+    assert schedule.halvings() == pytest.approx([*lost, *more])
+
+
+def test_a_mixed_schedule_tells_of_each_step_how_its_network_was_made() -> None:
+    schedule = mixed(channel_ratio=0.4, scope="lamp", round_to=2, fine_tune_lr=0.1)
+    first, then = schedule.columns_at(1), schedule.columns_at(2)
+    assert first == coarse(step_ratio=0.4, steps=1, round_to=2, fine_tune_lr=0.1).columns()
+    assert [then[name] for name in (n.FAMILY, n.IMPORTANCE, n.SCOPE, n.PRUNER, n.STEP_RATIO, n.STEPS)] == [
+        "mixed", "magnitude", "lamp", None, 0.3, 3,
+    ]  # fmt: skip
+    assert [then[name] for name in (n.CHANNEL_IMPORTANCE, n.CHANNEL_SCOPE, n.CHANNEL_RATIO, n.CHANNEL_STEPS)] == [
+        "magnitude_l2", "local", 0.4, 1,
+    ]  # fmt: skip
+    told = recipe({**then, n.STEP: 3, n.FINE_TUNE_EPOCHS: 2})
+    assert told == (
+        "magnitude_l2, local, widths in multiples of 2, one cut of 40% of the channels; then magnitude, lamp; "
+        "2 cuts of 30% each of the weights; 2 epochs of fine-tuning after each"
+    )
+
+
+def test_channels_are_not_cut_after_weights() -> None:
+    below = MethodSettings().chain(ROOT, fine())[-1]
+    for schedule in (coarse(), mixed()):
+        with pytest.raises(InputError, match="cut the channels first"):
+            MethodSettings().chain(below, schedule)
+    assert MethodSettings().chain(MethodSettings().chain(ROOT, coarse())[-1], fine())
 
 
 def test_seeds_of_random_draws_come_from_the_address() -> None:
@@ -244,6 +318,15 @@ IMPOSSIBLE: list[tuple[type[Schedule], dict[str, Any], str]] = [
     (StructuredSchedule, {"step_ratio": 0.3, "pruner": "group_norm"}, "sparse_epochs"),
     (StructuredSchedule, {"step_ratio": 0.3, "pruner": "bn_scale", "sparse_epochs": 0}, "sparse_epochs"),
     (StructuredSchedule, {"step_ratio": 0.3, "scope": "layerwise"}, "local"),
+    (UnstructuredSchedule, {"step_ratio": 0.3, "retrain": "lr_rewind", "fine_tune_lr": 0.1}, "has no fine_tune_lr"),
+    (UnstructuredSchedule, {"step_ratio": 0.3, "retrain": "recalibrate", "fine_tune_decay": "linear"}, "leave it out"),
+    (UnstructuredSchedule, {"step_ratio": 0.3, "fine_tune_lr": 0}, "fine_tune_lr"),
+    (MixedSchedule, {"channel_ratio": 0.3}, "step_ratio"),
+    (MixedSchedule, {"step_ratio": 0.3, "retrain": "weight_rewind"}, "weight_rewind"),
+    (MixedSchedule, {"step_ratio": 0.3, "channel_steps": 0}, "channel_steps"),
+    (MixedSchedule, {"step_ratio": 0.3, "channel_ratio": 0.9, "channel_steps": 12, "steps": 13}, "fewer channel_steps"),
+    (MixedSchedule, {"step_ratio": 0.3, "scope": "2:4"}, "use step_ratio 0.5"),
+    (MixedSchedule, {"levels": [0.5, 0.7], "steps": 2}, "leave `steps` out"),
 ]
 
 
@@ -269,7 +352,8 @@ def test_columns_describe_the_schedule(retrain: str) -> None:
     assert told == {
         "family": "unstructured", "importance": "taylor", "pruner": None, "scope": "layerwise", "schedule": "geometric",
         "step_ratio": 0.3, "steps": 3, "fine_tune_epochs": 2, "sparse_epochs": 0, "round_to": None, "retrain": retrain,
-        "seed": 3,
+        "seed": 3, "fine_tune_lr": None, "fine_tune_decay": None, "channel_importance": None, "channel_scope": None,
+        "channel_ratio": None, "channel_steps": None,
     }  # fmt: skip
     other = coarse(pruner="bn_scale", sparse_epochs=2, round_to=4).columns()
     assert other.keys() == told.keys()

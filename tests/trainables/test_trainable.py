@@ -14,9 +14,9 @@ from tests.conftest import MakeProblem, digits_problem
 from trainables.measuring import quiet, timing
 from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
+from trainables.schedule import MixedSchedule, Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
-from trainables.trainable import PruningTrainable, StructuredTrainable, UnstructuredTrainable, gain_metric
+from trainables.trainable import MixedTrainable, PruningTrainable, StructuredTrainable, UnstructuredTrainable, gain_metric
 from trainables.tree import Tree, walk
 
 
@@ -51,6 +51,7 @@ def steps_of(trial: PruningTrainable, most: int = 10) -> list[dict[str, Any]]:
         (StructuredTrainable, {}, StructuredSchedule(step_ratio=0.5, steps=2)),
         (PruningTrainable, {}, UnstructuredSchedule(step_ratio=0.5, steps=2)),
         (PruningTrainable, {"family": "structured"}, StructuredSchedule(step_ratio=0.5, steps=2)),
+        (MixedTrainable, {"channel_ratio": 0.4}, MixedSchedule(step_ratio=0.5, steps=2, channel_ratio=0.4)),
         (UnstructuredTrainable, {"family": "structured"}, UnstructuredSchedule(step_ratio=0.5, steps=2)),
     ],
 )

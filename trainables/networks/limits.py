@@ -113,6 +113,13 @@ def frozen_norms(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def estimated_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The BatchNorm layers whose statistics training estimates."""
+    frozen = set(frozen_norms(model).values())
+    norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    return [norm for norm in norms if norm.running_mean is not None and norm not in frozen]
+
+
 @torch.no_grad()
 def copy_frozen(model: nn.Module, source: nn.Module) -> None:
     """Give the frozen parameters of ``model``, and the statistics of its frozen BatchNorm layers, ``source``'s values."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from trainables.methods import Method, Registry
@@ -41,6 +42,12 @@ class Scored:
     def spare(self) -> int:
         """Slots that may go."""
         return max(0, len(self.scores) - max(1, math.ceil(self.floor / self.together)))
+
+    @property
+    def topology(self) -> Hashable:
+        """The same for groups in which layers of the same types lose channels in the same order."""
+        items = (item.dep for item in self.group)
+        return tuple((type(dep.source.module), type(dep.target.module), "out" in dep.handler.__name__) for dep in items)
 
 
 class ChannelScope(Method):
@@ -90,11 +97,26 @@ class Global(ChannelScope):
     """One ranking of all channels."""
 
     name, across_groups = "global", True
+    max_channel_share: float | None = Field(
+        None, gt=0, lt=1, description="the largest share of a layer's channels that a ranking of several layers may take"
+    )
 
     def choose(
         self, groups: Sequence[Scored], total: tuple[int, ...], removed_ppm: int, round_to: int
     ) -> Sequence[Tensor | None]:
         """The lowest of all, ``kept_width`` of all channels being left; with ``round_to`` it is missed a little."""
+        return self._lowest([self._capped(one) for one in groups], total, removed_ppm, round_to)
+
+    def _capped(self, one: Scored) -> Scored:
+        if self.max_channel_share is None:
+            return one
+        least = math.ceil(one.dense * (1 - self.max_channel_share) - 1e-9)
+        return replace(one, floor=max(one.floor, least))
+
+    @staticmethod
+    def _lowest(
+        groups: Sequence[Scored], total: tuple[int, ...], removed_ppm: int, round_to: int
+    ) -> Sequence[Tensor | None]:
         dense, current = total
         ratio = ratio_for(kept_width(dense, removed_ppm, 1), current) if current else 0.0
         there = sum(len(one.scores) * one.together for one in groups)
@@ -103,6 +125,29 @@ class Global(ChannelScope):
             return [None] * len(groups)
         threshold = _threshold(groups, count)
         return [_rounded(one, _below(one, threshold), round_to) for one in groups]
+
+
+class Isomorphic(Global):
+    """One ranking for all groups of layers of the same topology, and the same share of each such kind."""
+
+    name, source = "isomorphic", "Fang et al. 2024, arXiv:2407.04616"
+
+    def choose(
+        self,
+        groups: Sequence[Scored],
+        total: tuple[int, ...],  # noqa: ARG002 - each kind has a total of its own, of what can still be cut of it
+        removed_ppm: int,
+        round_to: int,
+    ) -> Sequence[Tensor | None]:
+        """The lowest of each kind."""
+        chosen: list[Tensor | None] = [None] * len(groups)
+        for kind in dict.fromkeys(one.topology for one in groups):
+            places = [i for i, one in enumerate(groups) if one.topology == kind]
+            some = [self._capped(groups[i]) for i in places]
+            dense, current = (sum(counts) for counts in zip(*((one.dense, one.current) for one in some), strict=True))
+            for i, slots in zip(places, self._lowest(some, (dense, current), removed_ppm, round_to), strict=True):
+                chosen[i] = slots
+        return chosen
 
 
 def _plain(groups: Sequence[Scored]) -> bool:
@@ -154,4 +199,4 @@ def ratio_for(kept: int, current: int) -> float:
     return max(0.0, 1 - (kept + 0.5) / current)
 
 
-CHANNEL_SCOPES = Registry[ChannelScope](n.SCOPE, ChannelScope, (Local, Global))
+CHANNEL_SCOPES = Registry[ChannelScope](n.SCOPE, ChannelScope, (Local, Global, Isomorphic))

@@ -1,9 +1,9 @@
 """What of a network can be cut, found by cutting the untrained network before the first trial.
 
-Whole channels are cut at a low and a high ratio, in every scope, at random. The cut network must compute what the dense one
-computes without what was removed (``trainables.networks.oracle``), be trained a step, and come back from its file. What
-fails is narrowed down to the groups of layers that cause it, and these are protected: they stay whole. Nothing is drawn
-from global generators, and the answer is the same every time.
+Whole channels are cut at a low and a high ratio, locally and globally, at random. The cut network must compute what the
+dense one computes without what was removed (``trainables.networks.oracle``), be trained a step, and come back from its
+file. What fails is narrowed down to the groups of layers that cause it, and these are protected: they stay whole. Nothing
+is drawn from global generators, and the answer is the same every time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from trainables.networks.shuffles.families import Family
 from trainables.networks.size import module_macs
 from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning import masks
-from trainables.pruning.channel_scopes import CHANNEL_SCOPES
+from trainables.pruning.channel_scopes import CHANNEL_SCOPES, Global, Local
 from trainables.pruning.channels import cut_by
 from trainables.pruning.sample import Sample
 from trainables.pruning.weight_importances import Random as RandomWeights
@@ -150,7 +150,7 @@ class _Trial:
         """The groups that make a cut wrong, by the reason; and the largest error of those that are right."""
         culprits: dict[str, str] = {}
         worst = 0.0
-        for scope in CHANNEL_SCOPES:
+        for scope in (Local.name, Global.name):  # others remove what one of these could have chosen
             for targets in ((LOW,), (LOW, HIGH)):
                 while left := [name for name in leaders if name not in culprits]:
                     found = self._first(left, scope, targets)

@@ -31,6 +31,7 @@ def cut(
         # Scores are never negative, so weights that are gone rank below every weight that is left.
         there, gone = score.detach().cpu().float(), network.masks.get(name)
         scores[name] = there if gone is None else there.masked_fill(~gone, -1.0)
+    scores = dict(scope.rescored(scores))
     if not spared:
         return scope.masks(scores, removed_ppm)
     scores = {name: spare(score, spared[name]) if name in spared else score for name, score in scores.items()}

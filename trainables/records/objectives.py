@@ -23,7 +23,7 @@ LINEAR: Final = "linear"
 
 # How often what is stored, or executed, is halved when what is asked to remain is: of weights the file that holds them
 # (masked, they don't spare a dense runtime anything); of channels, which a layer has on both its sides, their products.
-STORED: Mapping[str, float] = {n.UNSTRUCTURED: 1.0, n.STRUCTURED: 2.0}
+STORED: Mapping[str, float] = {n.UNSTRUCTURED: 1.0, n.STRUCTURED: 2.0, n.MIXED: 1.0}
 EXECUTED: Mapping[str, float] = {n.STRUCTURED: 2.0}
 
 

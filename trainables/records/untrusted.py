@@ -100,6 +100,18 @@ def _check_depth(value: Any, level: int = 0) -> None:
             _check_depth(inner, level + 1)
 
 
+BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 2:4 as text, as YAML 1.2 does, and not as a number of base 60."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        if kind is yaml.ScalarNode and implicit[0] and BASE_60.fullmatch(value):
+            return self.DEFAULT_SCALAR_TAG
+        return super().resolve(kind, value, implicit)
+
+
 def parse_yaml(text: str) -> Any:
     """The value of a YAML text; ValueError, in one line, for what isn't YAML or can't be taken as plain data.
 
@@ -109,7 +121,7 @@ def parse_yaml(text: str) -> Any:
     if len(text) > MOST_YAML:
         raise ValueError(f"it is longer than {MOST_YAML:,} characters")
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None

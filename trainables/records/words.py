@@ -15,13 +15,30 @@ RETRAINING = {
 }
 """Labels of retrainings, for folders that were written before methods were described beside their study."""
 
+WITHOUT_EPOCHS = {"recalibrate": "recalibrated BatchNorm"}
+"""Retrainings that train nothing and have an effect."""
+
 
 def recipe(point: Mapping[Any, Any], labels: Mapping[str, str] | None = None) -> str:
     """How one network was pruned, in words; a setting that the point does not have is not mentioned.
 
     ``labels`` are those of retrainings, by name.
     """
-    return "; ".join(part for part in (_method(point), _cuts(point), _training(point, labels or RETRAINING)) if part)
+    return "; ".join(part for part in _parts(point, labels or RETRAINING) if part)
+
+
+def _parts(point: Mapping[Any, Any], labels: Mapping[str, str]) -> tuple[str, ...]:
+    cuts, training = int(point[n.STEP]), _training(point, labels)
+    if not (before := int(_value(point, n.CHANNEL_STEPS))):
+        return _method(point), _cuts(point, cuts), training
+    of_channels = {
+        n.IMPORTANCE: point[n.CHANNEL_IMPORTANCE],
+        n.SCOPE: point[n.CHANNEL_SCOPE],
+        n.ROUND_TO: point[n.ROUND_TO],
+    }
+    first = f"{_method(of_channels)}, {_cuts({n.STEP_RATIO: point[n.CHANNEL_RATIO]}, before)} of the channels"
+    weights = {**point, n.ROUND_TO: None, n.STEPS: _value(point, n.STEPS) - before}
+    return first, f"then {_method(weights)}", f"{_cuts(weights, cuts - before)} of the weights", training
 
 
 def _method(point: Mapping[Any, Any]) -> str:
@@ -32,8 +49,7 @@ def _method(point: Mapping[Any, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _cuts(point: Mapping[Any, Any]) -> str:
-    cuts = int(point[n.STEP])
+def _cuts(point: Mapping[Any, Any], cuts: int) -> str:
     if ratio := _value(point, n.STEP_RATIO):
         return f"one cut of {100 * ratio:g}%" if cuts == 1 else f"{cuts} cuts of {100 * ratio:g}% each"
     kind = _text(point, n.SCHEDULE)
@@ -45,10 +61,11 @@ def _training(point: Mapping[Any, Any], labels: Mapping[str, str]) -> str:
     parts = []
     if (sparse := _value(point, n.SPARSE_EPOCHS)) > 0:
         parts.append(f"{counted(sparse, 'sparse epoch')} before")
-    if (epochs := _value(point, n.FINE_TUNE_EPOCHS)) > 0:
-        retrain = _text(point, n.RETRAIN)
+    retrain, when = _text(point, n.RETRAIN), "after each" if point[n.STEP] > 1 else "after it"
+    if retrain in WITHOUT_EPOCHS:
+        parts.append(f"{WITHOUT_EPOCHS[retrain]} {when}")
+    elif (epochs := _value(point, n.FINE_TUNE_EPOCHS)) > 0:
         how = labels.get(retrain, retrain.replace("_", " ") or "retraining")
-        when = "after each" if point[n.STEP] > 1 else "after it"
         parts.append(f"{counted(epochs, 'epoch')} of {how} {when}")
     return " and ".join(parts)
 

@@ -29,6 +29,8 @@ from trainables.training.resuming import Resumable, Stateful, Training
 
 Precision = Literal["fp32", "bf16"]
 Hook = Callable[[nn.Module], None]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From logits [B, classes], labels [B] and the images that gave them, [B, C, H, W], to the mean loss."""
 
 EVALUATION_BATCH, CPU_EVALUATION_BATCH = 1000, 256
 """On a processor small enough for what a layer computes to stay in its cache: on an AMD EPYC a third faster, with the same
@@ -109,8 +111,9 @@ def fit(
     after_update: Hook | None = None,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
     resumable: Resumable | None = None,
+    loss: Loss | None = None,
 ) -> None:
-    """Train ``model`` in place on the training images, and end with the last epoch's weights.
+    """Train ``model`` in place on the training images, and end with the last epoch's weights; ``loss`` is cross-entropy.
 
     Every random draw (order, crops, flips, dropout, and what a network draws from Python's or NumPy's generator) comes
     from ``seed``. ``before_update`` runs between backward and the optimizer (regularisers add to gradients there),
@@ -132,15 +135,15 @@ def fit(
         if data.cutout:
             inputs = cutout(inputs, data.cutout, random)
         with autocast(recipe.precision, recipe.device):
-            loss = _loss(model, inputs, labels[chosen], recipe.auxiliary)
+            found = _loss(model, inputs, labels[chosen], recipe.auxiliary, loss or cross_entropy)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        found.backward()
         if before_update is not None:
             before_update(model)
         optimizer.step()
         if after_update is not None:
             after_update(model)
-        training.loss += loss.detach().float()
+        training.loss += found.detach().float()
 
     with reproducible(seed, recipe.device):
         if resumable is not None:
@@ -155,9 +158,9 @@ def fit(
                 training.batch += 1
                 if resumable is not None and training.batch < training.batches:
                     resumable.after_update(training)
-            if not math.isfinite(loss := float(training.loss) / training.batches):
+            if not math.isfinite(mean := float(training.loss) / training.batches):
                 raise TrainingDivergedError(
-                    f"the training loss is {loss} in epoch {training.epoch + 1}; lower the learning rate"
+                    f"the training loss is {mean} in epoch {training.epoch + 1}; lower the learning rate"
                 )
             training.begin(training.epoch + 1)
             if after_epoch is not None:
@@ -166,11 +169,16 @@ def fit(
                 resumable.after_update(training)
 
 
-def _loss(model: nn.Module, inputs: Tensor, labels: Tensor, auxiliary: float) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, _inputs: Tensor) -> Tensor:
+    """The loss of labels alone."""
+    return F.cross_entropy(logits, labels)
+
+
+def _loss(model: nn.Module, inputs: Tensor, labels: Tensor, auxiliary: float, of: Loss) -> Tensor:
     if not auxiliary:
-        return F.cross_entropy(model(inputs), labels)
+        return of(model(inputs), labels, inputs)
     logits, others = with_auxiliary(model, inputs)
-    loss = F.cross_entropy(logits, labels)
+    loss = of(logits, labels, inputs)
     for other in others:
         loss = loss + auxiliary * F.cross_entropy(other, labels)
     return loss

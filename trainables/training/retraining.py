@@ -6,13 +6,15 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
+import torch
+import torch.nn.functional as F
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.methods import Method, Need, Registry
 from trainables.networks.network import Network
 from trainables.records import names as n
-from trainables.training.loop import DenseSettings, LearningRate, dense_schedule
+from trainables.training.loop import DenseSettings, LearningRate, Loss, cross_entropy, dense_schedule
 
 
 class Plan(NamedTuple):
@@ -24,13 +26,19 @@ class Plan(NamedTuple):
 
 
 class Beginnings(Protocol):
-    """Weights that a retraining can begin with, beside those that the cut has left."""
+    """What a retraining can begin with or learn from, beside what the cut has left."""
 
     def early(self) -> Network:
         """The dense network at its early epoch (``dense.rewind_epoch``)."""
 
     def afresh(self) -> nn.Module:
         """The network in its pruned shape, with new random weights drawn by the step's seed."""
+
+    def recalibrated(self, images: int) -> Network:
+        """What the cut has left, with BatchNorm statistics of so many training images."""
+
+    def dense(self) -> nn.Module:
+        """The dense network, where it is trained, in eval mode and not to be changed."""
 
 
 class Retraining(Method):
@@ -43,6 +51,10 @@ class Retraining(Method):
     def begin(self, network: Network, beginnings: Beginnings) -> Network:  # noqa: ARG002 - for those that go elsewhere
         """The network that it begins with: what the cut has left."""
         return network
+
+    def loss(self, beginnings: Beginnings) -> Loss | None:  # noqa: ARG002 - for those that learn from more than labels
+        """What it minimises: cross-entropy."""
+        return None
 
     def refuse(self, dense: DenseSettings) -> str | None:  # noqa: ARG002
         """Why it can't follow a dense training like this, in one line with the remedy; None if it can."""
@@ -70,6 +82,34 @@ class FineTune(Retraining):
         """From ``learning_rate`` on, constant or down to 0."""
         last = 0.0 if self.decay == "linear" else self.learning_rate
         return Plan(LearningRate((0.0, float(max(1, self.epochs))), (self.learning_rate, last)), 0, self.epochs)
+
+
+class Distill(FineTune):
+    """Fine-tuning on labels and on the dense network's answers to the same images, softened; fine_tune is its control."""
+
+    name, label, source = "distill", "distillation", "Hinton et al. 2015, arXiv:1503.02531"
+    needs = frozenset({Need.DENSE_NETWORK})
+    temperature: float = Field(4.0, gt=0, description="what distill divides the logits of both networks by")
+    teacher_weight: float = Field(0.7, gt=0, le=1, description="distill's share of the dense network's answers in the loss")
+
+    def loss(self, beginnings: Beginnings) -> Loss:
+        """(1 - w) · cross-entropy + w · T² · KL(teacher || student), means of a batch; both softened by T in the latter.
+
+        The teacher runs in training's precision, in eval mode.
+        """
+        teacher, weight = beginnings.dense(), self.teacher_weight
+
+        def mixed(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
+            with torch.no_grad():
+                answers = teacher(inputs)
+            return (1 - weight) * cross_entropy(logits, labels, inputs) + weight * self.divergence(logits, answers)
+
+        return mixed
+
+    def divergence(self, logits: Tensor, answers: Tensor) -> Tensor:
+        """T² · KL(teacher || student) of logits [B, classes]; T² keeps its gradients as large at any T."""
+        student, teacher = (F.log_softmax(some.float() / self.temperature, dim=1) for some in (logits, answers))
+        return self.temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 class LrRewind(Retraining):
@@ -135,7 +175,32 @@ class Scratch(Retraining):
         return Network(beginnings.afresh(), network.masks, network.removed)
 
 
-RETRAININGS = Registry[Retraining](n.RETRAIN, Retraining, (FineTune, LrRewind, WeightRewind, Scratch))
+class Recalibrate(Retraining):
+    """Trains nothing: BatchNorm statistics are estimated anew on augmented training images."""
+
+    name, label = "recalibrate", "recalibrated BatchNorm"
+    needs = frozenset({Need.BATCH_NORM})
+    recalibration_images: int = Field(512, ge=2, description="training images that recalibrate estimates statistics on")
+
+    def plan(self, dense: DenseSettings) -> Plan:  # noqa: ARG002
+        """No epochs."""
+        return Plan(LearningRate((0.0, 1.0), (0.0, 0.0)), 0, 0)
+
+    def begin(self, network: Network, beginnings: Beginnings) -> Network:  # noqa: ARG002
+        """What the cut has left, with statistics of its own."""
+        return beginnings.recalibrated(self.recalibration_images)
+
+
+RETRAININGS = Registry[Retraining](n.RETRAIN, Retraining, (FineTune, Distill, LrRewind, WeightRewind, Scratch, Recalibrate))
+
+
+RATES: Mapping[str, str] = {n.FINE_TUNE_LR: "learning_rate", n.FINE_TUNE_DECAY: "decay"}
+"""What a schedule calls the fields of a retraining that it may choose itself, instead of the study's ``retraining``."""
+
+
+def takes(name: str, setting: str) -> bool:
+    """Whether a retraining has the field that a schedule calls so."""
+    return RATES[setting] in RETRAININGS[name].model_fields
 
 
 def takes_epochs(name: str) -> bool:

@@ -89,7 +89,7 @@ def test_what_passes_the_gate_is_cut_right_whatever_the_draw(name: str) -> None:
     torch.manual_seed(1)
     dense = factory(name)()
     anatomy = found.anatomy(survey(dense, DIGIT))
-    for scope in CHANNEL_SCOPES:
+    for scope in ("local", "global"):
         for seed, removed_ppm in enumerate((150_000, 400_000, 850_000)):
             model = copy.deepcopy(dense)
             removed = random_cut(model, anatomy, scope, removed_ppm, seed)

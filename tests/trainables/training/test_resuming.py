@@ -42,6 +42,7 @@ LONG = {"steps": 1, "step_ratio": 0.5, "fine_tune_epochs": EPOCHS}
 SCHEDULES: dict[str, Schedule] = {
     "masked": UnstructuredSchedule(**LONG),
     "rewound": UnstructuredSchedule(retrain="weight_rewind", **LONG),
+    "taught": UnstructuredSchedule(retrain="distill", **LONG),
     "of one epoch": UnstructuredSchedule(**{**LONG, "fine_tune_epochs": 1}),
     "channels": StructuredSchedule(**LONG),
     "scratch": StructuredSchedule(retrain="scratch", **LONG),

@@ -1,0 +1,47 @@
+"""BatchNorm statistics estimated anew, without training: of the network as it is, on the images that training sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from trainables.data.dataset import Data
+from trainables.networks.limits import estimated_norms
+from trainables.networks.reproducible import reproducible
+from trainables.training.loop import augment, channels_last, cutout, normalise, training_tensors
+
+BATCH = 256
+
+
+def augmented(data: Data, count: int, seed: int, device: str) -> list[Tensor]:
+    """Batches of about one size of ``count`` training images, [B, C, H, W], augmented as in training; all by ``seed``."""
+    images, _ = training_tensors(data, device)
+    random = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(images), generator=random)[:count]
+    found = []
+    for some in chosen.chunk(-(-len(chosen) // BATCH)):
+        inputs = normalise(augment(images[some.to(device)], data.crop, data.flip, random), data)
+        found.append(cutout(inputs, data.cutout, random) if data.cutout else inputs)
+    return found
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, data: Data, count: int, seed: int, device: str = "cpu") -> None:
+    """Give each BatchNorm layer of ``model`` the statistics of ``count`` training images, in place and in fp32.
+
+    All else computes as in evaluation. Layers that are frozen keep what they have. Without augmentation the statistics
+    would be those of other images than the weights were trained on.
+    """
+    norms = estimated_norms(model)
+    momenta = [norm.momentum for norm in norms]
+    channels_last(model.to(device)).eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over the batches
+        norm.train()
+    with reproducible(seed, device):
+        for inputs in augmented(data, count, seed, device):
+            model(inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
