@@ -45,7 +45,7 @@ def report(options: argparse.Namespace) -> None:
 
     study = load_study(options.folder)
     path = write_report(study)
-    best = front(study.pruned, study.objectives, study.dense)
+    best = front(study.pruned, study.objectives, study.dense, study.dense_forms)
     console = Console()
     shown = front_table(best, study.objectives, study.retrainings)
     own = [one.label for one in study.objectives if one.column not in n.POINT_COLUMNS]

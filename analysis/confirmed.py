@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import trainables.records.names as n
 from trainables.records.jsonl import read_rows
-from trainables.records.points import share_problem
+from trainables.records.points import point_id, share_problem
 
 
 class Confirmed(NamedTuple):
@@ -20,7 +20,7 @@ class Confirmed(NamedTuple):
 
 
 def load_confirmed(folder: Path) -> dict[str, Confirmed]:
-    """step_id -> what was opened; empty where the test split has not been."""
+    """A point's name -> what was opened; empty where the test split has not been."""
     path = folder / n.CONFIRMED_FILE
     found: dict[str, Confirmed] = {}
     for number, record in read_rows(path):
@@ -30,5 +30,5 @@ def load_confirmed(folder: Path) -> dict[str, Confirmed]:
         for column in (n.TEST_ACCURACY, *([n.RETRAINED_ACCURACY] if other else [])):
             if problem := share_problem(record.get(column)):
                 raise n.InputError(f"{path}, line {number}: {column} {problem}; repair or remove the line")
-        found[record[n.STEP_ID]] = Confirmed(float(record[n.TEST_ACCURACY]), other)
+        found[point_id(record)] = Confirmed(float(record[n.TEST_ACCURACY]), other)
     return found

@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, which colour-blind readers tell apart; markers say 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -21,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 import trainables.records.names as n
 from analysis.pareto import HYPERVOLUME, excess, front, measured
 from analysis.words import TIMES
+from trainables.records.fronts import nondominated
 from trainables.records.objectives import ACCURACY, COMPRESSION, LOG2, MAXIMISE, Objective
 
 KINDS = {
@@ -32,6 +34,7 @@ KINDS = {
     f"{n.MIXED}, several cuts": ("#009E73", "D"),
 }
 FRONT_COLOUR = "#222222"
+FORM_COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00")
 # Percent points below the dense accuracy that a figure shows; collapsed networks would squash what matters.
 VISIBLE_DROP = 15.0
 PERCENT = 100.0
@@ -54,19 +57,52 @@ def on_axis(points: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> pd.DataFra
     return known.assign(**{X: values})
 
 
-def accuracy_figure(points: pd.DataFrame, dense: pd.DataFrame, against: Sequence[Axis] = (COMPRESSION,)) -> Figure:
-    """Accuracy against each of ``against``, every pruned network a marker, with the front as a line."""
+def accuracy_figure(
+    points: pd.DataFrame, dense: pd.DataFrame, against: Sequence[Axis] = (COMPRESSION,),
+    competing: pd.DataFrame | None = None,
+) -> Figure:  # fmt: skip
+    """Accuracy against each of ``against``, every pruned network a marker, with the front as a line.
+
+    The dense networks are shown as they are ``competing``, in their stored forms; without them, as they are in ``dense``.
+    """
     with style():
         width, wide = (8.0, 5.2) if len(against) == 1 else (4.6 * len(against), 4.6)
         figure = Figure(figsize=(width, wide), layout="constrained")
         panels = figure.subplots(1, len(against), sharey=True, squeeze=False)[0]
         for panel, axis in zip(panels, against, strict=True):
-            _draw_panel(panel, points, dense, axis)
+            _draw_panel(panel, points, dense, axis, dense if competing is None else competing)
         _limit_accuracy(panels[0], points, dense)
         panels[0].set_ylabel("validation accuracy")
         handles, labels = panels[0].get_legend_handles_labels()
         columns = 3 if len(handles) > 4 else len(handles)
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    return figure
+
+
+def forms_figure(
+    points: pd.DataFrame, dense: pd.DataFrame, dense_forms: pd.DataFrame, forms: Sequence[str], axis: Objective
+) -> Figure:
+    """The front of each stored form, with the dense networks in that form as its control."""
+    with style():
+        figure = Figure(figsize=(8.0, 5.2), layout="constrained")
+        axes = figure.subplots()
+        for form, colour in zip(forms, itertools.cycle(FORM_COLOURS)):
+            own, roots = points[points[n.FORM] == form], dense_forms[dense_forms[n.FORM] == form]
+            best = front(own, (ACCURACY, axis), dense, roots)
+            _step(axes, pd.concat([roots, best], ignore_index=True), dense, axis, color=colour, label=f"{form}, pruned")
+            at = on_axis(roots, dense, axis)
+            axes.plot(
+                at[X], PERCENT * at[n.ACCURACY], "*", markersize=15, color=colour, markeredgecolor=FRONT_COLOUR,
+                markeredgewidth=0.9, zorder=5, label=f"{form}, dense", clip_on=False,
+            )  # fmt: skip
+        axes.axhline(PERCENT * dense[n.ACCURACY].mean(), color="0.45", linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+        _limit_accuracy(axes, points, dense)
+        axes.set_title("")  # no network is drawn that could be missed
+        if axis.scale == LOG2:
+            log2_ticks(axes)
+        axes.set(xlabel=axis.axis, ylabel="validation accuracy")
+        axes.legend(frameon=False)
+        despine(axes)
     return figure
 
 
@@ -96,16 +132,16 @@ def render(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_panel(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> None:
+def _draw_panel(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame, axis: Axis, unpruned: pd.DataFrame) -> None:
     shown = on_axis(points, dense, axis)
     _draw_points(axes, shown)
     if isinstance(axis, str):
         axes.xaxis.set_major_formatter(PERCENT_FORMAT)
     else:
-        _draw_front(axes, front(points, (ACCURACY, axis), dense), dense, axis)
+        _draw_front(axes, front(points, (ACCURACY, axis), dense, unpruned), dense, axis, unpruned)
         if axis.scale == LOG2:
             log2_ticks(axes)
-    _draw_dense(axes, on_axis(dense, dense, axis), dense[n.ACCURACY].mean())
+    _draw_dense(axes, on_axis(unpruned, dense, axis), dense[n.ACCURACY].mean())
     axes.set_xlabel(axis if isinstance(axis, str) else axis.axis)
     despine(axes)
 
@@ -125,12 +161,19 @@ def _draw_points(axes: Axes, shown: pd.DataFrame) -> None:
         legend.remove()
 
 
-def _draw_front(axes: Axes, best: pd.DataFrame, dense: pd.DataFrame, axis: Objective) -> None:
-    corners = on_axis(pd.concat([dense, best], ignore_index=True), dense, axis).sort_values([X, n.ACCURACY])
+def _draw_front(axes: Axes, best: pd.DataFrame, dense: pd.DataFrame, axis: Objective, unpruned: pd.DataFrame) -> None:
+    unpruned = measured(unpruned, (ACCURACY, axis), dense)
+    if len(unpruned):  # of its stored forms those that none beats
+        unpruned = unpruned[nondominated(excess(unpruned, (ACCURACY, axis), dense), equals=True)]
+    _step(axes, pd.concat([unpruned, best], ignore_index=True), dense, axis, color=FRONT_COLOUR, label="front")
+
+
+def _step(axes: Axes, rows: pd.DataFrame, dense: pd.DataFrame, axis: Objective, *, color: str, label: str) -> None:
+    corners = on_axis(rows, dense, axis).sort_values([X, n.ACCURACY])
     # Each network is the best choice for every compression up to its own, so the line falls behind it.
     heights = PERCENT * corners[n.ACCURACY]
     falls: Literal["pre", "post"] = "pre" if axis.scale == LOG2 or axis.direction == MAXIMISE else "post"
-    axes.step(corners[X], heights, where=falls, color=FRONT_COLOUR, linewidth=1.4, zorder=2, label="front")
+    axes.step(corners[X], heights, where=falls, color=color, linewidth=1.4, zorder=2, label=label)
 
 
 def _draw_dense(axes: Axes, roots: pd.DataFrame, accuracy: float) -> None:

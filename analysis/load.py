@@ -15,7 +15,7 @@ from analysis.columns import frame, known
 from trainables.records.jsonl import read_rows
 from trainables.records.methods import labels_of, objective_of, read_methods
 from trainables.records.objectives import OBJECTIVES, Objective, columns_of
-from trainables.records.points import fault_of
+from trainables.records.points import fault_of, format_of
 from trainables.records.untrusted import check_links, parse_json, parse_yaml, read
 
 TIMES = (n.LATENCY, n.LATENCY_LARGE, n.LATENCY_DENSE, n.LATENCY_LARGE_DENSE)
@@ -51,14 +51,35 @@ class Study:
         return labels_of(n.RETRAIN, read_methods(self.folder / n.METHODS_FILE))
 
     @property
+    def forms(self) -> tuple[str, ...]:
+        """The stored forms that networks were measured in."""
+        return tuple(_forms(self.settings))
+
+    @property
+    def compact(self) -> bool:
+        """Whether the bytes are of compact files."""
+        return format_of(self.forms) == n.COMPACT
+
+    @property
     def dense(self) -> pd.DataFrame:
-        """The dense networks, one row for each seed."""
+        """The dense networks in files of their own, which all are compared with: one row for each seed."""
         return dense_rows(self.points)
 
     @property
+    def dense_forms(self) -> pd.DataFrame:
+        """The dense networks as they compete: in each stored form, one row for each seed."""
+        rows = self.points[(self.points[n.FAMILY] == n.DENSE) & (self.points[n.STORED_FORMAT] == format_of(self.forms))]
+        return rows.drop_duplicates([n.SEED, n.FORM], keep="last").reset_index(drop=True)
+
+    @property
     def pruned(self) -> pd.DataFrame:
-        """Every pruned network once, in the order in which the trials met them."""
+        """Every pruned network once in each stored form, in the order in which the trials met them."""
         return pruned_rows(self.points)
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """Every pruned network once, in the first of its stored forms."""
+        return self.pruned[self.pruned[n.FORM] == self.forms[0]].reset_index(drop=True)
 
 
 def load_study(folder: str | Path) -> Study:
@@ -70,7 +91,10 @@ def load_study(folder: str | Path) -> Study:
     text = _read_text(folder / n.STUDY_FILE)
     settings = _settings(text, folder / n.STUDY_FILE)
     objectives = _objectives(settings["objectives"], folder)
-    return Study(folder, text, settings, _provenance(folder), load_points(folder, objectives), _trials(folder), objectives)
+    points = of_format(load_points(folder, objectives), format_of(_forms(settings)))
+    if pruned_rows(points).empty:
+        raise n.InputError(f"{folder / n.POINTS_FILE}: no pruned network in the study's storage_forms; run the study")
+    return Study(folder, text, settings, _provenance(folder), points, _trials(folder), objectives)
 
 
 def load_points(folder: str | Path, objectives: Sequence[Objective] = ()) -> pd.DataFrame:
@@ -88,17 +112,23 @@ def load_points(folder: str | Path, objectives: Sequence[Objective] = ()) -> pd.
     return points
 
 
+def of_format(points: pd.DataFrame, stored_format: str) -> pd.DataFrame:
+    """The points in files of one format, for bytes of two can't be compared, and all rows of the dense networks."""
+    return points[(points[n.FAMILY] == n.DENSE) | (points[n.STORED_FORMAT] == stored_format)].reset_index(drop=True)
+
+
 def dense_rows(points: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the dense networks, the last of each seed."""
-    return points[points[n.FAMILY] == n.DENSE].drop_duplicates(n.SEED, keep="last").reset_index(drop=True)
+    """The rows of the dense networks in files of their own, the last of each seed."""
+    own = points[(points[n.FAMILY] == n.DENSE) & (points[n.STORED_FORMAT] == n.SAFETENSORS)]
+    return own.drop_duplicates(n.SEED, keep="last").reset_index(drop=True)
 
 
 def pruned_rows(points: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the pruned networks, each step once: its first row, unless a later one was timed."""
+    """The rows of the pruned networks, each form of a step once: its first row, unless a later one was timed."""
     pruned = points[points[n.FAMILY] != n.DENSE]
     # All of them from one row, because the dense network's belong to the point's.
     timed = pruned[pruned[n.LATENCY].notna()].drop_duplicates(n.STEP_ID).set_index(n.STEP_ID)[list(TIMES)]
-    once = pruned.drop_duplicates(n.STEP_ID).reset_index(drop=True)
+    once = pruned.drop_duplicates([n.STEP_ID, n.FORM]).reset_index(drop=True)
     times = timed.reindex(once[n.STEP_ID]).reset_index(drop=True)
     return once.assign(**{str(column): times[column] for column in times})
 
@@ -117,12 +147,22 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
     drop = _accuracy_drop(settings)
     if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 < drop <= 1:
         raise n.InputError(f"{path}: reference.accuracy_drop: {drop!r} cannot be used; give a share above 0, up to 1")
+    if not _are_texts(_forms(settings)):
+        raise n.InputError(f"{path}: storage_forms: {_forms(settings)!r} cannot be used; list stored forms, each once")
     return settings
 
 
+def _forms(settings: Mapping[str, Any]) -> Any:
+    return settings.get("storage_forms", [n.FP32])
+
+
+def _are_texts(value: Any) -> bool:
+    texts = isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+    return texts and len(set(value)) == len(value)
+
+
 def _are_names(value: Any) -> bool:
-    named = isinstance(value, list) and all(isinstance(one, str) for one in value)
-    return named and 2 <= len(value) <= 3 and len(set(value)) == len(value)
+    return _are_texts(value) and 2 <= len(value) <= 3
 
 
 def _objectives(names: Sequence[str], folder: Path) -> tuple[Objective, ...]:

@@ -55,12 +55,16 @@ def excess(
     return np.array(rows, dtype=np.float64).reshape(-1, len(objectives))
 
 
-def front(points: pd.DataFrame, objectives: Objectives, dense: pd.DataFrame) -> pd.DataFrame:
+def front(
+    points: pd.DataFrame, objectives: Objectives, dense: pd.DataFrame, competing: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The pruned networks that no other and no dense network beats, by rising gain on the second objective.
 
+    The dense networks are ``competing`` in their stored forms; without them, as they are in ``dense``.
     Of points equal on every objective the first is kept; points not measured on every objective are left out.
     """
-    rivals = measured(pd.concat([dense, points], ignore_index=True), objectives, dense)
+    unpruned = dense if competing is None else competing
+    rivals = measured(pd.concat([unpruned, points], ignore_index=True), objectives, dense)
     if rivals.empty:
         return rivals
     values = excess(rivals, objectives, dense)
@@ -87,20 +91,20 @@ def hypervolume_history(
     dense: pd.DataFrame,
     accuracy_drop: float = n.REFERENCE_ACCURACY_DROP,
 ) -> pd.DataFrame:
-    """Hypervolume after each new step against the epochs computed until then, in file order, from (0, 0).
+    """Hypervolume after each new point against the epochs computed until then, in file order, from (0, 0).
 
     ``points`` are all lines of the study. Training the dense network is not counted: every search pays it alike.
     """
     pruned = points[points[n.FAMILY] != n.DENSE]
     # Summed before anything is left out: a step that was not measured, or is not new, has still been paid for.
     paid = pruned.assign(**{n.EPOCHS: pruned[n.EPOCHS].fillna(0).cumsum()})
-    steps = measured(paid.drop_duplicates(n.STEP_ID), objectives, dense)
+    steps = measured(paid.drop_duplicates([n.STEP_ID, n.FORM]), objectives, dense)
     volumes = _running_volumes(excess(steps, objectives, dense, accuracy_drop))
     return pd.DataFrame({n.EPOCHS: [0.0, *steps[n.EPOCHS]], HYPERVOLUME: [0.0, *volumes]})
 
 
-def best_at_drops(points: pd.DataFrame, dense: pd.DataFrame, drops: Sequence[float]) -> pd.DataFrame:
-    """For each family and allowed drop of accuracy (0.01 = one point), the point of largest compression.
+def best_at_drops(points: pd.DataFrame, dense: pd.DataFrame, drops: Sequence[float], by: str = n.FAMILY) -> pd.DataFrame:
+    """For each family (or other column ``by``) and allowed drop of accuracy (0.01 = one point), the most compressed point.
 
     Families without a point that keeps the accuracy have no row; of equal compressions the more accurate one wins.
     """
@@ -108,8 +112,8 @@ def best_at_drops(points: pd.DataFrame, dense: pd.DataFrame, drops: Sequence[flo
     # Differences of floats are off in the last digits; a network at the limit keeps it.
     kept = pd.concat([points[lost <= drop + ROUNDING].assign(**{ACCURACY_DROP: drop}) for drop in drops])
     ranked = kept.sort_values([n.COMPRESSION, n.ACCURACY], ascending=False, kind="stable")
-    best = ranked.drop_duplicates([ACCURACY_DROP, n.FAMILY])
-    return best.sort_values([ACCURACY_DROP, n.FAMILY], ascending=[True, False]).reset_index(drop=True)
+    best = ranked.drop_duplicates([ACCURACY_DROP, by])
+    return best.sort_values([ACCURACY_DROP, by], ascending=[True, False]).reset_index(drop=True)
 
 
 def _records(points: pd.DataFrame) -> list[dict[str, Any]]:

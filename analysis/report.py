@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import trainables.records.names as n
 from analysis import tables, words
 from analysis.effects.section import Mattered, what_mattered
-from analysis.figures import SPARSITY, Axis, accuracy_figure, hypervolume_figure, on_axis, render
+from analysis.figures import SPARSITY, Axis, accuracy_figure, forms_figure, hypervolume_figure, on_axis, render
 from analysis.load import Study
 from analysis.pareto import front, hypervolume_history
 from analysis.summary import summarise
@@ -21,7 +21,7 @@ from trainables.records.files import write_atomically
 from trainables.records.objectives import COMPRESSION, LOG2, OBJECTIVES, Objective
 
 INDEX = "index.html"
-FRONT, HYPERVOLUME, OTHER_AXES = "front", "hypervolume", "other_axes"
+FRONT, HYPERVOLUME, OTHER_AXES, STORED_FORMS = "front", "hypervolume", "other_axes", "stored_forms"
 FRONT_TABLE, POINTS_TABLE = "front.csv", "points.csv"
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -30,13 +30,13 @@ def write_report(study: Study) -> Path:
     """Write the whole report, the page last, and return the page's path."""
     folder = study.folder / n.REPORT_FOLDER
     folder.mkdir(exist_ok=True)
-    best = front(study.pruned, study.objectives, study.dense)
+    best = front(study.pruned, study.objectives, study.dense, study.dense_forms)
     mattered = what_mattered(study, main_axis(study))
     for name, figure in {**figures(study), **mattered.figures}.items():
         for kind in ("png", "svg"):
             write_atomically(folder / f"{name}.{kind}", render(figure, kind))
     write_atomically(folder / FRONT_TABLE, _csv(best))
-    write_atomically(folder / POINTS_TABLE, _csv(pd.concat([study.dense, study.pruned])))
+    write_atomically(folder / POINTS_TABLE, _csv(pd.concat([_unpruned(study), study.pruned])))
     for name, table in mattered.tables.items():
         write_atomically(folder / name, _csv(table))
     write_atomically(folder / INDEX, page(study, best, mattered))
@@ -47,11 +47,19 @@ def figures(study: Study) -> dict[str, Figure]:
     """The report's figures by the name of their file."""
     main = main_axis(study)
     history = hypervolume_history(study.points, study.objectives, study.dense, study.accuracy_drop)
-    return {
-        FRONT: accuracy_figure(study.pruned, study.dense, [main]),
+    found = {
+        FRONT: accuracy_figure(study.pruned, study.dense, [main], study.dense_forms),
         HYPERVOLUME: hypervolume_figure(history),
-        OTHER_AXES: accuracy_figure(study.pruned, study.dense, _other_axes(study, main)),
+        OTHER_AXES: accuracy_figure(study.pruned, study.dense, _other_axes(study, main), study.dense_forms),
     }
+    if len(study.forms) == 1:
+        return found
+    return found | {STORED_FORMS: forms_figure(study.pruned, study.dense, study.dense_forms, study.forms, main)}
+
+
+def _unpruned(study: Study) -> pd.DataFrame:
+    """The dense networks in files of their own, and where they are others, as they compete."""
+    return pd.concat([study.dense, study.dense_forms]).drop_duplicates([n.SEED, n.FORM, n.STORED_FORMAT])
 
 
 def main_axis(study: Study) -> Objective:
@@ -80,6 +88,9 @@ def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[st
         "axis": main_axis(study).axis,
         "front": tables.front_table(best, study.objectives, study.retrainings),
         "best": tables.best_table(study),
+        "forms": {"dense": tables.dense_forms_table(study), "best": tables.forms_table(study)}
+        if len(study.forms) > 1
+        else None,
         "mattered": mattered,
         "range": main_axis(study).noun,
         "importances": tables.importance_table(study),
@@ -87,7 +98,7 @@ def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[st
         "protected": tables.protected_table(study.provenance),
         "provenance": tables.provenance_table(study.provenance),
         "timed": bool(study.pruned[n.LATENCY].notna().any()),
-        "files": {"front": FRONT, "hypervolume": HYPERVOLUME, "other_axes": OTHER_AXES},
+        "files": {"front": FRONT, "hypervolume": HYPERVOLUME, "other_axes": OTHER_AXES, "forms": STORED_FORMS},
         "csv": {"front": FRONT_TABLE, "points": POINTS_TABLE},
     }
 

@@ -31,7 +31,7 @@ class Summary:
 
 def summarise(study: Study) -> Summary:
     """Count what was computed, what was found, and what the front is worth."""
-    walked = study.points[study.points[n.FAMILY] != n.DENSE]
+    walked = study.points[study.points[n.FAMILY] != n.DENSE].drop_duplicates([n.TRIAL, n.STEP_ID])
     states = study.trials[n.STATE].astype(str).value_counts().to_dict() if len(study.trials) else {}
     return Summary(
         trials=len(study.trials) or int(walked[n.TRIAL].nunique()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,14 +11,17 @@ import pandas as pd
 
 import trainables.records.names as n
 from analysis import words
+from analysis.columns import point_ids
 from analysis.load import Study
 from analysis.pareto import ACCURACY_DROP, HYPERVOLUME, best_at_drops
 from analysis.summary import POINTS, Summary, by_importance, failures
 from trainables.records.objectives import Objective
+from trainables.records.points import point_id
 from trainables.records.words import recipe
 
 # Drops of accuracy, as shares, that a reader may be ready to pay.
 DROPS = (0.0, 0.005, 0.01, 0.02)
+STORED = "stored as"
 
 
 def front_table(
@@ -31,6 +35,7 @@ def front_table(
             "before retraining": best[n.ACCURACY_BEFORE].map(words.percent),
             "family": best[n.FAMILY],
             "recipe": [recipe(row, retrainings) for row in best.to_dict("records")],
+            STORED: best[n.FORM],
             "sparsity": best[n.SPARSITY].map(words.percent),
             "requested": best[n.REQUESTED_SPARSITY].map(words.percent),
             "MACs": best[n.MACS].map(words.amount),
@@ -38,11 +43,15 @@ def front_table(
             **{one.label: best[one.column].map(words.number) for one in objectives if one.column not in n.POINT_COLUMNS},
             "epochs": best[n.TOTAL_EPOCHS].map(words.number),
             "seed": best[n.SEED],
-            "step id": best[n.STEP_ID],
+            "step id": point_ids(best),
         }
     )
     # A column that says the same in every row only takes room.
-    idle = {"seed": best[n.SEED].nunique() < 2, "latency (ms)": best[n.LATENCY].isna().all()}
+    idle = {
+        "seed": best[n.SEED].nunique() < 2,
+        "latency (ms)": best[n.LATENCY].isna().all(),
+        STORED: best[n.FORM].eq(n.FP32).all(),
+    }
     return table.drop(columns=[heading for heading, says_nothing in idle.items() if says_nothing])
 
 
@@ -53,6 +62,41 @@ def best_table(study: Study) -> pd.DataFrame:
     families = [family for family in n.FAMILIES if study.pruned[n.FAMILY].eq(family).any()]
     rows = [_best_row(drop, family, found.get((drop, family)), study.retrainings) for drop in DROPS for family in families]
     return pd.DataFrame(rows)
+
+
+def forms_table(study: Study) -> pd.DataFrame:
+    """For each drop of accuracy and stored form the largest compression, parted into what the form and what pruning gave.
+
+    The form gave what it does for the dense network of that seed, and pruning the rest.
+    """
+    roots = {(row[n.SEED], row[n.FORM]): row for row in study.dense_forms.to_dict("records")}
+    best = best_at_drops(study.pruned, study.dense, DROPS, by=n.FORM).to_dict("records")
+    found = {(row[ACCURACY_DROP], row[n.FORM]): row for row in best}
+    rows = []
+    for drop, form in itertools.product(DROPS, study.forms):
+        row = {"accuracy given up": words.points_of_accuracy(drop) if drop else "none", STORED: form}
+        point = found.get((drop, form))
+        root = roots.get((point[n.SEED], form)) if point else None
+        if point is None or root is None:
+            rows.append(row | dict.fromkeys(("compression", "by the form", "by pruning", "accuracy"), words.MISSING))
+            continue
+        by_form = float(root[n.COMPRESSION])
+        parts = {"by the form": words.times(by_form), "by pruning": words.times(point[n.COMPRESSION] / by_form)}
+        accuracy = words.percent(point[n.ACCURACY])
+        rows.append(row | {"compression": words.times(point[n.COMPRESSION]), **parts, "accuracy": accuracy})
+    return pd.DataFrame(rows)
+
+
+def dense_forms_table(study: Study) -> pd.DataFrame:
+    """The dense networks in each stored form, means over seeds: what no pruning is needed for."""
+    means = study.dense_forms.groupby(n.FORM)[[n.COMPRESSION, n.ACCURACY]].mean().reindex(list(study.forms))
+    return pd.DataFrame(
+        {
+            STORED: means.index,
+            "compression": means[n.COMPRESSION].map(words.times).to_list(),
+            "accuracy": means[n.ACCURACY].map(lambda value: words.percent(value, 2)).to_list(),
+        }
+    )
 
 
 def headline(summary: Summary) -> dict[str, str]:
@@ -113,7 +157,7 @@ def _best_row(drop: float, family: str, point: Mapping[Any, Any] | None, retrain
         "compression": words.times(point[n.COMPRESSION]),
         "accuracy": words.percent(point[n.ACCURACY]),
         "recipe": recipe(point, retrainings),
-        "step id": str(point[n.STEP_ID]),
+        "step id": point_id(point),
     }
 
 

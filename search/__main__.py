@@ -92,8 +92,15 @@ def _parser(program: str) -> tuple[argparse.ArgumentParser, argparse._SubParsers
     confirm.set_defaults(command=_confirm)
     export = commands.add_parser("export", help="write one point's network to a file of its own")
     export.add_argument("folder", help="a study's folder, results/<study>, or its URL")
-    export.add_argument("--point", required=True, metavar="ID", help="the point's step_id, or the beginning of it")
-    export.add_argument("--format", default="safetensors", metavar="NAME", help=f"{FORMATS.help()} [default: safetensors]")
+    export.add_argument(
+        "--point",
+        required=True,
+        metavar="ID",
+        help="the point's step_id, or the beginning of it, and after a colon a stored form; fp32 without one",
+    )
+    export.add_argument(
+        "--format", metavar="NAME", help=f"{FORMATS.help()} [default: safetensors for fp32, compact for other forms]"
+    )
     export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the file to write")
     _common(export)
     export.set_defaults(command=_export)

@@ -6,10 +6,11 @@ Of recipes that compete for the final of a sweep only those in it are opened: va
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -26,11 +27,11 @@ from search.stages.finalists import Final
 from search.stages.recompute import compute_again
 from search.study import Study
 from trainables.data import test_split
-from trainables.measuring import quiet
+from trainables.measuring import quiet, stored_forms
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.jsonl import Row
-from trainables.storage.store import Record
+from trainables.records.points import point_id
 from trainables.training.loop import accuracy, tensors
 from trainables.tree import Tree
 
@@ -45,10 +46,10 @@ def confirm(opened: Opened, console: Console, *, stored_only: bool = False) -> i
     networks whose weights aren't on disk are passed over; otherwise they are computed again.
     """
     folder, study, problem = opened.folder, opened.study, opened.problem()
-    tree = Tree(problem, steps_of(study, folder))
+    tree = Tree(problem, steps_of(study, folder), forms=study.storage_forms)
     there = study.place_of(folder)
     with only_driver(folder, there) as held, Snapshots(folder, there, held):
-        ledger = Ledger(folder, study.goals, study.reference.accuracy_drop)
+        ledger = Ledger(folder, study.goals, study.reference.accuracy_drop, study.storage_forms)
         check_roots(tree, ledger, "give the data and the network that it was made with", trains=False)
         stored, lost = _parted(tree, _waiting(study, ledger, tree, rows_of(folder / n.CONFIRMED_FILE), console))
         lost = [] if stored_only else lost
@@ -83,10 +84,10 @@ def _open(
     def measured(row: Row) -> Row:
         with one_at_a_time:  # weights lost meanwhile are trained again, and torch has one random state
             node = tree.node(row[n.STEP_ID])
-            model = tree.network(node).model
+            model = tree.network_of(node, row).model
         with quiet.computing():
             found = accuracy(model, *split, problem.data, problem.device)
-        return {**row, n.TEST_ACCURACY: found} | _retrained(row, tree.record_of(node))
+        return {**row, n.TEST_ACCURACY: found} | _retrained(row, stored_forms.columns_of(tree.filled(node), row))
 
     # As in the trials: threads that share one network wait for each other on a busy machine.
     with (
@@ -101,7 +102,7 @@ def _open(
             pool.shutdown(cancel_futures=True)  # or what is left would be measured before an error is told
 
 
-def _retrained(row: Row, record: Record) -> Row:
+def _retrained(row: Row, record: Mapping[str, Any]) -> Row:
     """The column that tells of a network that isn't the point's; none where it is."""
     same = all(row[name] in (None, record[name]) for name in OF_WEIGHTS)
     return {} if same else {n.RETRAINED_ACCURACY: record[n.ACCURACY]}
@@ -112,16 +113,17 @@ def _at_once(problem: Problem) -> int:
 
 
 def _waiting(study: Study, ledger: Ledger, tree: Tree, confirmed: Iterable[Row], console: Console) -> list[Row]:
-    """The points to be opened, one row a step, the dense networks among them."""
-    done = {str(row.get(n.STEP_ID)) for row in confirmed}
+    """The points to be opened, one row a step and stored form, the dense networks among them."""
+    done = {point_id(row) for row in confirmed if n.STEP_ID in row}
     waiting = dict[str, Row]()
     for row in ledger.looked_at(search=study.sweep is None):
-        if row[n.STEP_ID] not in done:  # of a step's points the first, as everywhere
-            waiting.setdefault(row[n.STEP_ID], row)
+        if point_id(row) not in done:  # of equal points the first, as everywhere
+            waiting.setdefault(point_id(row), row)
     if study.finalists is None:
         return list(waiting.values())
     final = Final(study.finalists, study.schedules(), tree, ledger)
-    closed = final.dropped() & waiting.keys()
+    dropped = final.dropped()
+    closed = {point for point, row in waiting.items() if row[n.STEP_ID] in dropped}
     if closed:
         networks = "1 network" if len(closed) == 1 else f"{len(closed)} networks"
         why = (
@@ -130,4 +132,4 @@ def _waiting(study: Study, ledger: Ledger, tree: Tree, confirmed: Iterable[Row],
             else "of recipes that aren't among the finalists"
         )
         console.print(f"[dim]Left closed: {networks} {why}.[/dim]")
-    return [row for step_id, row in waiting.items() if step_id not in closed]
+    return [row for point, row in waiting.items() if point not in closed]

@@ -15,18 +15,30 @@ from search.records.snapshots import Snapshots
 from search.session import check_roots, steps_of
 from search.stages.recompute import compute_again
 from trainables.exporting.formats import FORMATS
+from trainables.forms.forms import FORMS
+from trainables.records import names as n
 from trainables.records.names import InputError
+from trainables.records.points import point_id
 from trainables.storage.store import Store
 from trainables.tree import Tree
 
 
-def export_point(opened: Opened, point: str, target: Path, console: Console, form: str = "safetensors") -> str:
-    """Write the network of a point, computed again if its weights weren't kept; its step id."""
+def export_point(opened: Opened, point: str, target: Path, console: Console, file_format: str | None = None) -> str:
+    """Write the network of a point, computed again if its weights weren't kept; returns the point's id.
+
+    A ``point`` is ``step_id[:form]``, and fp32 without a form; any form can be written, measured or not. Without a format,
+    fp32 is written as safetensors and any other form as compact.
+    """
     folder, study = opened.folder, opened.study
-    exporter = FORMATS.load(form, trusted=study.trusted)()
+    step, _, form = point.partition(":")
+    form = form or n.FP32
+    _check_form(form, trusted=study.trusted)
+    file_format = file_format or (n.SAFETENSORS if form == n.FP32 else n.COMPACT)
+    FORMATS.load(file_format, trusted=study.trusted)
+    exporter = FORMATS.make(file_format, {n.FORM: form})
     _check_target(target)
     store = steps_of(study, folder)
-    step_id = find_point(store, point, folder)
+    step_id = find_point(store, step, folder)
     tree = Tree(opened.problem(), store)
     lost = not tree.has_weights(step_id)
     ledger = Ledger(folder, study.goals, study.reference.accuracy_drop)
@@ -37,8 +49,18 @@ def export_point(opened: Opened, point: str, target: Path, console: Console, for
             run = Run(folder, tree, ledger)
             compute_again(run.tree, [step_id], study.resources, console)
             run.end()
-    exporter.write(tree.network(tree.node(step_id)), tree.problem, target)
-    return step_id
+    network = tree.network(tree.node(step_id))
+    if form != n.FP32:
+        network = tree.in_form(network, form)
+    exporter.write(network, tree.problem, target)
+    return point_id({n.STEP_ID: step_id, n.FORM: form})
+
+
+def _check_form(form: str, *, trusted: bool) -> None:
+    try:
+        FORMS.load(form, trusted=trusted)
+    except InputError as error:
+        raise InputError(f"--point: {error}") from None
 
 
 def _check_target(target: Path) -> None:

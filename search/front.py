@@ -23,7 +23,7 @@ from search.study import Overrides, Study
 from trainables.records import names as n
 from trainables.records.jsonl import Row, read_rows
 from trainables.records.objectives import Objective, columns_of
-from trainables.records.points import NUMBERS, WHOLE
+from trainables.records.points import NUMBERS, WHOLE, point_id
 from trainables.records.words import recipe
 from trainables.training.retraining import RETRAININGS
 
@@ -44,7 +44,7 @@ class Front:
     @cached_property
     def _ledger(self) -> Ledger:
         study = self.study
-        return Ledger(self.folder, study.goals, study.reference.accuracy_drop, mend=False)
+        return Ledger(self.folder, study.goals, study.reference.accuracy_drop, study.storage_forms, mend=False)
 
     @property
     def study(self) -> Study:
@@ -89,10 +89,11 @@ class Front:
             confirm(self._opened, console_here(), stored_only=stored_only)
         return self.confirmed
 
-    def export(self, point: str, path: str | Path, *, form: str = "safetensors") -> str:
-        """Write the network of a point, given by its ``step_id`` or the beginning of it, to a file; the whole step_id.
+    def export(self, point: str, path: str | Path, *, form: str | None = None) -> str:
+        """Write the network of a point, ``step_id[:form]`` or the beginning of the id, to a file; the whole point.
 
-        ``form`` is a format's name. InputError if there is no such point, or the file can't be written.
+        ``form`` is a format's name; without it, fp32 is written as safetensors and any other stored form as compact.
+        InputError if there is no such point, or the file can't be written.
         """
         from search.export import export_point  # noqa: PLC0415 - the same
 
@@ -175,6 +176,6 @@ def front_table(rows: list[Row], objectives: Iterable[Objective] = ()) -> Table:
             f"{row[n.SPARSITY]:.1%}",
             *(f"{row[one.column]:.4g}" for one in own),
             escape(f"{row[n.FAMILY]}: {recipe(row, labels)}"),
-            row[n.STEP_ID],
+            point_id(row),
         )
     return table

@@ -8,6 +8,7 @@ from typing import Any
 from search.sampling.samplers import SAMPLERS
 from search.study import Study
 from trainables.exporting.formats import FORMATS
+from trainables.forms.forms import FORMS
 from trainables.methods import Method, Registry
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
 from trainables.pruning.channel_scopes import CHANNEL_SCOPES
@@ -29,6 +30,7 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "schedule": LEVELS,
     "retraining": RETRAININGS,
     "sampler": SAMPLERS,
+    "stored form": FORMS,
     "export format": FORMATS,
 }
 """Every kind of method, in the words of the README."""

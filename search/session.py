@@ -93,7 +93,7 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
         for kind, reason in ((kind, reason) for kind, by in refused.items() for reason in by.values()):
             raise InputError(f"sweep: {kind} {reason}; leave it out")
         space = Sweep(schedules)
-    tree = Tree(problem, steps_of(study, study.folder), objectives=study.goals)
+    tree = Tree(problem, steps_of(study, study.folder), objectives=study.goals, forms=study.storage_forms)
     seeds = tuple(sorted({schedule.seed for schedule in schedules})) or (0,)
     _check_disk(study, tree)
     asked = {*(settings.families if settings else ()), *(one.family for one in schedules)}

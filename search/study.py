@@ -17,6 +17,7 @@ from search.sampling.space import SpaceSettings
 from trainables import own
 from trainables.chain import RegularisationSettings, RetrainSettings
 from trainables.data.dataset import DataSettings
+from trainables.forms.forms import FORMS
 from trainables.measuring.chosen import objective
 from trainables.networks.factory import ModelSettings, is_torchvision
 from trainables.records import names as n
@@ -94,6 +95,12 @@ def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+def _one_each(forms: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(forms)) < len(forms):
+        raise ValueError("a form is given twice; give each once")
+    return forms
+
+
 class FinalistSettings(Settings):
     """The best recipes of a sweep, run again on fresh seeds; those used for choosing are left out of what is concluded."""
 
@@ -145,6 +152,12 @@ class Study(Settings):
         min_length=2,
         max_length=3,
         description=f"two or three of {', '.join(OBJECTIVES)}, or package.module:Class of your own (--allow-code)",
+    )
+    storage_forms: Annotated[tuple[Annotated[str, AfterValidator(FORMS.known)], ...], AfterValidator(_one_each)] = Field(
+        (n.FP32,),
+        min_length=1,
+        description=f"stored forms that every step is measured in, at no epochs: {FORMS.help()}; fp32 alone is measured as "
+        "the step's own file, and otherwise all are in compact files",
     )
     reference: ReferenceSettings = ReferenceSettings()
     space: SpaceSettings | None = Field(None, description="what the sampler chooses from")
@@ -225,7 +238,7 @@ class Study(Settings):
 
     def named(self) -> list[str]:
         """All words of the study that may name a network or a method, defaults of its schedules included."""
-        told = self.model_dump(mode="json", include={"model", "space", "sweep", "search", "objectives"})
+        told = self.model_dump(mode="json", include={"model", "space", "sweep", "search", "objectives", "storage_forms"})
         return sorted({*_strings(told), *_strings([schedule.model_dump() for schedule in self.schedules()])})
 
     def own_code(self) -> list[str]:

@@ -32,6 +32,11 @@ def gain_metric(objective: str) -> str:
     return f"gain_{objective}"
 
 
+def points_of(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The points of a step in all stored forms, from a trial's result."""
+    return [result, *result.get(n.FORMS, ())]
+
+
 class PruningTrainable(tune.Trainable):
     """One trial: a schedule of the family that its config names."""
 
@@ -46,6 +51,7 @@ class PruningTrainable(tune.Trainable):
         objectives: Sequence[str] = (n.ACCURACY, n.COMPRESSION),
         reuse: Sequence[Place] = (),
         run: int | None = None,
+        forms: Sequence[str] = (n.FP32,),
     ) -> None:
         """All comes once, through ``tune.with_parameters``.
 
@@ -54,7 +60,7 @@ class PruningTrainable(tune.Trainable):
         assert problem is not None, "give the problem with tune.with_parameters(..., problem=...)"
         self._objectives = tuple(objective(name, trusted=problem.trusted) for name in objectives)
         store = Store(folder, dense or {}, tuple(reuse), run)
-        self._tree = Tree(problem, store, objectives=self._objectives)
+        self._tree = Tree(problem, store, objectives=self._objectives, forms=forms)
         self._latencies = LatencyTable(above(folder), problem)
         self._begin(config)
 
@@ -73,16 +79,23 @@ class PruningTrainable(tune.Trainable):
         self._schedule, self._nodes, self._done = schedule, self._tree.chain(schedule), 0
 
     def step(self) -> dict[str, Any]:
-        """Take one pruning step; the result is its point, its gains on the objectives, and ``done`` at the last."""
+        """Take one pruning step; the result is its point, its gains on the objectives, and ``done`` at the last.
+
+        The points of further stored forms, with their gains, are a list of their own in it (``points_of``).
+        """
         node = self._nodes[self._done]
         self._done += 1
-        point = self._tree.point(node, self._schedule, self._done, self._trial)
+        points = self._tree.points(node, self._schedule, self._done, self._trial)
         dense = self._tree.dense_point(self._schedule.seed)
         if any(one.of_host for one in self._objectives):
-            point |= self._latencies.beside(point, dense, self._tree)
+            times = self._latencies.beside(points[0], dense, self._tree)
+            points = [{**point, **times} for point in points]
+        first, *further = ({**point, **self._gains(point, dense), n.TRIAL: self._trial} for point in points)
+        return {**first, **({n.FORMS: further} if further else {}), "done": self._done == len(self._nodes)}
+
+    def _gains(self, point: Mapping[str, Any], dense: Mapping[str, Any]) -> dict[str, float]:
         values = gains(point, dense, self._objectives)
-        metrics = {gain_metric(one.name): value for one, value in zip(self._objectives, values, strict=True)}
-        return {**point, **metrics, n.TRIAL: self._trial, "done": self._done == len(self._nodes)}
+        return {gain_metric(one.name): value for one, value in zip(self._objectives, values, strict=True)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: every finished step is in the store already."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainables import steps
-from trainables.measuring import quiet
-from trainables.measuring.context import Stored, measured
+from trainables.measuring import quiet, stored_forms
+from trainables.measuring.context import Stored, judged, lacks
 from trainables.measuring.footprint import Footprint, footprint
 from trainables.methods import Need
 from trainables.networks.network import Network, decode, encode
@@ -18,16 +18,13 @@ from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.objectives import OBJECTIVES, Objective, columns_of
-from trainables.records.points import OF_EVERY_RECORD, SCHEMA, is_record
+from trainables.records.points import OF_EVERY_RECORD, SCHEMA, form_of, is_record, stored_format
 from trainables.schedule import REMOVED, Schedule
 from trainables.storage.store import ASKED, Record, Store
 from trainables.training.loop import TrainingDivergedError, threads
 from trainables.training.resuming import Resumable
 
 Point = dict[str, Any]
-
-SOURCES = "sources"
-"""The key of a record that tells, for each column of an objective of the user's own, the code that measured it."""
 
 OURS = tuple(one for one in OBJECTIVES.values() if not one.of_host)
 MEASURED = tuple(dict.fromkeys((*OF_EVERY_RECORD, *(column for one in OURS for column in (one.column, *one.fills)))))
@@ -44,15 +41,16 @@ def walk(schedule: Schedule, tree: Tree) -> Iterator[Point]:
 class Tree:
     """The steps of one problem, in one store.
 
-    ``objectives`` are those that every point must have a value on. ``after_epoch`` is called after each epoch with how many
-    the node at hand has trained so far. ``epochs`` tells what this process has trained, and ``computed`` what it put on
-    record for the present point.
+    ``forms`` are the stored forms that a step has a point in. ``objectives`` are those that every point must have a value
+    on. ``after_epoch`` is called after each epoch with how many the node at hand has trained so far. ``epochs`` tells what
+    this process has trained, and ``computed`` what it put on record for the present point.
     """
 
     problem: Problem
     store: Store
     after_epoch: steps.AfterEpoch | None = None
     objectives: Sequence[Objective] = ()
+    forms: Sequence[str] = (n.FP32,)
     epochs: int = field(default=0, init=False)
     computed: set[str] = field(default_factory=set, init=False)
     _asked: Record | None = field(default=None, init=False)
@@ -79,6 +77,11 @@ class Tree:
             n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
         }  # fmt: skip
 
+    def points(self, node: Node, schedule: Schedule, number: int, trial: int | None = None) -> list[Point]:
+        """What step ``number`` measures in each stored form; what it cost is told of the first alone."""
+        point, names = self.point(node, schedule, number, trial), stored_forms.named(self.forms)
+        return list(stored_forms.points(point, self.record_of(node), names)) if names else [point]
+
     def _cost(self, node: Node, record: Record) -> tuple[int, float, bool]:
         """(epochs, seconds, whether others paid them) of a step and the regularised training that it alone begins with."""
         if not self._paid(record):
@@ -96,6 +99,12 @@ class Tree:
         root = self.problem.root(seed)
         self.record(root)
         return dense_point(self.filled(root), self._own)
+
+    def dense_points(self, seed: int) -> list[Point]:
+        """The dense network's own file, which all are compared with, and the points of its stored forms."""
+        point, names = self.dense_point(seed), stored_forms.named(self.forms)
+        record = self.record_of(self.problem.root(seed))
+        return [point, *(one | {n.EPOCHS: 0, n.SECONDS: 0.0} for one in stored_forms.points(point, record, names))]
 
     def record(self, node: Node) -> Record:
         """What is on record of the node; it is computed first if it isn't there."""
@@ -120,6 +129,15 @@ class Tree:
     def network(self, node: Node) -> Network:
         """The node's network as stored; it is computed again if its weights are missing or damaged."""
         return decode(self._weights(node, n.WEIGHTS_FILE), self.problem.build, self.problem.skeleton)
+
+    def network_of(self, node: Node, point: Mapping[str, Any]) -> Network:
+        """The node's network as the file that a point is of holds it."""
+        network = self.network(node)
+        return network if stored_format(point) == n.SAFETENSORS else self.in_form(network, form_of(point))
+
+    def in_form(self, network: Network, form: str) -> Network:
+        """A network as it is read back from its file in a stored form."""
+        return stored_forms.read_back(network, form, self.problem)[1]
 
     def content(self, node: Node) -> bytes:
         """The node's weights file; it is computed again if it is missing or damaged."""
@@ -216,14 +234,15 @@ class Tree:
             _check_removed(counts, self.record_of(node.parent) if node.parent else None)
         of_dense = dense["layers"] if dense else counts.layers  # which may have lost weights before, as a checkpoint's
         total = sum(whole for _, whole in of_dense.values())
-        return {
+        columns = {
             n.REQUESTED_SPARSITY: node.settings.get(REMOVED, 0) / 1e6,
             n.SPARSITY: 1 - counts.prunable_params / total,
             n.CHANNEL_SPARSITY: self.problem.skeleton.channel_sparsity(network.model),
             n.ACCURACY_BEFORE: before, n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
             "layers": {name: list(kept) for name, kept in counts.layers.items()},
-            **self._judged((*OURS, *self._own), stored, {}),
+            **judged((*OURS, *self._own), stored, {}),
         }  # fmt: skip
+        return columns | self._forms(stored, network, {}, columns if dense is None else dense)
 
     def _stored(self, node: Node, content: bytes) -> tuple[Stored, Network]:
         problem = self.problem
@@ -237,15 +256,6 @@ class Tree:
         """The objectives of the user's own."""
         return [one for one in self.objectives if one.source is not None]
 
-    def _judged(self, objectives: Iterable[Objective], stored: Stored, record: Record) -> dict[str, Any]:
-        """What objectives measure, and by which code those of the user's own did; ``record`` is what there was before."""
-        columns, sources = dict[str, Any](), dict(record.get(SOURCES, {}))
-        for one in objectives:
-            columns |= measured(one, stored)
-            if one.source is not None:
-                sources[one.column] = one.source
-        return columns | ({SOURCES: sources} if sources else {})
-
     def filled(self, node: Node, *, cheaply: bool = False) -> Record:
         """The record of a complete step with what it lacks: columns newer than it, and objectives of the user's own.
 
@@ -253,21 +263,40 @@ class Tree:
         rest, or all (``cheaply``), only where they are there. What other code measured is no value.
         """
         record = self.record_of(node)
-        if not (lacking := self._lacking(record)):
+        lacking, forms = self._lacking(record), self._lacking_forms(record)
+        if not lacking and not forms:
             return record
-        needed = not cheaply and any(one in self.objectives for one in lacking)
+        needed = not cheaply and (bool(forms) or any(one in self.objectives for one in lacking))
         content = self.content(node) if needed else self.store.weights(record)
         if content is None:
             return record | {one.column: None for one in lacking}
         with self.store.claim(node.id):
             record = self.record_of(node)
-            if not (lacking := self._lacking(record)):
-                return record
             with quiet.computing(), threads(self.problem.threads):
-                return self.store.amend(record, self._judged(lacking, self._stored(node, content)[0], record))
+                return self._amended(node, record, content)
+
+    def _amended(self, node: Node, record: Record, content: bytes) -> Record:
+        """The record with what it lacks measured of the network in ``content``."""
+        lacking, forms = self._lacking(record), self._lacking_forms(record)
+        if not lacking and not forms:
+            return record
+        stored, network = self._stored(node, content)
+        columns = judged(lacking, stored, record)
+        return self.store.amend(record, columns | self._forms(stored, network, record, stored.dense or record))
+
+    def _forms(self, stored: Stored, network: Network, record: Record, dense: Mapping[str, Any]) -> dict[str, Any]:
+        """What a record tells of stored forms, with those measured that it lacks, against the ``dense`` network's file."""
+        names = self._lacking_forms(record)
+        if not names:
+            return {}
+        found = stored_forms.measure(names, replace(stored, dense=dense), network, self.problem, (*OURS, *self._own))
+        return {n.FORMS: {**record.get(n.FORMS, {}), **found}}
+
+    def _lacking_forms(self, record: Record) -> list[str]:
+        return stored_forms.lacking(record, stored_forms.named(self.forms), (*OURS, *self._own))
 
     def _lacking(self, record: Record) -> list[Objective]:
-        return [one for one in (*OURS, *self._own) if _lacks(record, one)]
+        return [one for one in (*OURS, *self._own) if lacks(record, one)]
 
 
 def _check_removed(counts: Footprint, parent: Record | None) -> None:
@@ -275,18 +304,11 @@ def _check_removed(counts: Footprint, parent: Record | None) -> None:
         raise steps.NothingRemovedError("the step removed nothing; ask for more sparsity or for fewer steps")
 
 
-def _lacks(record: Record, objective: Objective) -> bool:
-    """Whether a record has no value on an objective, or one that other code measured."""
-    sources = record.get(SOURCES)
-    by = sources.get(objective.column) if isinstance(sources, dict) else None
-    columns = (objective.column, *objective.fills)
-    return by != objective.source or any(record.get(column) is None for column in columns)
-
-
 def point_of(record: Record, own: Sequence[Objective] = ()) -> Point:
     """The columns of a point that its record knows, with those of the user's ``own`` objectives; the rest is None."""
     columns = (*MEASURED, *(one.column for one in own))
-    return dict.fromkeys(columns_of(own)) | {name: record.get(name) for name in columns}
+    found = dict.fromkeys(columns_of(own)) | {name: record.get(name) for name in columns}
+    return found | {n.FORM: n.FP32, n.STORED_FORMAT: n.SAFETENSORS}
 
 
 def dense_point(record: Record, own: Sequence[Objective] = ()) -> Point:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 import trainables.records.names as n
+from analysis.columns import point_ids
 from analysis.comparison import sentences as say
 from analysis.comparison.columns import (
     BASE,
@@ -120,7 +121,7 @@ def structured(rows: pd.DataFrame) -> pd.DataFrame:
 def load_sweep(study: Study) -> Sweep:
     """The study's rows; on the test split where it is known of every network that a conclusion rests on."""
     rows, fresh, confirmed = _rows(study), _fresh(study.settings), load_confirmed(study.folder)
-    compared = {*_compared(rows, fresh)[n.STEP_ID], *study.dense[n.STEP_ID]}
+    compared = {*point_ids(_compared(rows, fresh)), *point_ids(study.dense)}
     opened = [confirmed[step_id] for step_id in compared if step_id in confirmed]
     split = TEST if len(opened) == len(compared) else VALIDATION
     dense = study.dense.assign(**{REPORTED: _reported(study.dense, confirmed, split)})
@@ -146,7 +147,8 @@ def _compared(rows: pd.DataFrame, fresh: frozenset[int]) -> pd.DataFrame:
 
 def _rows(study: Study) -> pd.DataFrame:
     # A chain's first step can be a one-shot network as well: it is then a row of both recipes.
-    rows = study.points[study.points[n.FAMILY] != n.DENSE].copy()
+    # Of a network in several stored forms, the first.
+    rows = study.points[(study.points[n.FAMILY] != n.DENSE) & (study.points[n.FORM] == study.forms[0])].copy()
     rows[LEVEL] = rows[n.REQUESTED_SPARSITY].fillna(rows[n.SPARSITY]).round(4)
     rows[n.STEPS] = rows[n.STEPS].fillna(1)
     rows[RECIPE] = [_recipe(row) for row in rows[list(RECIPE_COLUMNS)].to_dict("records")]
@@ -207,7 +209,7 @@ def _timed(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
 def _reported(rows: pd.DataFrame, confirmed: Mapping[str, Confirmed], split: str) -> pd.Series:
     if split == VALIDATION:
         return rows[n.ACCURACY]
-    return rows[n.STEP_ID].map({step_id: network.accuracy for step_id, network in confirmed.items()}).astype(np.float64)
+    return point_ids(rows).map({point: network.accuracy for point, network in confirmed.items()}).astype(np.float64)
 
 
 def _fresh(settings: Mapping[str, Any]) -> frozenset[int]:

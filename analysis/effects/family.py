@@ -73,7 +73,7 @@ class Family:
 def families(study: Study, main: Objective) -> Iterator[Family]:
     """The families that the study has networks of; ``main`` is the objective that accuracy is shown against."""
     axes = tuple(dict.fromkeys((ACCURACY, main, *study.objectives)))
-    usable = measured(study.pruned, axes, study.dense)
+    usable = measured(study.steps, axes, study.dense)  # settings are compared in one stored form
     for name in n.FAMILIES:
         if study.pruned[n.FAMILY].eq(name).any():
             points = usable[usable[n.FAMILY] == name].reset_index(drop=True)

@@ -14,6 +14,7 @@ from search.records.ledger import drop_torn_line
 from search.study import Study, read_yaml
 from trainables.records import names as n
 from trainables.records.names import InputError
+from trainables.records.points import format_of
 from trainables.settings import one_line, parse
 
 NAME = "pruning"
@@ -72,4 +73,5 @@ def _made_for(storage: BaseStorage, study: Study) -> Any:
 def _wanted(study: Study) -> dict[str, Any]:
     plain = study.model_dump(mode="json")
     sources = {one.name: one.source for one in study.goals if one.source is not None}
-    return {key: plain[key] for key in ("objectives", "space")} | ({"sources": sources} if sources else {})
+    forms = {"storage_forms": plain["storage_forms"]} if format_of(study.storage_forms) == n.COMPACT else {}
+    return {key: plain[key] for key in ("objectives", "space")} | ({"sources": sources} if sources else {}) | forms

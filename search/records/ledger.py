@@ -6,16 +6,17 @@ import bisect
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from trainables.records import names as n
 from trainables.records.files import write_atomically
-from trainables.records.fronts import nondominated, volume
+from trainables.records.fronts import best_of, nondominated, volume
 from trainables.records.jsonl import Row, read_rows
 from trainables.records.objectives import LOG2, Objective, columns_of, gains, objectives_of, reference
-from trainables.records.points import REQUIRED, fault_of
+from trainables.records.points import REQUIRED, fault_of, format_of, point_id, stored_format
 from trainables.records.untrusted import read
 from trainables.storage.store import to_json
 
@@ -25,26 +26,38 @@ REMEDY = "remove the line, its steps are found again in the store"
 class Ledger:
     """Points and trials of one study: appended to as they come, read back when the study is run again.
 
-    Of ``objectives``, ours may be given by name. Lines that a crash cut off are removed, unless it is only to be looked at
-    (``mend``): another driver may be writing.
+    Of ``objectives``, ours may be given by name. Points of ``forms`` compete, in their format: what the file holds in
+    another one stays there. Lines that a crash cut off are removed, unless it is only to be looked at (``mend``): another
+    driver may be writing.
     """
 
     def __init__(
-        self, folder: Path, objectives: Iterable[str | Objective], accuracy_drop: float, *, mend: bool = True
+        self,
+        folder: Path,
+        objectives: Iterable[str | Objective],
+        accuracy_drop: float,
+        forms: Sequence[str] = (n.FP32,),
+        *,
+        mend: bool = True,
     ) -> None:
         self._folder = folder
         self._objectives = objectives_of(objectives)
         self._columns = columns_of(self._objectives)
         self._accuracy_drop = accuracy_drop
+        self._format = format_of(forms)
         self.trials: list[Row] = list(rows_of(folder / n.TRIALS_FILE, _trial_fault, mend=mend))
         self._ended = {row[n.TRIAL] for row in self.trials}
         self.failed = sum(row[n.STATE] == n.FAILED for row in self.trials)
         self.points: list[Row] = []
         self.dense: dict[int, Row] = {}
+        """The dense network of each seed in its own file, which points are compared with."""
+        self.dense_forms: list[Row] = []
+        """The dense networks in stored forms, which compete."""
         self.epochs_computed = 0
         self.steps_computed = 0
         self.steps_found = 0
-        self._seen: set[tuple[int | None, str]] = set()
+        self._seen: set[tuple[int | None, str, str]] = set()
+        self._steps: set[tuple[int, str]] = set()
         self._totals: dict[int, int] = {}
         self._alone = 0
         self._front: dict[str, list[float]] = {}
@@ -59,14 +72,15 @@ class Ledger:
         """Put a dense network on record, once."""
         self.add({**point, n.TRIAL: None})
 
-    def has(self, trial: int, step_id: str) -> bool:
-        """Whether this step of this trial is on record."""
-        return (trial, step_id) in self._seen
+    def has(self, trial: int | None, step_id: str, forms: Iterable[str] = (n.FP32,)) -> bool:
+        """Whether this step of this trial is on record in all of these forms."""
+        names = ({n.STEP_ID: step_id, n.FORM: form} for form in forms)
+        return all((trial, point_id(name), self._format) in self._seen for name in names)
 
     def add(self, point: Mapping[str, Any]) -> None:
         """Append one step of one trial; a step that a resumed trial reports again is not written twice."""
         row: Row = {name: point.get(name) for name in self._columns}
-        if (row[n.TRIAL], row[n.STEP_ID]) in self._seen:
+        if _key(row) in self._seen:
             return
         append(self._folder / n.POINTS_FILE, row)
         self._count(row)
@@ -81,10 +95,10 @@ class Ledger:
         self.trials.append(row)
         self.failed += state == n.FAILED
 
-    def rewrite(self, columns: Mapping[str, Mapping[str, Any]]) -> None:
-        """Fill in columns of points by step id: what is measured after the trials, or anew."""
+    def rewrite(self, columns: Mapping[str, Mapping[str, Any]], key: Callable[[Row], str] = itemgetter(n.STEP_ID)) -> None:
+        """Fill in columns of points by step id, or another ``key``: what is measured after the trials, or anew."""
         for row in self.points:
-            row.update(columns.get(row[n.STEP_ID], {}))
+            row.update(columns.get(key(row), {}))
         self._front = {}
         for row in self.points:
             if row[n.TRIAL] is not None:
@@ -103,10 +117,20 @@ class Ledger:
 
     def _count(self, row: Row) -> None:
         self.points.append(row)
-        self._seen.add((row[n.TRIAL], row[n.STEP_ID]))
+        self._seen.add(_key(row))
         if row[n.TRIAL] is None:
-            self.dense[row[n.SEED]] = row
+            if stored_format(row) == n.SAFETENSORS:
+                self.dense[row[n.SEED]] = row
+            else:
+                self.dense_forms.append(row)
             return
+        step = (row[n.TRIAL], row[n.STEP_ID])
+        if step in self._steps:  # in another form, which costs nothing
+            self._update_front(row)
+            if self._history:
+                self._history[-1] = (self.epochs_computed, self.hypervolume)
+            return
+        self._steps.add(step)
         self.epochs_computed += row[n.EPOCHS]
         self.steps_found += bool(row[n.REUSED])
         self.steps_computed += not row[n.REUSED]
@@ -119,11 +143,12 @@ class Ledger:
     def _update_front(self, row: Row) -> None:
         if not self.measured(row):
             return
-        self._front[row[n.STEP_ID]] = self.above_reference(row)
+        self._front[point_id(row)] = self.above_reference(row)
         # The dense network competes, because what it beats is no pruning worth having; it is never listed.
-        unpruned = [one.margin(self._accuracy_drop) for one in self._objectives]
-        keep = nondominated([*self._front.values(), unpruned])[:-1]
-        self._front = {step_id: self._front[step_id] for step_id, kept in zip(list(self._front), keep, strict=True) if kept}
+        unpruned = [[one.margin(self._accuracy_drop) for one in self._objectives]]
+        unpruned += [self.above_reference(dense) for dense in self.dense_forms if self.measured(dense)]
+        keep = nondominated([*self._front.values(), *unpruned])[: len(self._front)]
+        self._front = {point: self._front[point] for point, kept in zip(list(self._front), keep, strict=True) if kept}
 
     @property
     def reference(self) -> list[float] | None:
@@ -143,14 +168,24 @@ class Ledger:
         return gains(row, self.dense[row[n.SEED]], self._objectives)
 
     def measured(self, row: Row) -> bool:
-        """Whether every objective was measured of a point and of its dense network: one may be named only later."""
+        """Whether every objective was measured of a point and of its dense network: one may be named only later.
+
+        Of a point in a file of another format than the study's, none was.
+        """
+        if row is not self.dense.get(row[n.SEED]) and stored_format(row) != self._format:
+            return False
         needed = [one.column for one in self._objectives]
         return all(one[name] is not None for one in (row, self.dense[row[n.SEED]]) for name in needed)
 
     @property
     def front(self) -> list[str]:
-        """The addresses of the steps that no other step beats on every objective."""
+        """The points, named by ``point_id``, that no other beats on every objective."""
         return list(self._front)
+
+    def told(self, rows: Sequence[Row]) -> tuple[list[float], list[list[float]]]:
+        """Of the points of one step: the gains of the form that is worth most, and the gains of each."""
+        found = [self.gains(row) for row in rows]
+        return found[best_of(found, self.reference_of(rows[0][n.SEED]))], found
 
     @property
     def hypervolume(self) -> float:
@@ -173,7 +208,7 @@ class Ledger:
     @property
     def trial_numbers(self) -> set[int]:
         """The numbers of the trials on record."""
-        return self._ended | {trial for trial, _ in self._seen if trial is not None}
+        return self._ended | {trial for trial, *_ in self._seen if trial is not None}
 
     @property
     def stopped(self) -> int:
@@ -182,7 +217,7 @@ class Ledger:
 
     def looked_at(self, *, search: bool) -> list[Row]:
         """The points that conclusions rest on: of a search the dense networks and the front, of a sweep all."""
-        return [*self.dense.values(), *self.front_rows()] if search else self.points
+        return [*self.dense.values(), *self.dense_forms, *self.front_rows()] if search else self.points
 
     def family_fronts(self) -> list[Row]:
         """Of each family one row for each network that no other of that family beats on every objective.
@@ -192,7 +227,7 @@ class Ledger:
         families: defaultdict[str, dict[str, Row]] = defaultdict(dict)
         for row in self.points:
             if row[n.STEP] and self.measured(row):
-                families[row[n.FAMILY]][row[n.STEP_ID]] = row
+                families[row[n.FAMILY]][point_id(row)] = row
         found = []
         for rows in families.values():
             keep = nondominated([self.above_reference(row) for row in rows.values()])
@@ -201,8 +236,13 @@ class Ledger:
 
     def front_rows(self) -> list[Row]:
         """One row for each member of the front, smallest reduction first."""
-        by_id = {row[n.STEP_ID]: row for row in self.points if row[n.STEP] and row[n.STEP_ID] in self._front}
-        return sorted(by_id.values(), key=lambda row: self._front[row[n.STEP_ID]][-1])
+        ours = (row for row in self.points if row[n.STEP] and stored_format(row) == self._format)
+        by_id = {point_id(row): row for row in ours if point_id(row) in self._front}
+        return sorted(by_id.values(), key=lambda row: self._front[point_id(row)][-1])
+
+
+def _key(row: Row) -> tuple[int | None, str, str]:
+    return row[n.TRIAL], point_id(row), stored_format(row)
 
 
 def _trial_fault(row: Row) -> str | None:

@@ -15,9 +15,11 @@ from optuna.trial import FixedTrial, FrozenTrial
 
 from search.records.ledger import Ledger
 from search.session import Session
+from trainables.measuring import stored_forms
 from trainables.measuring.latency import LatencyTable, joined
 from trainables.records import names as n
 from trainables.records.names import InputError
+from trainables.records.points import point_id, stored_format
 from trainables.schedule import FAMILIES, Schedule
 from trainables.settings import parse
 from trainables.storage.store import ASKED
@@ -84,8 +86,9 @@ def _heal_points(trial: int, schedule: Schedule, given_up: str | None, session: 
     for number, node in enumerate(tree.chain(schedule), start=1):
         if node.id == given_up:
             return
-        if not ledger.has(trial, node.id) and tree.known(node.id) is not None:
-            ledger.add({**timed(tree.point(node, schedule, number, trial), session), n.TRIAL: trial})
+        if not ledger.has(trial, node.id, tree.forms) and tree.known(node.id) is not None:
+            for point in tree.points(node, schedule, number, trial):
+                ledger.add({**timed(point, session), n.TRIAL: trial})
 
 
 def fill_latencies(session: Session, ledger: Ledger) -> None:
@@ -111,14 +114,19 @@ def fill_own(session: Session, ledger: Ledger) -> None:
     found = dict[str, dict[str, Any]]()
     for step_id in {row[n.STEP_ID]: None for row in ledger.points} if own else {}:
         if step_id in dense:
-            point: Mapping[str, Any] = tree.dense_point(dense[step_id])
+            tree.dense_point(dense[step_id])
         elif tree.known(step_id) is None:
             continue
-        else:
-            point = tree.filled(tree.node(step_id), cheaply=True)
-        found[step_id] = {one.column: point.get(one.column) for one in own}
-    if any(row[column] != value for row in ledger.points for column, value in found.get(row[n.STEP_ID], {}).items()):
-        ledger.rewrite(found)
+        record = tree.filled(tree.node(step_id), cheaply=True)
+        for row in (row for row in ledger.points if row[n.STEP_ID] == step_id):
+            columns = stored_forms.columns_of(record, row)
+            found[_file_of(row)] = {one.column: columns.get(one.column) for one in own}
+    if any(row[column] != value for row in ledger.points for column, value in found.get(_file_of(row), {}).items()):
+        ledger.rewrite(found, _file_of)
+
+
+def _file_of(row: Mapping[str, Any]) -> str:
+    return f"{point_id(row)} {stored_format(row)}"
 
 
 def timed(point: Point, session: Session) -> Point:

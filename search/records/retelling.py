@@ -9,6 +9,8 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
@@ -46,42 +48,51 @@ def retold(
         trial = schedule_of(end)
         if trial is None or trial[0] in numbers:
             continue
-        own = sorted(points.get(trial[0], ()), key=lambda row: int(row[n.STEP]))
+        rows_of_trial = sorted(points.get(trial[0], ()), key=itemgetter(n.STEP))
+        own = [list(forms) for _, forms in groupby(rows_of_trial, key=itemgetter(n.STEP))]
         if len(own) == trial[1].steps if end[n.STATE] == n.COMPLETE else points:
             yield trial[0], list(_rows(space, tree, ledger, trial, end, own, told))
 
 
 def _rows(
-    space: Space, tree: Tree, ledger: Ledger, trial: tuple[int, Schedule], end: Row, points: list[Row], told: Told
+    space: Space, tree: Tree, ledger: Ledger, trial: tuple[int, Schedule], end: Row, points: list[list[Row]], told: Told
 ) -> Iterator[FrozenTrial]:
     number, schedule = trial
     complete = end[n.STATE] == n.COMPLETE
-    for row in points[:-1] if complete else points:
-        fixed = within(space, schedule, row[n.STEP])
-        if fixed is not None and row[n.STEP_ID] not in told and ledger.measured(row):
-            told.add(row[n.STEP_ID])
-            yield _row(fixed, {ADDED: number, n.STEP_ID: row[n.STEP_ID]}, ledger.gains(row))
+    for forms in points[:-1] if complete else points:
+        fixed, step_id = within(space, schedule, forms[0][n.STEP]), forms[0][n.STEP_ID]
+        if fixed is not None and step_id not in told and all(map(ledger.measured, forms)):
+            told.add(step_id)
+            yield _told(fixed, {ADDED: number, n.STEP_ID: step_id}, forms, ledger)
     asked = within(space, schedule)
     if asked is None:
         return
     if complete:
         yield from _last(asked, number, points[-1], ledger, told, sweep=space.size is not None)
     elif end[n.STATE] == n.FAILED:  # it would fail again; one that was stopped might be worth it now
-        done = {row[n.STEP_ID] for row in points}
+        done = {forms[0][n.STEP_ID] for forms in points}
         given_up = next((node.id for node in tree.chain(schedule) if node.id not in done), None)
         yield _row(asked, {n.TRIAL: number, REASON: f"{FAILED}{end[n.REASON]}", GIVEN_UP: given_up})
 
 
-def _last(asked: FixedTrial, number: int, point: Row, ledger: Ledger, told: Told, *, sweep: bool) -> Iterator[FrozenTrial]:
+def _last(
+    asked: FixedTrial, number: int, forms: list[Row], ledger: Ledger, told: Told, *, sweep: bool
+) -> Iterator[FrozenTrial]:
     """The row of a trial that was asked for and ran to its end: a step is told once, and a sweep's trial always counted."""
-    step_id = point[n.STEP_ID]
+    step_id = forms[0][n.STEP_ID]
     if step_id in told:
         yield _row(asked, {n.TRIAL: number, REASON: f"{KNOWN}{step_id}"})
-    elif ledger.measured(point):
+    elif all(map(ledger.measured, forms)):
         told.add(step_id)
-        yield _row(asked, {n.TRIAL: number, n.STEP_ID: step_id}, ledger.gains(point))
+        yield _told(asked, {n.TRIAL: number, n.STEP_ID: step_id}, forms, ledger)
     elif sweep:
         yield _row(asked, {n.TRIAL: number, REASON: UNMEASURED})
+
+
+def _told(fixed: FixedTrial, attributes: Mapping[str, object], forms: list[Row], ledger: Ledger) -> FrozenTrial:
+    """The row of a step, with the values of the stored form that is worth most, and beside them those of each."""
+    values, each = ledger.told(forms)
+    return _row(fixed, {**attributes, **({n.FORMS: each} if len(each) > 1 else {})}, values)
 
 
 def _row(fixed: FixedTrial, attributes: Mapping[str, object], values: list[float] | None = None) -> FrozenTrial:

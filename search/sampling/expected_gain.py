@@ -47,6 +47,11 @@ def reach(values: Floats, along: Floats) -> Radii:
     return np.maximum(far, 0.0).astype(np.float32)
 
 
+def farthest(values: Floats, along: Floats) -> Radii:
+    """The same of sets of points [..., point, objective]: the farthest of each in each direction."""
+    return np.asarray(reach(values, along).max(axis=-2))
+
+
 def draws(features: Floats, values: Floats, at: Floats, seed: int) -> Floats:
     """Believable values at candidates, [candidate, draw, objective]: each tree of a forest is a draw.
 
@@ -66,10 +71,10 @@ def draws(features: Floats, values: Floats, at: Floats, seed: int) -> Floats:
 def chain_gains(tree: StepTree, nodes: Flags, known: Flags, at: Integers, values: Floats, front: Radii) -> Floats:
     """Expected growth of the hypervolume by each flagged node and the unknown ones above it, [node] (0 elsewhere).
 
-    ``nodes`` are closed upwards as far as they are unknown; ``values`` [candidate of ``at``, draw, objective] are above
-    the reference; ``front`` [draw, direction] is what is reached already.
+    ``nodes`` are closed upwards as far as they are unknown; ``values`` [candidate of ``at``, draw, form, objective] are
+    above the reference; ``front`` [draw, direction] is what is reached already.
     """
-    objectives = values.shape[2]
+    objectives = values.shape[-1]
     along = directions(objectives)
     row = np.zeros(len(tree.parent), np.int64)
     row[nodes] = np.arange(1, int(nodes.sum()) + 1)
@@ -82,7 +87,7 @@ def chain_gains(tree: StepTree, nodes: Flags, known: Flags, at: Integers, values
         above = tree.parent[some]
         far[row[some]] = far[np.where((above >= 0) & ~known[above], row[above], 0)]
         points = some[tree.point[some] >= 0]
-        far[row[points]] = np.maximum(far[row[points]], reach(values[value[tree.point[points]]], along))
+        far[row[points]] = np.maximum(far[row[points]], farthest(values[value[tree.point[points]]], along))
     gains = np.zeros(len(tree.parent))
     gains[nodes] = (far[1:] ** objectives - front**objectives).mean(axis=(1, 2))
     return gains

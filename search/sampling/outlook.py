@@ -17,8 +17,8 @@ import numpy as np
 from trainables.records.fronts import Floats, nondominated
 from trainables.records.objectives import Objective, objectives_of
 
-Kind = tuple[str, str]
-"""Family and scope."""
+Kind = tuple[str, ...]
+"""Family, scope and stored form: the family first."""
 
 ERRORS = 2.0
 """Standard errors of the difference of two accuracies by which the front must beat what is ahead."""
@@ -41,7 +41,7 @@ def halvings(sparsity: float) -> float:
 class Outlook:
     """Points of one study as gains above its reference, a front, and the most that each kind of cut can be seen to reduce.
 
-    ``images`` are those that an accuracy was measured on. A point's kind (family and scope) says which points its
+    ``images`` are those that an accuracy was measured on. A point's kind (family, scope, stored form) says which points its
     reductions are like.
     """
 

@@ -25,11 +25,13 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.sampling.expected_gain import Radii, chain_gains, directions, draws, reach
+from search.sampling.expected_gain import Radii, chain_gains, directions, draws, farthest
 from search.sampling.step_tree import Flags, Floats, Integers, StepTree
 
 PICK = "tree_sampler:pick"
 """System attribute of a trial: the number of the candidate that was picked for it."""
+FORMS = "forms"
+"""User attribute of a trial whose candidate has several points (the stored forms of a step): the values of each."""
 FIRST = 4
 """So many points are drawn at random before a surrogate is worth fitting."""
 HASTE = 0.7
@@ -53,6 +55,7 @@ class State:
 
     told: Integers
     values: Floats
+    """Of each candidate told, [candidate, form, objective]: a step may have a point in several stored forms."""
     pending: Integers
     known: Flags
     """Nodes that are done or under way: nothing is paid for them any more."""
@@ -140,14 +143,17 @@ class TreeSampler(BaseSampler):
     def _best(self, state: State, ways: Sequence[StudyDirection], random: np.random.Generator) -> int:
         tree = self._tree
         values = self._scaled(state.values, ways)
-        along = directions(values.shape[1])
+        along = directions(values.shape[-1])
         nodes = self._looked_at(state, random)
         at = tree.point[nodes & (tree.point >= 0)]
         wanted = np.concatenate([at, self._waited_for(state)])
-        fitted = _worth_fitting(reach(values, along), random)
-        drawn = self._believed(state.told[fitted], values[fitted], wanted, int(random.integers(2**31)))
-        front = np.repeat(reach(values, along).max(axis=0)[None], drawn.shape[1], axis=0)
-        for pending in reach(drawn[len(at) :], along):
+        far = farthest(values, along)
+        fitted = _worth_fitting(far, random)
+        told = values[fitted].reshape(len(fitted), -1)  # what is believed of one form says nothing of the others
+        drawn = self._believed(state.told[fitted], told, wanted, int(random.integers(2**31)))
+        drawn = drawn.reshape(*drawn.shape[:2], *values.shape[1:])
+        front = np.repeat(far.max(axis=0)[None], drawn.shape[1], axis=0)
+        for pending in farthest(drawn[len(at) :], along):
             front = np.maximum(front, pending)
         gains = chain_gains(tree, nodes, state.known, at, drawn[: len(at)], front)
         rates = gains / np.maximum(self._costs(state), tree.cost[tree.cost > 0].min(initial=1.0)) ** self.haste
@@ -174,8 +180,8 @@ class TreeSampler(BaseSampler):
         """Values to be maximised, the reference at 0 and the best told at 1."""
         signs = np.array([-1.0 if way == StudyDirection.MINIMIZE else 1.0 for way in ways])
         values = values * signs
-        origin = values.min(axis=0) if self._reference is None else np.array(self._reference, np.float64) * signs
-        size = values.max(axis=0) - origin
+        origin = values.min(axis=(0, 1)) if self._reference is None else np.array(self._reference, np.float64) * signs
+        size = values.max(axis=(0, 1)) - origin
         return np.asarray((values - origin) / np.where(size > 0, size, 1.0))
 
     def _looked_at(self, state: State, random: np.random.Generator) -> Flags:
@@ -206,7 +212,7 @@ def _worth_fitting(far: Radii, random: np.random.Generator) -> Integers:
 
 def state_of(study: Study, tree: StepTree, but: int | None = None) -> State:
     """What the study's trials, other than number ``but``, say of the tree."""
-    told: dict[int, list[float]] = {}
+    told: dict[int, list[list[float]]] = {}
     pending: list[int] = []
     failed: list[int] = []
     for trial in study.get_trials(deepcopy=False):
@@ -216,7 +222,7 @@ def state_of(study: Study, tree: StepTree, but: int | None = None) -> State:
         if number is None:
             continue
         if trial.state == TrialState.COMPLETE:
-            told[number] = trial.values
+            told[number] = trial.user_attrs.get(FORMS, [trial.values])
         else:
             (pending if trial.state == TrialState.RUNNING else failed).append(number)
     # The order in which trials ended decides nothing.
@@ -236,7 +242,7 @@ def _picked(trial: FrozenTrial, tree: StepTree) -> int | None:
     return int(pick) if trial.params.items() <= tree.candidates[pick].params.items() else None
 
 
-def _state(tree: StepTree, told: dict[int, list[float]], pending: list[int], failed: list[int]) -> State:
+def _state(tree: StepTree, told: dict[int, list[list[float]]], pending: list[int], failed: list[int]) -> State:
     size = len(tree.parent)
     is_told, known, at, shut = (np.zeros(size, bool) for _ in range(4))
     numbers = np.array(list(told), np.int64)

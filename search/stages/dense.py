@@ -21,6 +21,7 @@ from search.stages.ready import Driver
 from search.tune.trial import LOST_IN_A_ROW
 from trainables.problem import Problem
 from trainables.records import names as n
+from trainables.records.jsonl import Row
 from trainables.storage.store import Store
 from trainables.tree import Tree
 
@@ -85,12 +86,20 @@ def record_dense(session: Session, ledger: Ledger, console: Console) -> None:
             if not ledger.measured(ledger.dense[seed]):
                 timed(ledger.dense[seed], session)
                 fill_latencies(session, ledger)
-            continue
-        point = timed(session.tree.dense_point(seed), session)
-        ledger.add_dense(point)
-        console.print(
-            f"Dense network, seed {seed}: {point['accuracy']:.2%} validation accuracy, {point['params']:,} parameters"
-        )
+            if ledger.has(None, ledger.dense[seed][n.STEP_ID], session.tree.forms):
+                continue
+        for point in session.tree.dense_points(seed):
+            ledger.add_dense(timed(point, session))
+        console.print(f"Dense network, seed {seed}: {_told(ledger.dense[seed])}")
+        for row in ledger.dense_forms:
+            if row[n.SEED] == seed:
+                console.print(
+                    f"[dim]… stored as {row[n.FORM]}: {row[n.ACCURACY]:.2%}, {row[n.COMPRESSION]:.2f}× smaller[/dim]"
+                )
+
+
+def _told(dense: Row) -> str:
+    return f"{dense[n.ACCURACY]:.2%} validation accuracy, {dense[n.PARAMS]:,} parameters"
 
 
 def dense_task(problem: Problem, store: Store, seed: int, terms: Terms | None, counter: Any = None) -> None:

@@ -98,7 +98,7 @@ def _tuner(driver: Driver, searcher: FrontSearch, progress: Progress, scratch: P
     contents = {record["id"]: content for record in dense if (content := store.weights(record)) is not None}
     trainable = tune.with_parameters(
         StudyTrainable, problem=session.tree.problem, folder=store.place, dense=contents, reuse=store.reuse,
-        run=store.run, objectives=study.objectives, terms=session.terms,
+        run=store.run, objectives=study.objectives, forms=study.storage_forms, terms=session.terms,
     )  # fmt: skip
     return tune.Tuner(
         tune.with_resources(trainable, {"cpu": study.resources.cpu, "gpu": study.resources.gpu}),

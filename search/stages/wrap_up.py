@@ -72,7 +72,7 @@ def _discard(session: Session, ledger: Ledger) -> None:
     if session.study.keep == "all":
         return
     stay = {row[n.STEP_ID] for row in ledger.dense.values()}
-    stay |= set(ledger.front) if session.study.keep == "front" else set()
+    stay |= {row[n.STEP_ID] for row in ledger.front_rows()} if session.study.keep == "front" else set()
     for step_id in session.tree.store.own_ids():
         if step_id not in stay:
             session.tree.store.discard_weights(step_id)

@@ -23,6 +23,7 @@ from search.tune.trial import NODE, STOPS, UNFIT
 from search.tune.trial_ends import not_swallowed
 from trainables.records import names as n
 from trainables.records.names import InputError, StoppedError
+from trainables.trainable import points_of
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines where there is no terminal to draw on."""
@@ -81,7 +82,8 @@ class Progress(tune.Callback):
         if UNFIT in result:  # what it computed could not stand beside the others' points, so the study stops
             raise InputError(f"--address: {result[UNFIT]}")
         if n.STEP in result:
-            self._ledger.add(result)
+            for point in points_of(result):
+                self._ledger.add(point)
             self._ahead.pop(result[n.STEP_ID], None)
             if not result[n.REUSED]:
                 trial.run_metadata.num_failures = 0  # only workers lost in a row count

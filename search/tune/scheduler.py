@@ -13,8 +13,9 @@ from search.tune.live_trials import LiveFifo
 from trainables.pruning.levels import PARTS_PER_MILLION
 from trainables.records import names as n
 from trainables.records.objectives import Objective, objectives_of
+from trainables.records.points import form_of
 from trainables.schedule import FAMILIES, Schedule
-from trainables.trainable import gain_metric
+from trainables.trainable import gain_metric, points_of
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -38,28 +39,35 @@ class FrontScheduler(LiveFifo):
         fields = {key: value for key, value in trial.config.items() if key != n.TRIAL}
         schedule = FAMILIES[fields["family"]](**fields)
         reference = self._ledger.reference_of(schedule.seed)
-        gains = [
-            float(result[gain_metric(one.name)]) - origin for one, origin in zip(self._objectives, reference, strict=True)
-        ]
-        stops = is_hopeless(self._outlook, schedule, result[n.STEP], gains, reference)
-        return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
+        hopeless = []
+        for point in points_of(result):  # all are taken in; it goes on if one of its stored forms may reach the front
+            told = zip(self._objectives, reference, strict=True)
+            gains = [float(point[gain_metric(one.name)]) - origin for one, origin in told]
+            hopeless.append(is_hopeless(self._outlook, schedule, result[n.STEP], gains, reference, form_of(point)))
+        return TrialScheduler.STOP if all(hopeless) else TrialScheduler.CONTINUE
 
     def _catch_up(self) -> None:
         points = self._ledger.points
         for row in points[self._taken :]:
             if row[n.STEP] and self._ledger.measured(row):
                 gains = self._ledger.above_reference(row)
-                self._outlook.add((row[n.FAMILY], row[n.SCOPE]), row[n.REQUESTED_SPARSITY], gains)
+                kind = (row[n.FAMILY], row[n.SCOPE], form_of(row))
+                self._outlook.add(kind, row[n.REQUESTED_SPARSITY], gains)
         self._taken = len(points)
 
 
 def is_hopeless(
-    outlook: Outlook, schedule: Schedule, step: int, gains: Sequence[float], reference: Sequence[float]
+    outlook: Outlook,
+    schedule: Schedule,
+    step: int,
+    gains: Sequence[float],
+    reference: Sequence[float],
+    form: str = n.FP32,
 ) -> bool:
     """Take in what a step of a schedule gained above the reference, and judge the steps that come after it."""
     part, number = schedule.part_of(step)
     columns, sparsities = schedule.columns_at(step), [target / PARTS_PER_MILLION for target in part.targets()]
-    kind = (columns[n.FAMILY], columns[n.SCOPE])
+    kind = (columns[n.FAMILY], columns[n.SCOPE], form)
     outlook.add(kind, sparsities[number - 1], gains)
     if part != schedule.parts[-1]:  # what comes after it is of another kind
         return False

@@ -101,7 +101,7 @@ class FrontSearch(OptunaSearch):
                 if params not in enqueued:
                     self._ot_study.enqueue_trial(params)
                     self._waiting += 1
-        self._telling = Telling(self._ot_study, space, metrics)
+        self._telling = Telling(self._ot_study, space, metrics, ledger.reference_of)
         asked = [row for row in asked if row.state != TrialState.WAITING]
         self._asks, self._known = len(asked), known_in_a_row(asked)
         numbers = {row.user_attrs[n.TRIAL] for row in rows if n.TRIAL in row.user_attrs}

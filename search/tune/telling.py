@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from optuna.trial import TrialState, create_trial
 from search.records.recovery import ADDED, FAILED, GIVEN_UP, KNOWN, REASON
 from search.sampling.space import Params, Space
 from trainables.records import names as n
+from trainables.records.fronts import best_of
+from trainables.trainable import points_of
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,16 @@ class Asked:
 
 
 class Telling:
-    """Tells an Optuna study of the points of a space, from the trials' results: the values are those of ``metrics``."""
+    """Tells an Optuna study of the points of a space, from the trials' results: the values are those of ``metrics``.
 
-    def __init__(self, study: optuna.Study, space: Space, metrics: Sequence[str]) -> None:
-        self._study, self._space, self._metrics = study, space, metrics
+    Of a step's stored forms they are those of the one that is worth most above the ``reference`` of the step's seed; beside
+    them a row has the values of each, for a sampler that looks at all of them.
+    """
+
+    def __init__(
+        self, study: optuna.Study, space: Space, metrics: Sequence[str], reference: Callable[[int], Sequence[float]]
+    ) -> None:
+        self._study, self._space, self._metrics, self._reference = study, space, metrics, reference
         rows = study.get_trials(deepcopy=False)
         self._told = {row.user_attrs.get(n.STEP_ID) for row in rows if row.state == TrialState.COMPLETE}
         given_up = {row.user_attrs[GIVEN_UP] for row in rows if GIVEN_UP in row.user_attrs}
@@ -51,8 +59,8 @@ class Telling:
             return
         self._tell(result[n.STEP_ID])
         params = self._space.prefix(asked.params, result[n.STEP])
-        attributes = {ADDED: asked.trial, n.STEP_ID: result[n.STEP_ID]}
-        values = self._values(result)
+        values, forms = self._values(result)
+        attributes = {ADDED: asked.trial, n.STEP_ID: result[n.STEP_ID], **forms}
         self._study.add_trial(
             create_trial(params=params, distributions=dict(asked.distributions), values=values, user_attrs=attributes)
         )
@@ -69,7 +77,10 @@ class Telling:
         else:
             self._tell(result[n.STEP_ID])
             self._attribute(asked.number, n.STEP_ID, result[n.STEP_ID])
-            self._study.tell(asked.number, self._values(result))
+            values, forms = self._values(result)
+            for key, each in forms.items():
+                self._attribute(asked.number, key, each)
+            self._study.tell(asked.number, values)
 
     def failed(self, asked: Asked, reason: str) -> None:
         """A step that failed would fail again: no schedule that goes through it is proposed any more."""
@@ -94,8 +105,12 @@ class Telling:
         self._told.add(step_id)
         self._given_up.discard(step_id)
 
-    def _values(self, result: Mapping[str, Any]) -> list[float]:
-        return [float(result[metric]) for metric in self._metrics]
+    def _values(self, result: Mapping[str, Any]) -> tuple[list[float], dict[str, list[list[float]]]]:
+        """The values of the best of a step's forms, and beside them those of all if there are several."""
+        each = [[float(point[metric]) for metric in self._metrics] for point in points_of(result)]
+        if len(each) == 1:
+            return each[0], {}
+        return each[best_of(each, self._reference(result[n.SEED]))], {n.FORMS: each}
 
     def _attribute(self, number: int, key: str, value: Any) -> None:
         storage, study_id = self._study._storage, self._study._study_id

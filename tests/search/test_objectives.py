@@ -22,12 +22,13 @@ from tests.made_up import point as made_up_point
 from tests.search_helpers import raw_study, refusal, rows, write
 from trainables import own
 from trainables.measuring.chosen import objective
+from trainables.measuring.context import SOURCES
 from trainables.records import names as n
 from trainables.records.methods import OBJECTIVE_KIND, read_methods, to_text
 from trainables.records.names import InputError
 from trainables.records.objectives import LOG2, OBJECTIVES, Description, Objective, columns_of, gains, reference
 from trainables.schedule import UnstructuredSchedule
-from trainables.tree import SOURCES, Tree
+from trainables.tree import Tree
 
 OWN = '''
 """How sure a network is where it is wrong."""

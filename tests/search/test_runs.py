@@ -40,7 +40,7 @@ from tests.search_helpers import (
     write,
 )
 from trainables.data import dataset as data
-from trainables.exporting.safetensors_file import load
+from trainables.exporting.network_file import load
 from trainables.records import names as n
 from trainables.storage.store import Store
 from trainables.training.loop import evaluate

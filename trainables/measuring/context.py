@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,9 @@ from trainables.records.objectives import Objective
 from trainables.records.points import value_problem
 from trainables.settings import one_line
 from trainables.training.loop import evaluate
+
+SOURCES = "sources"
+"""The key of a record that tells, for each column of an objective of the user's own, the code that measured it."""
 
 
 @dataclass
@@ -41,6 +44,24 @@ class Stored:
         model = self.model.to(self.device)
         self.timings.append(measure(model, self.data.shape, batch or LARGE_BATCH, self.threads))
         return self.timings[-1].median_ms
+
+
+def judged(objectives: Iterable[Objective], stored: Stored, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What objectives measure, and by which code those of the user's own did; ``record`` is what there was before."""
+    columns, sources = dict[str, Any](), dict(record.get(SOURCES, {}))
+    for one in objectives:
+        columns |= measured(one, stored)
+        if one.source is not None:
+            sources[one.column] = one.source
+    return columns | ({SOURCES: sources} if sources else {})
+
+
+def lacks(record: Mapping[str, Any], objective: Objective) -> bool:
+    """Whether a record has no value on an objective, or one that other code measured."""
+    sources = record.get(SOURCES)
+    by = sources.get(objective.column) if isinstance(sources, dict) else None
+    columns = (objective.column, *objective.fills)
+    return by != objective.source or any(record.get(column) is None for column in columns)
 
 
 def measured(objective: Objective, stored: Stored) -> dict[str, Any]:

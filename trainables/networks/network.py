@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,12 +100,7 @@ def decode(content: bytes, build: Callable[[], nn.Module], anatomy: Anatomy) -> 
     Shapes come from the rebuilt architecture and never from the file, so that a hostile file cannot ask for memory.
     Raises InputError if the content doesn't fit the architecture.
     """
-    model = build()
-    removed = _removed(metadata(content))
-    try:
-        replay(model, removed, anatomy)
-    except Exception as error:  # torch-pruning checks nothing: what a damaged record raises in it can be anything
-        raise InputError(f"the channels that the file says were removed don't fit the network ({error!r})") from error
+    model, removed = rebuilt(metadata(content), build, anatomy)
     try:
         stored = safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -123,7 +118,17 @@ def decode(content: bytes, build: Callable[[], nn.Module], anatomy: Anatomy) -> 
     return Network(model, masks, removed)
 
 
-def _removed(record: dict[str, Any]) -> Removed:
+def rebuilt(record: Mapping[str, Any], build: Callable[[], nn.Module], anatomy: Anatomy) -> tuple[nn.Module, Removed]:
+    """The architecture without the channels that a file's metadata says were removed, and which these are."""
+    model, removed = build(), _removed(record)
+    try:
+        replay(model, removed, anatomy)
+    except Exception as error:  # torch-pruning checks nothing: what a damaged record raises in it can be anything
+        raise InputError(f"the channels that the file says were removed don't fit the network ({error!r})") from error
+    return model, removed
+
+
+def _removed(record: Mapping[str, Any]) -> Removed:
     try:
         return [(str(name), bool(out), [int(i) for i in indices]) for name, out, indices in record["removed"]]
     except (KeyError, TypeError, ValueError):

@@ -23,6 +23,13 @@ def volume(values: npt.ArrayLike) -> float:
     return float(moocore.hypervolume(points[inside], ref=np.zeros(points.shape[1]), maximise=True))
 
 
+def best_of(values: npt.ArrayLike, origin: npt.ArrayLike) -> int:
+    """Which of some points [point, objective] dominates most beyond the origin, or where none does is least below it."""
+    above = np.asarray(values, np.float64) - np.asarray(origin, np.float64)
+    worth = list(zip(above.clip(min=0).prod(axis=1).tolist(), above.sum(axis=1).tolist(), strict=True))
+    return worth.index(max(worth))
+
+
 def contributions(values: Floats) -> Floats:
     """Hypervolume beyond the origin that is lost without each of these nondominated points."""
     return np.asarray(moocore.hv_contributions(values, ref=np.zeros(values.shape[1]), maximise=True), np.float64)

@@ -51,6 +51,14 @@ STRUCTURED = "structured"
 MIXED = "mixed"
 DENSE = "dense"
 FAMILIES = (UNSTRUCTURED, STRUCTURED, MIXED)
+# Stored forms and the formats of their files. What doesn't say otherwise is the step's own file, fp32 in safetensors.
+FP32 = "fp32"
+SAFETENSORS = "safetensors"
+COMPACT = "compact"
+FORMS = "forms"
+"""Of a step's record: what was measured of each form. Of a trial's result: the points of further forms. Of a row of
+Optuna's study: the values of each form."""
+
 RANDOM = "random"
 """The importance of each family that is its control."""
 
@@ -58,6 +66,7 @@ RANDOM = "random"
 TRIAL = "trial"
 STEP = "step"
 STEP_ID = "step_id"
+FORM = "form"
 PARENT_ID = "parent_id"
 FAMILY = "family"
 IMPORTANCE = "importance"
@@ -91,6 +100,7 @@ PARAMS = "params"
 MACS = "macs"
 EFFECTIVE_MACS = "effective_macs"
 STORED_BYTES = "stored_bytes"
+STORED_FORMAT = "stored_format"
 COMPRESSION = "compression"
 SHAPE_ID = "shape_id"
 EMPTY_LAYERS = "empty_layers"
@@ -119,11 +129,11 @@ FAILED = "failed"
 STOPPED = "stopped"
 
 POINT_COLUMNS = (
-    TRIAL, STEP, STEP_ID, PARENT_ID, FAMILY, IMPORTANCE, PRUNER, SCOPE, SCHEDULE, STEP_RATIO, STEPS, FINE_TUNE_EPOCHS,
+    TRIAL, STEP, STEP_ID, FORM, PARENT_ID, FAMILY, IMPORTANCE, PRUNER, SCOPE, SCHEDULE, STEP_RATIO, STEPS, FINE_TUNE_EPOCHS,
     SPARSE_EPOCHS, ROUND_TO, CHANNEL_IMPORTANCE, CHANNEL_SCOPE, CHANNEL_RATIO, CHANNEL_STEPS, RETRAIN, FINE_TUNE_LR,
     FINE_TUNE_DECAY, SEED, EPOCHS, TOTAL_EPOCHS, SECONDS, REUSED, REQUESTED_SPARSITY, SPARSITY,
-    CHANNEL_SPARSITY, ACCURACY_BEFORE, ACCURACY, PARAMS, MACS, EFFECTIVE_MACS, STORED_BYTES, COMPRESSION, SHAPE_ID,
-    EMPTY_LAYERS, LATENCY, LATENCY_LARGE, LATENCY_DENSE, LATENCY_LARGE_DENSE,
+    CHANNEL_SPARSITY, ACCURACY_BEFORE, ACCURACY, PARAMS, MACS, EFFECTIVE_MACS, STORED_BYTES, STORED_FORMAT, COMPRESSION,
+    SHAPE_ID, EMPTY_LAYERS, LATENCY, LATENCY_LARGE, LATENCY_DENSE, LATENCY_LARGE_DENSE,
 )  # fmt: skip
 
 # How far below the dense accuracy the hypervolume's fixed reference lies, unless the study file says otherwise.

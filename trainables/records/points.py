@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trainables.records import names as n
@@ -31,6 +31,27 @@ REQUIRED = (n.STEP_ID, n.FAMILY, n.STEP, n.SEED, n.SPARSITY, n.ACCURACY, n.COMPR
 LARGEST = 2**53
 # Nothing that is measured is smaller and not 0; a quotient of two numbers in range stays finite.
 SMALLEST = 1e-9
+
+
+def format_of(forms: Sequence[str]) -> str:
+    """The format of the files that a study's points are of: of fp32 alone each step's own, otherwise compact for all."""
+    return n.SAFETENSORS if tuple(forms) == (n.FP32,) else n.COMPACT
+
+
+def form_of(row: Mapping[str, Any]) -> str:
+    """The stored form that a point is of."""
+    return str(row.get(n.FORM) or n.FP32)
+
+
+def stored_format(row: Mapping[str, Any]) -> str:
+    """The format of the file that a point's bytes are of."""
+    return str(row.get(n.STORED_FORMAT) or n.SAFETENSORS)
+
+
+def point_id(row: Mapping[str, Any]) -> str:
+    """What names a point: ``step_id``, and of a form other than fp32 ``step_id:form``."""
+    form = form_of(row)
+    return str(row[n.STEP_ID]) + ("" if form == n.FP32 else f":{form}")
 
 
 def fault_of(

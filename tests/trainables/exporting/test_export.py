@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from tests.conftest import MakeProblem
-from trainables.exporting.safetensors_file import EXPORT, export, load
+from trainables.exporting.formats import FORMATS
+from trainables.exporting.network_file import EXPORT, export, load
+from trainables.forms.forms import FORMS
 from trainables.networks.factory import ModelSettings
 from trainables.networks.network import metadata
 from trainables.pruning.sample import Sample
@@ -64,6 +66,21 @@ def test_the_way_back_gives_the_same_logits(name: str, tree: Tree, tmp_path: Pat
         same, _ = Sample(data, 0).images(16)
         assert torch.equal(found.model(same), expected)
     assert (found.network.masks != {}) == (name == "masked")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_compact_files_give_next_to_the_same_logits(name: str, form: str, tree: Tree, tmp_path: Path) -> None:
+    expected = exported(tree, SCHEDULES[name], tmp_path / "network.safetensors")
+    network = tree.network(tree.chain(SCHEDULES[name])[-1])
+    target = tmp_path / "network.compact"
+    assert FORMATS.make("compact", {"form": form}).write(network, tree.problem, target) == target.stat().st_size
+    assert target.stat().st_size < (tmp_path / "network.safetensors").stat().st_size
+    found = load(target)
+    assert (found.classes, found.mean) == (tree.problem.data.classes, tree.problem.data.mean)
+    images, _ = Sample(tree.problem.data, 0).images(16)
+    with torch.no_grad():
+        torch.testing.assert_close(found.model(images), expected, rtol=0, atol=0.05 * float(expected.abs().max()))
 
 
 def test_it_is_a_plain_safetensors_file(tree: Tree, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Self
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
+from trainables.forms import compact
+from trainables.forms.forms import Form
 from trainables.networks.anatomy import survey
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.network import Network, decode, encode, metadata
@@ -57,14 +59,15 @@ class Exported:
     std: tuple[float, ...]
 
 
-def export(network: Network, problem: Problem, target: Path) -> int:
-    """Write ``network`` to ``target``; returns the bytes written."""
+def export(network: Network, problem: Problem, target: Path, form: Form | None = None) -> int:
+    """Write ``network`` to ``target``: compact in a stored form, safetensors without one; returns the bytes written."""
     data = problem.data
     about = About(
         model=problem.model.name, arguments=dict(problem.model.arguments), output=problem.model.output,
         classes=data.classes, shape=data.shape, mean=data.mean, std=data.std,
     )  # fmt: skip
-    content = encode(network, {EXPORT: about.model_dump(exclude_none=True)})
+    extra = {EXPORT: about.model_dump(exclude_none=True)}
+    content = encode(network, extra) if form is None else compact.encode(network, form, extra)
     write_atomically(target, content)
     return len(content)
 
@@ -72,7 +75,7 @@ def export(network: Network, problem: Problem, target: Path) -> int:
 def load(
     file: str | Path, *, allow_code: bool = False, most_bytes: int | None = None, model: nn.Module | None = None
 ) -> Exported:
-    """The network in an exported file, in eval mode.
+    """The network in an exported file of either format, in eval mode and in fp32.
 
     Nothing stored in the file is run. A network of a user's own factory is imported by its name only if ``allow_code``; of
     one that was in memory, ``model`` is needed, with any weights. The dense network that the file names is built on the
@@ -82,7 +85,8 @@ def load(
         content = read(Path(file))
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; give a file written by export") from None
-    raw = metadata(content).get(EXPORT)
+    is_compact = compact.is_compact(content)
+    raw = (compact.metadata if is_compact else metadata)(content).get(EXPORT)
     if not isinstance(raw, dict):
         raise InputError(f"{file}: holds a step of a study, not an exported network; use `python -m search export`")
     about = parse(About, raw, str(file))
@@ -97,7 +101,7 @@ def load(
         return build(settings, len(classes), shape, trusted=allow_code)
 
     built = dense()
-    network = decode(content, dense, survey(built, shape))
+    network = (compact.decode if is_compact else decode)(content, dense, survey(built, shape))
     for name, tensor in network.model.state_dict().items():
         if not bool(tensor.isfinite().all()):
             raise InputError(f"{file}: has infinite or NaN values in {name!r}; its training failed, export another point")
