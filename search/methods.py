@@ -7,6 +7,7 @@ from typing import Any
 
 from search.sampling.samplers import SAMPLERS
 from search.study import Study
+from trainables.data.sets.registry import DATASETS
 from trainables.exporting.formats import FORMATS
 from trainables.forms.forms import FORMS
 from trainables.methods import Method, Registry
@@ -30,13 +31,14 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "schedule": LEVELS,
     "retraining": RETRAININGS,
     "sampler": SAMPLERS,
+    "data set": DATASETS,
     "stored form": FORMS,
     "export format": FORMATS,
 }
 """Every kind of method, in the words of the README."""
 
-OF_A_SCHEDULE = {n.EPOCHS, *LEVELS.settings()}
-"""Settings that a schedule gives, and no section of a study file."""
+OF_A_SCHEDULE = {n.EPOCHS, *LEVELS.settings(), "dataset"}
+"""Settings that a schedule gives, or a name, and no section of a study file."""
 
 
 def table() -> Iterator[str]:

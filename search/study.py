@@ -16,7 +16,7 @@ from search.sampling.samplers import SAMPLERS
 from search.sampling.space import SpaceSettings
 from trainables import own
 from trainables.chain import RegularisationSettings, RetrainSettings
-from trainables.data.dataset import DataSettings
+from trainables.data.settings import DataSettings
 from trainables.forms.forms import FORMS
 from trainables.measuring.chosen import objective
 from trainables.networks.factory import ModelSettings, is_torchvision
@@ -239,7 +239,8 @@ class Study(Settings):
     def named(self) -> list[str]:
         """All words of the study that may name a network or a method, defaults of its schedules included."""
         told = self.model_dump(mode="json", include={"model", "space", "sweep", "search", "objectives", "storage_forms"})
-        return sorted({*_strings(told), *_strings([schedule.model_dump() for schedule in self.schedules()])})
+        of_data = {name for name in (self.data.dataset, self.data.transforms) if name is not None}
+        return sorted({*of_data, *_strings(told), *_strings([schedule.model_dump() for schedule in self.schedules()])})
 
     def own_code(self) -> list[str]:
         """The networks and methods of the user's own that the study names."""

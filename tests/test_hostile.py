@@ -32,7 +32,8 @@ from search.stages.ready import begin
 from search.study import load_study, read_yaml
 from tests.made_up import dense, point, write_study
 from tests.search_helpers import SWEEP, one_line, raw_study, refusal, tree_of, write
-from trainables.data import folder as image_folder
+from trainables.data import cache as image_cache
+from trainables.data.sets.folder import ImageFiles
 from trainables.exporting import safetensors_file as export
 from trainables.loading.checkpoint import load_checkpoint
 from trainables.networks.factory import ModelSettings, build
@@ -142,9 +143,14 @@ def test_pickles_for_anything_else_are_refused(harm: bytes, folder: Path, tmp_pa
     for name in ("weights.safetensors", "weights.pt"):
         with pytest.raises(InputError):
             load_checkpoint(network, str(folder / name))
-    assert image_folder._cached(folder / "images.npy", 1) is None
+    items = ImageFiles(folder, [folder / "0.png"], np.zeros(1, np.int64))
+    assert image_cache._cached(folder / "images.npy", items) is None
     np.save(tmp_path / "objects.npy", np.array([Harm()], object), allow_pickle=True)
-    assert image_folder._cached(tmp_path / "objects.npy", 1) is None
+    np.savez(tmp_path / "objects.npz", kept=np.zeros(1), targets=np.zeros(1), left_out=np.array([], str), mixed=False)
+    assert image_cache._cached(tmp_path / "objects.npy", items) is None
+    np.save(tmp_path / "whole.npy", np.zeros((1, 1, 2, 2), np.uint8))
+    np.savez(tmp_path / "whole.npz", kept=np.array([Harm()], object), allow_pickle=True)
+    assert image_cache._cached(tmp_path / "whole.npy", items) is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"runs": "many"}', '{"runs": NaN}', "[" * 9999, '{"first_run": 1}'])
@@ -568,14 +574,14 @@ def test_a_data_root_that_only_a_folder_of_results_names_is_read_and_not_written
     ledger = Ledger(study.folder, study.objectives, study.reference.accuracy_drop)
     ledger.add_dense(session.tree.dense_point(0))
     ledger.add({**next(walk(study.schedules()[0], session.tree)), n.TRIAL: 0})
-    shutil.rmtree(root / image_folder.CACHE_FOLDER)
+    shutil.rmtree(root / image_cache.CACHE_FOLDER)
     before = tree_of(root)
     assert main(["confirm", str(study.folder)]) == 0
     assert tree_of(root) == before
     (study.folder / n.CONFIRMED_FILE).unlink()
     shutil.rmtree(tmp_path / "cache")
     assert main(["confirm", str(study.folder), "--set", f"data.root={root}"]) == 0
-    assert (root / image_folder.CACHE_FOLDER).exists()
+    assert (root / image_cache.CACHE_FOLDER).exists()
 
 
 def test_nothing_is_downloaded_to_a_root_that_only_a_folder_of_results_names(

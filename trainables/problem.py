@@ -202,7 +202,7 @@ class Problem:
     @cached_property
     def told(self) -> dict[str, list[str]]:
         """What to know of how the network starts and trains, by subject; InputError if its weights don't fit it."""
-        found = {"Weights": self.load_weights(self.build()).told, "Auxiliary outputs": []}
+        found = {"Data": list(self.data.told), "Weights": self.load_weights(self.build()).told, "Auxiliary outputs": []}
         if self.model.weights is not None and (self.data.mean, self.data.std) != published(self.model.name).moments:
             found["Weights"].append("images are normalised in another way than theirs (data.mean, data.std)")
         if self._auxiliary:

@@ -164,6 +164,7 @@ def _data(problem: Problem) -> Told:
         "training_images": len(data.train_labels),
         "validation_images": len(data.validation_labels),
         "classes": list(data.classes),
+        "preparation": data.preparation,
     }
 
 

@@ -1,4 +1,4 @@
-"""Data sets: what training and validation see, as plain uint8 arrays. Test images are never returned by this module.
+"""Data sets: what training and validation see, as plain arrays. Test images are never returned by this module.
 
 ``load`` is the algorithm: read a labelled set, split it once, describe it. The arrays are C-contiguous numpy, because
 that is what Ray's object store shares between processes without a copy.
@@ -8,68 +8,53 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, Field
+import torch
 
-from trainables.data.folder import Pixels, cache_key, class_names, image_files, read_images
+from trainables import own
+from trainables.data.cache import MIXED_SIZE, Decoded, Reader
+from trainables.data.images import RANDOM_RESIZED_CROP, Size
+from trainables.data.preparation import middle, transformed
+from trainables.data.sets.base import Seen
+from trainables.data.settings import SMALLEST_STD, DataSettings, data_set
+from trainables.data.split import Integers, limited, seen_twice, split
 from trainables.records.names import InputError
-from trainables.settings import Settings, one_line, one_of
+from trainables.records.untrusted import machine_memory
 
-if TYPE_CHECKING:
-    from torchvision.datasets import CIFAR10
-
-Integers = npt.NDArray[np.int64]
+Images = npt.NDArray[Any]
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
 
-DIGITS_TEST_FRACTION = 0.2
+__all__ = ["Data", "DataSettings", "load"]
 
-# A standard deviation below one grey level is no scale to divide by: a constant channel would become infinite.
-SMALLEST_STD = 1 / 255
-
-
-class DataSettings(Settings):
-    """Which images train and validate a network, and how they are split."""
-
-    dataset: Annotated[str, AfterValidator(one_of(lambda: DATASETS))] = Field(
-        "digits", description="digits (8x8, comes with scikit-learn) | cifar10 (downloaded) | folder (train/<class>/*)"
-    )
-    root: str = Field("data", description="folder of the images; cifar10 is downloaded into it")
-    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images kept for validation")
-    limit: int | None = Field(None, ge=1, description="train on at most so many images, drawn alike from every class")
-    cutout: int = Field(
-        0, ge=0, description="pixels: side of the square that is blanked in every training image; 0 blanks none"
-    )
-    split_seed: int = Field(0, ge=0, lt=2**32, description="seed of the split and of the images that limit keeps")
-    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = Field(
-        None,
-        description="of each channel, of images scaled to 0..1, as the given weights were trained with; null: those of "
-        "model.weights, or else the images' own",
-    )
-    std: tuple[Annotated[float, Field(ge=SMALLEST_STD, le=1)], ...] | None = Field(
-        None, description="standard deviation of each channel, in the same way"
-    )
+AT_ONCE = 256
+"""Images that transforms of the user's own are given at once."""
+TRIED = 8
+"""Images on which those for training are tried before the start."""
+FEW = 6
+COPIES = 2
+"""Of an image that is used: the split's, and the one in the store that all workers of a machine share."""
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
     """Training and validation images, and all that training has to know of them."""
 
-    train_images: Pixels
-    """uint8 [N, C, H, W]"""
+    train_images: Images
+    """uint8 or float32 [N, C, H, W], before what is done to them in training"""
     train_labels: Integers
     """int64 [N], indices of ``classes``"""
-    validation_images: Pixels
+    validation_images: Images
+    """as the network sees them, but for their normalisation"""
     validation_labels: Integers
     classes: tuple[str, ...]
     mean: tuple[float, ...]
-    """What each channel of an image, scaled to 0..1, is normalised by: the training images' own, unless it was given."""
+    """What each channel of an image, scaled to 0..1, is normalised by: the training images' own, unless it was given.
+    Of images that are floats, which aren't scaled, 0 and 1, unless it was given."""
     std: tuple[float, ...]
     crop: int
     """Pixels of zero padding around a random crop."""
@@ -79,21 +64,35 @@ class Data:
     """SHA-256 of everything that training and validation see: pixels, labels, class names, split, what is done to them."""
     cutout: int = 0
     """Side in pixels of the square blanked at random in a training image."""
+    color: float = 0.0
+    """Share by which colours change at random."""
+    resized: Size | None = None
+    """What a part of a training image, drawn at random, is resized to; None where no part is."""
+    transforms: str | None = None
+    """Transforms of the user's own, in place of all these."""
+    resize: str | None = None
+    """How images came to this size; None where it is their own."""
+    mixed: bool = False
+    """Whether images of several sizes were resized to one."""
+    told: tuple[str, ...] = ()
+    """What to know of the images, in words."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        _, channels, height, width = self.train_images.shape
+        """(C, H, W) of every image that the network sees."""
+        _, channels, height, width = self.validation_images.shape
         return channels, height, width
 
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What is done to images, as JSON."""
+        names = ("resize", "crop", "flip", "cutout", "color", "transforms")
+        return {"size": list(self.shape[1:]), **{name: value for name in names if (value := getattr(self, name))}}
 
-class Labelled(NamedTuple):
-    """A labelled set before the validation split: uint8 [N, C, H, W], int64 [N], and the names of the labels."""
 
-    images: Pixels
-    labels: Integers
-    classes: tuple[str, ...]
-    flip: bool
+def reader_of(settings: DataSettings, *, writable: bool) -> Reader:
+    """How the images of a study are read."""
+    return Reader(settings.size, settings.resize, settings.skip_unreadable, writable)
 
 
 def load(settings: DataSettings, *, writable: bool = True, moments: Moments | None = None) -> Data:
@@ -101,169 +100,178 @@ def load(settings: DataSettings, *, writable: bool = True, moments: Moments | No
 
     ``moments`` are (mean, std) for images of as many channels, in place of their own where the settings give none.
 
-    Raises InputError when images are missing, unreadable, of several sizes, or too few to split.
+    Raises InputError when images are missing, unreadable, or too few to split.
     """
-    found = DATASETS[settings.dataset](settings, writable)
-    if moments is not None and len(moments[0]) == found.images.shape[1]:
+    chosen = data_set(settings)
+    seen = chosen.seen(reader_of(settings, writable=writable))
+    for part, found in (("train", seen.train), ("validation", seen.validation)):
+        _check_classes(part, found, seen.classes)
+    train, validation = _parts(seen, settings)
+    _check_memory(seen.train.images, len(train) + len(validation))
+    held_out = _held_out(seen, validation)
+    resized = _resized(seen.train, settings)
+    raw, shown = seen.train.images[train], evaluated(held_out[0], settings, resized)
+    arrays = (raw, seen.train.targets[train].astype(np.int64), shown, held_out[1].astype(np.int64))
+    _check_preparation(raw, shown.shape[1:], settings)
+    if moments is not None and len(moments[0]) == shown.shape[1] and shown.dtype == np.uint8:
         update = {"mean": settings.mean or moments[0], "std": settings.std or moments[1]}
         settings = settings.model_copy(update=update)
-    _check_cutout(settings.cutout, found.images.shape[2:])
-    train, validation = _split(found, settings)
-    train = _limit(train, found, settings)
-    arrays = (found.images[train], found.labels[train], found.images[validation], found.labels[validation])
-    mean, std = _normalisation(arrays[0], settings)
-    crop = max(1, min(found.images.shape[2:]) // 8)
-    asked = {"cutout": settings.cutout or None, "mean": settings.mean, "std": settings.std}
-    seen = {"crop": crop, "flip": found.flip, **{name: value for name, value in asked.items() if value is not None}}
-    fingerprint = _fingerprint(arrays, {"classes": found.classes, **seen})
-    return Data(*arrays, found.classes, mean, std, crop, found.flip, fingerprint, settings.cutout)
+    mean, std = _normalisation(raw if settings.transforms is None else shown, settings)
+    crop, flip, cutout, color = _augmentation(settings, shown, chosen.mirrored)
+    asked = {
+        "cutout": cutout or None, "mean": settings.mean, "std": settings.std, "color": color or None, "resized": resized,
+        "transforms": settings.transforms and own.source_hash(settings.transforms),
+    }  # fmt: skip
+    done = {"crop": crop, "flip": flip, **{name: value for name, value in asked.items() if value is not None}}
+    return Data(
+        *arrays, seen.classes, mean, std, crop, flip, _fingerprint(arrays, {"classes": seen.classes, **done}),
+        cutout, color, resized, settings.transforms, _resize(seen.train, settings), seen.train.mixed,
+        _told(seen, raw, *held_out, settings),
+    )  # fmt: skip
 
 
-def digits() -> Any:
-    """scikit-learn's digits: ``images`` [1797, 8, 8] of grey levels 0 to 16, ``target`` and ``target_names``."""
-    # Workers get arrays, and scikit-learn would be more than a quarter of what they import.
-    from sklearn.datasets import load_digits  # noqa: PLC0415
-
-    return load_digits()
-
-
-def digits_development(split_seed: int) -> Integers:
-    """Indices of the digits that may be seen before the end; their complement is the held-out test part."""
-    labels = digits().target
-    return _stratified(labels, DIGITS_TEST_FRACTION, split_seed)[0]
-
-
-def digits_images(indices: Integers) -> Pixels:
-    """These of scikit-learn's digits as uint8 [N, 1, 8, 8]; their grey levels go from 0 to 16."""
-    grey: Pixels = np.rint(digits().images[indices, None] * (255 / 16)).astype(np.uint8)
-    return grey
+def _check_classes(part: str, found: Decoded | None, classes: Sequence[str]) -> None:
+    """InputError if the targets aren't numbers of classes."""
+    if found is None:
+        return
+    targets = found.targets
+    if targets.ndim != 1 or targets.dtype.kind not in "biu":
+        told = f"{targets.dtype} {list(targets.shape[1:])}"
+        raise InputError(f"data.dataset: a target of {part} is {told}; give the number of a class, from 0")
+    if (outside := (targets < 0) | (targets >= len(classes))).any():
+        first = int(found.kept[outside.argmax()])
+        raise InputError(
+            f"data.dataset: item {first} of {part} is of class {int(targets[outside][0])}, and there are {len(classes)} "
+            "classes, numbered from 0; correct it"
+        )
 
 
-def _digits(settings: DataSettings, _writable: bool) -> Labelled:
-    """The 8x8 digits of scikit-learn without their test part. A mirrored digit is no digit."""
-    found = digits()
-    kept = digits_development(settings.split_seed)
-    return Labelled(
-        digits_images(kept), found.target[kept].astype(np.int64), tuple(map(str, found.target_names)), flip=False
+def _parts(seen: Seen, settings: DataSettings) -> tuple[Integers, Integers]:
+    """Indices of the training images, and of the validation images in the part that they come from."""
+    labels = seen.train.targets
+    if seen.validation is not None:
+        train, validation = np.arange(len(labels)), np.arange(len(seen.validation.targets))
+        if missing := np.flatnonzero(np.bincount(labels, minlength=len(seen.classes)) == 0).tolist():
+            raise InputError(f"data.dataset: no training image is of class {seen.classes[missing[0]]!r}; add some")
+    else:
+        train, validation = split(labels, seen.classes, settings.validation_fraction, settings.split_seed)
+    return limited(train, labels, len(seen.classes), settings.limit, settings.split_seed), validation
+
+
+def _held_out(seen: Seen, validation: Integers) -> tuple[Images, Integers]:
+    """The validation images with their labels."""
+    source = seen.train if seen.validation is None else seen.validation
+    return source.images[validation], source.targets[validation]
+
+
+def _check_memory(images: Images, used: int) -> None:
+    """InputError if copies of the ``used`` images that a study takes into memory are more than the machine has."""
+    _, _, height, width = images.shape
+    if (needed := COPIES * used * images[0].nbytes) > machine_memory():
+        raise InputError(
+            f"data.root: {used:,} images of {width}x{height} pixels take {needed / 1e9:.0f} GB of memory, more than the "
+            "machine has; use fewer of them with data.limit, or smaller ones with data.size"
+        )
+
+
+def _resized(train: Decoded, settings: DataSettings) -> Size | None:
+    """The size that random parts of images are resized to, or None."""
+    if settings.resize != RANDOM_RESIZED_CROP:
+        return None
+    height, width = train.images.shape[2:]
+    return settings.size or (MIXED_SIZE if train.mixed else (height, width))
+
+
+def _resize(train: Decoded, settings: DataSettings) -> str | None:
+    changed = settings.size is not None or train.mixed or settings.resize == RANDOM_RESIZED_CROP
+    return settings.resize if changed else None
+
+
+def evaluated(images: Images, settings: DataSettings, resized: Size | None) -> Images:
+    """Images [N, C, H, W] as evaluation sees them; user's transforms are the same for the same images."""
+    if resized is not None:
+        batch = middle(torch.from_numpy(images).permute(0, 2, 3, 1), resized)
+        images = np.ascontiguousarray(batch.permute(0, 3, 1, 2).numpy())
+    if settings.transforms is None:
+        return images
+    return _transformed(images, settings.transforms, training=False)
+
+
+def _transformed(images: Images, name: str, *, training: bool) -> Images:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        batches = torch.from_numpy(images).permute(0, 2, 3, 1).split(AT_ONCE)
+        made = [transformed(batch, name, training=training).permute(0, 3, 1, 2).numpy() for batch in batches]
+    if shapes := {one.shape[1:] for one in made} - {made[0].shape[1:]}:
+        raise InputError(f"data.transforms: {name!r} makes {[made[0].shape[1:], *shapes][:2]} of images; make all alike")
+    found = np.concatenate(made)
+    return np.ascontiguousarray(found if found.dtype == np.uint8 else found.astype(np.float32))
+
+
+def _check_preparation(raw: Images, shape: tuple[int, ...], settings: DataSettings) -> None:
+    """InputError if what is to be done to the images can't be."""
+    if settings.transforms is not None:
+        made = _transformed(raw[:TRIED], settings.transforms, training=True).shape[1:]
+        if made != shape:
+            raise InputError(
+                f"data.transforms: {settings.transforms!r} makes {list(made)} with train=True and {list(shape)} with "
+                "train=False (channels, height, width); make them alike"
+            )
+        return
+    if settings.cutout > min(shape[1:]):
+        raise InputError(
+            f"data.cutout: a square of {settings.cutout} pixels is larger than the images of "
+            f"{' x '.join(map(str, shape[1:]))}; use at most {min(shape[1:])}, and about a third of that to begin with"
+        )
+    if settings.color and (raw.dtype != np.uint8 or shape[0] not in (1, 3)):
+        raise InputError(f"data.color: images of {shape[0]} channels of {raw.dtype} have no such colours; set it to 0")
+
+
+def _augmentation(settings: DataSettings, shown: Images, mirrored: bool) -> tuple[int, bool, int, float]:
+    """Crop, flip, cutout and color: those asked for, and else what images of this kind are used to."""
+    if settings.transforms is not None:
+        return 0, False, 0, 0.0
+    plain = shown.dtype == np.uint8 and settings.resize != RANDOM_RESIZED_CROP
+    crop = max(1, min(shown.shape[2:]) // 8) if plain else 0
+    return (
+        crop if settings.crop is None else settings.crop,
+        mirrored if settings.flip is None else settings.flip,
+        settings.cutout,
+        settings.color,
     )
 
 
-def _cifar10(settings: DataSettings, writable: bool) -> Labelled:
-    """The 50,000 training images of CIFAR-10."""
-    cifar = cifar10(settings.root, train=True, writable=writable)
-    images = np.ascontiguousarray(cifar.data.transpose(0, 3, 1, 2))
-    return Labelled(images, np.array(cifar.targets, np.int64), tuple(cifar.classes), flip=True)
-
-
-def cifar10(root: str, *, train: bool, writable: bool) -> CIFAR10:
-    """CIFAR-10 as torchvision verifies and keeps it, and, where ``writable``, downloads it."""
-    from torchvision.datasets import CIFAR10  # noqa: PLC0415 - a second and a half that nothing else needs
-
-    try:
-        return CIFAR10(Path(root).expanduser(), train=train, download=writable)
-    except Exception as error:  # a download fails in many ways, and the remedy is the same
-        told, remedy = (
-            ("cannot be downloaded to", "use data.dataset=folder with a copy as <root>/train/<class>/*")
-            if writable
-            else ("is not in", "name the folder that it is in, or may be downloaded to, with --set data.root=...")
+def _told(seen: Seen, train: Images, validation: Images, labels: Integers, settings: DataSettings) -> tuple[str, ...]:
+    """What a user will want to know of the images, and may not."""
+    found = []
+    if seen.train.mixed:
+        height, width = MIXED_SIZE
+        found.append(f"images of several sizes are resized to {width}x{height} pixels ({settings.resize}; see data.size)")
+    left_out = [*seen.train.left_out, *(seen.validation.left_out if seen.validation else ())]
+    if left_out:
+        found.append(f"{len(left_out)} left out that can't be read: {', '.join(left_out)}")
+    if twice := seen_twice(train, validation):
+        classes = sorted({seen.classes[labels[i]] for i in twice})
+        found.append(
+            f"{len(twice)} of {len(labels)} validation images are training images too, pixel by pixel, and flatter the "
+            f"accuracy (of {', '.join(classes[:FEW])}{' and others' if len(classes) > FEW else ''})"
         )
-        raise InputError(f"data.root: CIFAR-10 {told} {root!r} ({one_line(error)}); {remedy}") from error
+    return tuple(found)
 
 
-def _folder(settings: DataSettings, writable: bool) -> Labelled:
-    """Images in root/train/<class>/; of root/test only the names of its class folders are looked at."""
-    root = Path(settings.root).expanduser()
-    try:
-        classes = class_names(root)
-        files = [image_files(root / "train" / name) for name in classes]
-        key = cache_key(root, [file for some in files for file in some])
-    except OSError as error:
-        raise InputError(f"data.root: {settings.root!r} cannot be read ({one_line(error)}); check the folder") from error
-    labels = np.repeat(np.arange(len(classes)), [len(some) for some in files])
-    used = _used(len(labels), settings)
-    images = read_images(root, key, [file for some in files for file in some], writable=writable, used=used)
-    return Labelled(images, labels, classes, flip=True)
-
-
-DATASETS: Mapping[str, Callable[[DataSettings, bool], Labelled]] = {
-    "digits": _digits,
-    "cifar10": _cifar10,
-    "folder": _folder,
-}
-
-
-def _split(found: Labelled, settings: DataSettings) -> tuple[Integers, Integers]:
-    """Sorted indices of the training and of the validation images, in each the classes in the same proportion."""
-    try:
-        train, validation = _stratified(found.labels, settings.validation_fraction, settings.split_seed)
-    except ValueError as error:
-        raise _too_few(found, settings) from error
-    if any(len(np.unique(found.labels[part])) < len(found.classes) for part in (train, validation)):
-        raise _too_few(found, settings)
-    return train, validation
-
-
-def _stratified(labels: Integers, fraction: float, seed: int) -> tuple[Integers, Integers]:
-    """Sorted indices of the larger part and of the ``fraction`` split off; ValueError where that can't be done."""
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415 - as above
-
-    kept, held_out = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
-    return np.sort(kept), np.sort(held_out)
-
-
-def _check_cutout(side: int, image: tuple[int, ...]) -> None:
-    if side > min(image):
-        raise InputError(
-            f"data.cutout: a square of {side} pixels is larger than the images of {' x '.join(map(str, image))}; "
-            f"use at most {min(image)}, and about a third of that to begin with"
-        )
-
-
-def _too_few(found: Labelled, settings: DataSettings) -> InputError:
-    counts = np.bincount(found.labels, minlength=len(found.classes))
-    rarest = int(counts.argmin())
-    return InputError(
-        f"data.validation_fraction: {settings.validation_fraction} of {len(found.labels)} images leaves a class "
-        f"without training or validation images (the fewest, {counts[rarest]}, are of {found.classes[rarest]!r}); "
-        "add images, or change the fraction"
-    )
-
-
-def _limit(train: Integers, found: Labelled, settings: DataSettings) -> Integers:
-    """At most ``limit`` of the training indices: one of each class, then in proportion; a larger limit only adds."""
-    if settings.limit is None or settings.limit >= len(train):
-        return train
-    if settings.limit < len(found.classes):
-        raise InputError(
-            f"data.limit: {settings.limit} images are fewer than the {len(found.classes)} classes; raise the limit"
-        )
-    shuffled = np.random.default_rng(settings.split_seed).permutation(train)
-    turn = np.empty(len(shuffled))
-    for label in range(len(found.classes)):
-        members = np.flatnonzero(found.labels[shuffled] == label)
-        turn[members] = np.arange(len(members)) / len(members)
-    return np.sort(shuffled[np.argsort(turn, kind="stable")[: settings.limit]])
-
-
-def _used(count: int, settings: DataSettings) -> int:
-    """How many of so many images train or validate."""
-    validation = math.ceil(count * settings.validation_fraction)
-    return min(count - validation, settings.limit or count) + validation
-
-
-def _normalisation(images: Pixels, settings: DataSettings) -> Moments:
-    """Mean and standard deviation of each channel: those asked for, and else those of the images."""
+def _normalisation(images: Images, settings: DataSettings) -> Moments:
+    """Mean and standard deviation of each channel: those asked for, and else those of the images; of floats 0 and 1."""
     channels = images.shape[1]
     for name, given in (("mean", settings.mean), ("std", settings.std)):
         if given is not None and len(given) != channels:
             raise InputError(f"data.{name}: {len(given)} values for images of {channels} channels; give one for each")
     if settings.mean is not None and settings.std is not None:
         return settings.mean, settings.std
-    mean, std = _moments(images)
+    mean, std = _moments(images) if images.dtype == np.uint8 else ((0.0,) * channels, (1.0,) * channels)
     return settings.mean or mean, settings.std or std
 
 
-def _moments(images: Pixels) -> Moments:
+def _moments(images: Images) -> Moments:
     """Mean and standard deviation of each channel, scaled to 0..1: from exact counts, so the same on every machine."""
     levels = np.arange(256) / 255
     share = np.stack([_histogram(images[:, channel]) for channel in range(images.shape[1])]) / images[:, 0].size
@@ -272,7 +280,7 @@ def _moments(images: Pixels) -> Moments:
     return tuple(mean.tolist()), tuple(np.maximum(std, SMALLEST_STD).tolist())
 
 
-def _histogram(images: Pixels, pixels: int = 2**22) -> Integers:
+def _histogram(images: Images, pixels: int = 2**22) -> Integers:
     """How often each grey level occurs; so many pixels at a time, because bincount widens them eightfold."""
     counts = np.zeros(256, np.int64)
     chunk = max(1, pixels // images[0].size)

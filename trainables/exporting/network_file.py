@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
 from trainables.forms import compact
@@ -39,6 +39,7 @@ class About(Settings):
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     mean: tuple[float, ...]
     std: tuple[PositiveFloat, ...]
+    preparation: dict[str, Any] = Field({}, description="what was done to images, beside being normalised")
 
     @model_validator(mode="after")
     def _of_channels(self) -> Self:
@@ -64,7 +65,7 @@ def export(network: Network, problem: Problem, target: Path, form: Form | None =
     data = problem.data
     about = About(
         model=problem.model.name, arguments=dict(problem.model.arguments), output=problem.model.output,
-        classes=data.classes, shape=data.shape, mean=data.mean, std=data.std,
+        classes=data.classes, shape=data.shape, mean=data.mean, std=data.std, preparation=data.preparation,
     )  # fmt: skip
     extra = {EXPORT: about.model_dump(exclude_none=True)}
     content = encode(network, extra) if form is None else compact.encode(network, form, extra)

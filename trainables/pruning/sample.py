@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.data.dataset import Data
+from trainables.data.preparation import as_evaluated
 from trainables.training.loop import channels_last, normalise, training_tensors
 
 BATCH = 256
@@ -31,7 +32,7 @@ class Sample:
         """``count`` training images, normalised [N, C, H, W], and their labels."""
         images, labels = training_tensors(self.data, "cpu")
         order = torch.randperm(len(labels), generator=self.random())[:count]
-        return normalise(images[order], self.data), labels[order]
+        return normalise(as_evaluated(images[order], self.data), self.data), labels[order]
 
     def random(self) -> torch.Generator:
         """A generator that draws the same for the same step."""

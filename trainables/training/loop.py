@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trainables.data.dataset import Data
+from trainables.data.preparation import augmented, cutout
 from trainables.networks.limits import frozen_norms
 from trainables.networks.outputs import with_auxiliary
 from trainables.networks.reproducible import reproducible
@@ -131,7 +132,7 @@ def fit(
 
     def update(chosen: Tensor) -> None:
         optimizer.param_groups[0]["lr"] = recipe.rate.at(training.epoch + (training.batch + 0.5) / training.batches)
-        inputs = normalise(augment(images[chosen], data.crop, data.flip, random), data)
+        inputs = normalise(augmented(images[chosen], data, random), data)
         if data.cutout:
             inputs = cutout(inputs, data.cutout, random)
         with autocast(recipe.precision, recipe.device):
@@ -208,53 +209,21 @@ def autocast(precision: Precision, device: str) -> contextlib.AbstractContextMan
     return torch.autocast(device, dtype=torch.bfloat16)
 
 
-def augment(images: Tensor, crop: int, flip: bool, random: torch.Generator) -> Tensor:
-    """A random crop after zero padding of ``crop`` pixels, and a random mirror, for each image on its own.
-
-    ``images`` is uint8 [B, H, W, C]; the result has the same shape and type. Crop and mirror are one gather.
-    """
-    count, height, width, _ = images.shape
-    padded = F.pad(images, (0, 0, crop, crop, crop, crop))
-    top, left = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=random)
-    columns = torch.arange(width).expand(count, width)
-    if flip:
-        mirrored = torch.rand(count, 1, generator=random) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = (top + torch.arange(height)).to(images.device), (left + columns).to(images.device)
-    which = torch.arange(count, device=images.device)
-    return padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def cutout(images: Tensor, side: int, random: torch.Generator) -> Tensor:
-    """A square of ``side`` pixels blanked in each image, its centre on any pixel (DeVries and Taylor 2017).
-
-    ``images`` is [B, C, H, W] of mean zero, which is what the square is filled with; at a border less of it is seen.
-    """
-    count, _, height, width = images.shape
-
-    def strip(length: int) -> Tensor:
-        first = torch.randint(0, length, (count, 1), generator=random) - side // 2
-        offset = torch.arange(length) - first
-        return (offset >= 0) & (offset < side)
-
-    square = strip(height)[:, None, :, None] & strip(width)[:, None, None, :]
-    return images.masked_fill(square.to(images.device), 0.0)
-
-
 def normalise(images: Tensor, data: Data) -> Tensor:
-    """uint8 [B, H, W, C] to float32 [B, C, H, W] (channels-last in memory) of zero mean and unit variance."""
-    mean = torch.tensor(data.mean, device=images.device) * 255
-    std = torch.tensor(data.std, device=images.device) * 255
+    """Images [B, H, W, C] to float32 [B, C, H, W] (channels-last in memory), of zero mean and unit variance if uint8."""
+    scale = 1 if images.is_floating_point() else 255
+    mean = torch.tensor(data.mean, device=images.device) * scale
+    std = torch.tensor(data.std, device=images.device) * scale
     return ((images - mean) / std).permute(0, 3, 1, 2)
 
 
 def training_tensors(data: Data, device: str) -> tuple[Tensor, Tensor]:
-    """The training images, uint8 [N, H, W, C], and labels, without a copy on the CPU."""
+    """The training images [N, H, W, C], and labels, without a copy on the CPU."""
     return tensors(data.train_images, data.train_labels, device)
 
 
 def tensors(images: np.ndarray, labels: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
-    """uint8 images [N, C, H, W] as [N, H, W, C], and labels, on the device; on the CPU without a copy."""
+    """Images [N, C, H, W] as [N, H, W, C], and labels, on the device; on the CPU without a copy."""
     with warnings.catch_warnings():
         # Arrays from Ray's object store are read-only, and nothing here writes to them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

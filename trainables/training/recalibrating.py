@@ -6,21 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data.dataset import Data
+from trainables.data.preparation import augmented, cutout
 from trainables.networks.limits import estimated_norms
 from trainables.networks.reproducible import reproducible
-from trainables.training.loop import augment, channels_last, cutout, normalise, training_tensors
+from trainables.training.loop import channels_last, normalise, training_tensors
 
 BATCH = 256
 
 
-def augmented(data: Data, count: int, seed: int, device: str) -> list[Tensor]:
+def drawn(data: Data, count: int, seed: int, device: str) -> list[Tensor]:
     """Batches of about one size of ``count`` training images, [B, C, H, W], augmented as in training; all by ``seed``."""
     images, _ = training_tensors(data, device)
     random = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(images), generator=random)[:count]
     found = []
     for some in chosen.chunk(-(-len(chosen) // BATCH)):
-        inputs = normalise(augment(images[some.to(device)], data.crop, data.flip, random), data)
+        inputs = normalise(augmented(images[some.to(device)], data, random), data)
         found.append(cutout(inputs, data.cutout, random) if data.cutout else inputs)
     return found
 
@@ -40,7 +41,7 @@ def recalibrate(model: nn.Module, data: Data, count: int, seed: int, device: str
         norm.momentum = None  # the mean over the batches
         norm.train()
     with reproducible(seed, device):
-        for inputs in augmented(data, count, seed, device):
+        for inputs in drawn(data, count, seed, device):
             model(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -7,9 +7,8 @@ import hashlib
 import io
 import shutil
 import tracemalloc
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,40 +17,15 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from trainables.data import dataset as data
-from trainables.data import folder as image_folder
-from trainables.data.dataset import DATASETS, Data, DataSettings, digits_development, load
+from tests.data_helpers import CLASSES, folder, refusal, trusting, write_fashion, write_images, write_table
+from trainables.data import cache, dataset
+from trainables.data.dataset import Data, DataSettings, load
+from trainables.data.sets.digits import digits_development
+from trainables.data.sets.registry import DATASETS
+from trainables.data.settings import SMALLEST_STD
 from trainables.records.names import InputError
 from trainables.settings import parse
 from trainables.training.loop import normalise
-
-CLASSES = ("cat", "dog")
-
-
-def write_images(
-    root: Path, classes: Sequence[str] = CLASSES, each: int = 10, size: tuple[int, int] = (12, 16), mode: str = "RGB"
-) -> Path:
-    random = np.random.default_rng(0)
-    for name in classes:
-        folder = root / "train" / name
-        folder.mkdir(parents=True)
-        for i in range(each):
-            pixels = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-            Image.fromarray(pixels).convert(mode).save(folder / f"{i:03}.png")
-    return root
-
-
-def folder(root: Path, **changes: Any) -> DataSettings:
-    return DataSettings(dataset="folder", root=str(root), **{"validation_fraction": 0.2, **changes})
-
-
-def refusal(settings: DataSettings) -> str:
-    with pytest.raises(InputError) as error:
-        load(settings)
-    message = str(error.value)
-    assert "\n" not in message
-    assert message.startswith("data.")
-    return message
 
 
 class FakeCifar10:
@@ -69,9 +43,17 @@ class FakeCifar10:
 @pytest.fixture(params=sorted(DATASETS))
 def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSettings:
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", FakeCifar10)
-    if request.param == "folder":
-        return folder(write_images(tmp_path))
-    return DataSettings(dataset=request.param, root=str(tmp_path))
+    name, root = request.param, tmp_path / "images"
+    if name == "folder":
+        write_images(root)
+    elif name == "csv":
+        write_table(root)
+    elif name == "torchvision:NAME":
+        name = "torchvision:FashionMNIST"
+        write_fashion(root)
+    elif name == "package.module:factory":
+        name = f"{request.getfixturevalue('own')}:pictures"
+    return trusting(dataset=name, root=str(root))
 
 
 def contents(found: Data) -> tuple[bytes, ...]:
@@ -172,7 +154,7 @@ def test_a_constant_channel_has_a_standard_deviation_to_divide_by(tmp_path: Path
         for i in range(10):
             Image.new("RGB", (8, 8), (i * 20, 0, 77)).save(tmp_path / "train" / name / f"{i}.png")
     std = load(folder(tmp_path)).std
-    assert std[1] == std[2] == data.SMALLEST_STD
+    assert std[1] == std[2] == SMALLEST_STD
     assert std[0] > 0.1
 
 
@@ -236,13 +218,13 @@ def test_hidden_and_other_files_are_passed_over_and_nested_images_found(tmp_path
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
-    decode = image_folder._decode
+    decode = cache._decode
 
-    def counted(files: Sequence[Path], file: BinaryIO) -> None:
-        calls.append(len(files))
-        decode(files, file)
+    def counted(items: cache.Items, *rest: Any) -> cache.Decoded:
+        calls.append(len(items))
+        return decode(items, *rest)
 
-    monkeypatch.setattr(image_folder, "_decode", counted)
+    monkeypatch.setattr(cache, "_decode", counted)
     return calls
 
 
@@ -263,10 +245,10 @@ def test_images_are_decoded_once_until_one_changes(tmp_path: Path, monkeypatch: 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = folder(write_images(tmp_path))
     before = load(settings).fingerprint
-    (cache,) = (tmp_path / ".cache").iterdir()
+    (file,) = (tmp_path / ".cache").glob("*.npy")
     calls = count_decodes(monkeypatch)
-    for damaged in (b"", cache.read_bytes()[:-100], b"not numpy"):
-        cache.write_bytes(damaged)
+    for damaged in (b"", file.read_bytes()[:-100], b"not numpy"):
+        file.write_bytes(damaged)
         assert load(settings).fingerprint == before
     assert calls == [20] * 3
 
@@ -294,16 +276,15 @@ def test_without_any_cache_the_images_are_still_loaded(
 
 def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load(folder(write_images(tmp_path / "one"))).fingerprint
-    root, decode_as = write_images(tmp_path / "images"), image_folder._decode_as
+    root, add = write_images(tmp_path / "images"), cache._Array.add
 
-    def full(channels: int, files: Sequence[Path], file: BinaryIO) -> bool:
-        done = decode_as(channels, files, file)
-        if not isinstance(file, io.BytesIO):
+    def full(array: cache._Array, image: Any) -> None:
+        add(array, image)
+        if not isinstance(array.file, io.BytesIO):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return done
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    monkeypatch.setattr(image_folder, "_decode_as", full)
+    monkeypatch.setattr(cache._Array, "add", full)
     assert load(folder(root)).fingerprint == before
     assert not (root / ".cache").exists()
     assert not [path for path in (tmp_path / "user").rglob("*") if path.is_file()]
@@ -336,32 +317,38 @@ def test_images_of_a_folder_are_in_memory_once(cached: bool, tmp_path: Path) -> 
     assert size < peak < size + widened
 
 
+def test_images_that_fit_on_no_disk_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = large_images(tmp_path, each=10)
+    room = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=size - 1))
+    monkeypatch.setattr(cache, "machine_memory", lambda: size - 1)
+    assert "20 images of 256x256 pixels, decoded once, take 0.0 GB" in refusal(folder(tmp_path))
+    assert not list(tmp_path.rglob("*.np*"))
+    monkeypatch.setattr(cache, "machine_memory", lambda: size)
+    assert len(load(folder(tmp_path)).train_labels) == 16
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=size))
+    monkeypatch.setattr(cache, "TOLD_FROM", size - 1)
+    caplog.clear()
+    load(folder(tmp_path))
+    assert f"take 0.0 GB at {tmp_path}" in caplog.text
+    assert len(list((tmp_path / ".cache").glob("*.npy"))) == 1
+
+
 @pytest.mark.parametrize("cached", [False, True])
-def test_images_that_are_not_held_twice_by_the_memory_are_refused_before_they_are_decoded(
+def test_images_that_are_not_held_twice_by_the_memory_are_refused(
     cached: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = large_images(tmp_path, each=10)
     if cached:
         load(folder(tmp_path))
-    calls = count_decodes(monkeypatch)
-    monkeypatch.setattr(image_folder, "machine_memory", lambda: 2 * size - 1)
+    monkeypatch.setattr(dataset, "machine_memory", lambda: 2 * size - 1)
     assert "data.limit" in refusal(folder(tmp_path))
-    assert "256x256 pixels" in refusal(folder(tmp_path))
-    assert not calls
+    assert "20 images of 256x256 pixels" in refusal(folder(tmp_path))
     assert len(load(folder(tmp_path, limit=15)).train_labels) == 15
-    monkeypatch.setattr(image_folder, "machine_memory", lambda: 2 * size)
+    monkeypatch.setattr(dataset, "machine_memory", lambda: 2 * size)
     assert len(load(folder(tmp_path)).train_labels) == 16
-
-
-def test_without_any_cache_the_decoded_images_need_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = large_images(tmp_path, each=10)
-    (tmp_path / ".cache").write_text("")
-    (tmp_path / "user").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    monkeypatch.setattr(image_folder, "machine_memory", lambda: 3 * size - 1)
-    refusal(folder(tmp_path))
-    monkeypatch.setattr(image_folder, "machine_memory", lambda: 3 * size)
-    load(folder(tmp_path))
 
 
 def test_test_images_are_never_opened(tmp_path: Path) -> None:
@@ -393,15 +380,6 @@ def test_an_empty_class_is_named(tmp_path: Path) -> None:
     assert "train/empty" in refusal(folder(tmp_path))
 
 
-def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
-    write_images(tmp_path)
-    Image.new("RGB", (13, 16)).save(tmp_path / "train" / "cat" / "004.png")
-    Image.new("RGB", (14, 16)).save(tmp_path / "train" / "dog" / "000.png")
-    message = refusal(folder(tmp_path))
-    assert "cat/004.png' is 13x16" in message
-    assert "12x16" in message
-
-
 @pytest.mark.parametrize("damage", ["empty", "truncated", "text"])
 @pytest.mark.parametrize("kind", ["png", "jpg"])
 def test_a_broken_image_is_named(tmp_path: Path, damage: str, kind: str) -> None:
@@ -420,10 +398,19 @@ def test_a_dangling_link_is_an_input_error(tmp_path: Path) -> None:
     assert "gone.png" in refusal(folder(tmp_path))
 
 
-def test_images_of_sixteen_bits_are_refused_and_not_clipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("deep", "plain"), [(40_000, 156), (0, 0), (65_535, 255)])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path, deep: int, plain: int) -> None:
+    write_images(tmp_path, mode="L")
+    Image.fromarray(np.full((16, 12), deep, np.uint16)).save(tmp_path / "train" / "cat" / "deep.png")
+    found = load(folder(tmp_path))
+    assert found.shape == (1, 16, 12)
+    assert any((image == plain).all() for image in (*found.train_images, *found.validation_images))
+
+
+def test_values_of_an_unknown_scale_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path)
-    Image.fromarray(np.full((16, 12), 40_000, np.uint16)).save(tmp_path / "train" / "cat" / "deep.png")
-    assert "more than 8 bits" in refusal(folder(tmp_path))
+    Image.fromarray(np.full((16, 12), 0.5, np.float32)).save(tmp_path / "train" / "cat" / "floats.tif")
+    assert "floats.tif' can't be read (ValueError: its values are floats of an unknown scale" in refusal(folder(tmp_path))
 
 
 @pytest.mark.parametrize(("each", "fraction"), [(1, 0.5), (10, 0.01), (10, 0.99), (2, 0.1)])

@@ -17,7 +17,7 @@ from trainables.records.names import InputError
 from trainables.records.words import recipe
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.training.loop import LearningRate, Recipe, fit
-from trainables.training.recalibrating import augmented, recalibrate
+from trainables.training.recalibrating import drawn, recalibrate
 from trainables.training.retraining import Distill
 from trainables.tree import Tree, walk
 
@@ -100,9 +100,9 @@ def test_recalibrated_statistics_are_those_of_augmented_training_images(
     model = problem().build()
     before = state_of(model)
     recalibrate(model, some, images, seed=7)
-    batches = augmented(some, images, 7, "cpu")
+    batches = drawn(some, images, 7, "cpu")
     assert sum(map(len, batches)) == images and max(map(len, batches)) <= 256
-    assert not torch.equal(torch.cat(batches), torch.cat(augmented(some, images, 8, "cpu")))
+    assert not torch.equal(torch.cat(batches), torch.cat(drawn(some, images, 8, "cpu")))
     norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     with torch.no_grad():

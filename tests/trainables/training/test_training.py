@@ -17,6 +17,7 @@ from torch import nn
 
 from tests.conftest import MakeProblem, photographs, same_state, state_of
 from trainables.data.dataset import Data, DataSettings, load
+from trainables.data.preparation import augment, cutout
 from trainables.networks.reproducible import reproducible
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
@@ -26,8 +27,6 @@ from trainables.training.loop import (
     Precision,
     Recipe,
     TrainingDivergedError,
-    augment,
-    cutout,
     dense_schedule,
     evaluate,
     fastest_precision,

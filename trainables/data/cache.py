@@ -1,0 +1,334 @@
+"""Images decoded once into a file that is mapped into memory, at the size that a network sees; of it only what is looked at
+is read."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import logging
+import math
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.data.images import SHORTER_SIDE, Size, kept_size, pixels, resized
+from trainables.data.split import Integers
+from trainables.records.names import InputError
+from trainables.records.untrusted import machine_memory
+from trainables.settings import one_line
+
+CACHE_FOLDER = ".cache"
+USER_CACHE_FOLDER = "pruning-front"
+MIXED_SIZE = (128, 128)
+"""Of images that come in several sizes, where a study names none."""
+MOST_LEFT_OUT = 0.01
+TOLD_FROM = 10**9
+"""Bytes that are written only after they were told of."""
+
+
+class Items(Protocol):
+    """Images that are read one by one."""
+
+    @property
+    def key(self) -> str | None:
+        """Changes when an image does; None where only reading them tells."""
+
+    @property
+    def targets(self) -> npt.NDArray[Any] | None:
+        """Of each image, if they are known without reading it."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, index: int) -> tuple[Any, Any]:
+        """An image (of PIL, a tensor or an array) and its target; whatever is raised is told of this image."""
+
+    def named(self, index: int) -> str:
+        """What a message calls it: the setting that names it, a colon, and its own name."""
+
+
+class Decoded(NamedTuple):
+    """Images [N, C, H, W], their targets [N, ...], which of all they are, the names of those left out, and whether several
+    sizes became one."""
+
+    images: npt.NDArray[Any]
+    targets: npt.NDArray[Any]
+    kept: Integers
+    left_out: tuple[str, ...] = ()
+    mixed: bool = False
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How images are read: resized to ``size`` in the way of ``resize``, or all of their own one size if that is None.
+
+    ``alike``, (C, H, W), is what they must be without being resized. Nothing is written at a root that isn't ``writable``.
+    """
+
+    size: Size | None = None
+    resize: str = SHORTER_SIDE
+    skip_unreadable: bool = False
+    writable: bool = True
+    alike: tuple[int, ...] | None = None
+
+    def like(self, first: Decoded) -> Reader:
+        """A reader of more images for the same network."""
+        _, channels, *size = first.images.shape
+        own = (size[0], size[1]) if first.mixed else self.size
+        return replace(self, size=own, alike=(channels, *size))
+
+    @property
+    def kept(self) -> Size | None:
+        """The size of the images in the file."""
+        if self.alike is not None and self.size is not None:
+            return self.alike[1], self.alike[2]
+        return None if self.size is None else kept_size(self.size, self.resize)
+
+    def array(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Images [N, C, H, W] that are in memory already."""
+        return images if self.kept is None or self.kept == images.shape[2:] else resized(images, self.kept, self.resize)
+
+    def read(self, items: Items, root: Path | None, of: str = "") -> Decoded:
+        """All images, from a cache folder that has them, or else decoded into the first that can be written.
+
+        That lies beside the images, at ``root``, or is one of the user's, called after the root or after ``of``.
+        InputError names those that can't be read.
+        """
+        user = user_folder(of if root is None else str(root.resolve()))
+        beside = [] if root is None else [root / CACHE_FOLDER]
+        name = None if items.key is None else f"{items.key}{self._suffix}"
+        for place in [*beside, user] if name else ():
+            if (found := _cached(place / f"{name}.npy", items)) is not None:
+                return found
+        for place in [*(beside if self.writable else []), user]:
+            if (found := _stored(items, self, place, name)) is not None:
+                return found
+        logging.getLogger(__name__).warning("no cache folder can be written: %s is decoded again each time", root or of)
+        content = io.BytesIO()
+        return _decode(items, self, content, machine_memory(), "memory")._replace(images=_array(content))
+
+    @property
+    def _suffix(self) -> str:
+        channels = f"-{self.alike[0]}" if self.alike else ""
+        return channels + (f"-{self.kept[0]}x{self.kept[1]}-{self.resize}" if self.kept else "")
+
+
+def user_folder(of: str) -> Path:
+    """A folder of the user's own cache."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return user / USER_CACHE_FOLDER / hashlib.sha256(of.encode()).hexdigest()[:16]
+
+
+def _cached(place: Path, items: Items) -> Decoded | None:
+    """The images of a cache file, or None when it is not there or not whole."""
+    try:
+        images = np.load(place, mmap_mode="r", allow_pickle=False)
+        with np.load(place.with_suffix(".npz"), allow_pickle=False) as beside:
+            kept, targets, left_out, mixed = (beside[name] for name in ("kept", "targets", "left_out", "mixed"))
+            if items.targets is not None:
+                targets = items.targets[kept]
+            names = tuple(map(str, left_out))
+    except Exception:  # what numpy raises on a damaged header can be almost anything
+        return None
+    whole = images.dtype in (np.uint8, np.float32) and images.ndim == 4 and len(kept) + len(names) == len(items)
+    whole &= len(images) == len(targets) == len(kept)
+    return Decoded(images, targets, kept, names, bool(mixed)) if whole else None
+
+
+def _stored(items: Items, reader: Reader, place: Path, name: str | None) -> Decoded | None:
+    """The images, decoded into a cache file, whole or not at all; None where nothing can be written.
+
+    Without a ``name`` the file is called after its content.
+    """
+    temporary = place / f"{uuid.uuid4().hex}.tmp"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        # Written, and not mapped into memory: on a disk that fills, that is an error and not a signal.
+        with temporary.open("w+b") as file:
+            done = _decode(items, reader, file, shutil.disk_usage(place).free, str(place))
+            file.flush()
+            os.fsync(file.fileno())
+            if name is None:
+                file.seek(0)
+                name = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        _store_beside(place / f"{name}.npz", done)
+        temporary.replace(place / f"{name}.npy")
+        images = np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    except OSError:
+        return None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        with contextlib.suppress(OSError):
+            place.rmdir()  # if there is nothing in it
+    return done._replace(images=images)
+
+
+def _store_beside(file: Path, done: Decoded) -> None:
+    temporary = file.with_name(f"{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as opened:
+            left_out = np.array(done.left_out, np.str_)
+            np.savez(opened, kept=done.kept, targets=done.targets, left_out=left_out, mixed=np.array(done.mixed))
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _OfColour(Exception):  # noqa: N818 - no error: a way back
+    """Images that were taken for grey have colour."""
+
+
+class _OfSeveralSizes(Exception):  # noqa: N818
+    """Images that were taken to be of one size aren't."""
+
+
+def _decode(items: Items, reader: Reader, file: BinaryIO, room: int, where: str) -> Decoded:
+    """Write images to an empty file as an array of numpy's: pictures of one channel, if none of them has colour.
+
+    One by one: at 32x32 pixels, four threads sharing the GIL are three times slower.
+    """
+    channels, size, mixed = reader.alike[0] if reader.alike else 1, reader.kept, False
+    while True:
+        file.seek(0)
+        file.truncate()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what PIL thinks of a file is no news once it has been read
+                array = _Array(file, len(items), room, where)
+                return _decode_as(channels, size, items, reader, array)._replace(mixed=mixed)
+        except _OfColour:  # grey, until one of colour is met; then all of them again
+            channels = 3
+        except _OfSeveralSizes:
+            size, mixed = kept_size(MIXED_SIZE, reader.resize), True
+
+
+@dataclass
+class _Array:
+    """An array that is written to a file image by image; there is ``room`` for so many bytes."""
+
+    file: BinaryIO
+    count: int
+    room: int
+    where: str
+    kind: np.dtype[Any] | None = None
+    shape: tuple[int, ...] = ()
+
+    def add(self, image: npt.NDArray[Any]) -> None:
+        if self.kind is None:
+            self.kind, self.shape = image.dtype, image.shape
+            self._check_room()
+            self.header(self.count)
+        self.file.write(image.tobytes())
+
+    def header(self, count: int) -> None:
+        """Of so many images; numpy leaves room in it for the number to change."""
+        assert self.kind is not None
+        header = {"descr": self.kind.str, "fortran_order": False, "shape": (count, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.file, header)
+
+    def _check_room(self) -> None:
+        assert self.kind is not None
+        needed = self.count * math.prod(self.shape) * self.kind.itemsize
+        told = f"{self.count:,} images of {self.shape[2]}x{self.shape[1]} pixels, decoded once, take {needed / 1e9:.1f} GB"
+        if needed > self.room and isinstance(self.file, io.BytesIO):
+            raise InputError(f"data.size: {told}, more than the machine has; make room on the disk, or name a smaller size")
+        if needed > self.room:
+            raise OSError(errno.ENOSPC, "No space left on device", self.where)
+        if needed > TOLD_FROM:
+            logging.getLogger(__name__).warning("%s at %s", told, self.where)
+
+
+def _decode_as(channels: int, size: Size | None, items: Items, reader: Reader, array: _Array) -> Decoded:
+    """Write images of so many channels and one size; see ``_decode``."""
+    kept: list[int] = []
+    targets: list[npt.NDArray[Any]] = []
+    unread: list[tuple[str, str]] = []
+    for i in range(len(items)):
+        try:
+            image, target = items.read(i)
+            found, colour = pixels(image, size, reader.resize)
+            target = _target(target)
+        except Exception as error:  # what a plugin of PIL, or a user's own code, raises can be almost anything
+            unread.append((items.named(i), f"{type(error).__name__}: {one_line(error)}"))
+            continue
+        if unread and not reader.skip_unreadable:
+            continue  # the others are only counted
+        if colour is not None:
+            if channels == 1 and colour and reader.alike is None:
+                raise _OfColour
+            found = found if colour else found[:channels]
+        _check_alike(found, array, items.named(i), reader.alike)
+        array.add(found)
+        kept.append(i)
+        targets.append(target)
+    _check_read(unread, len(items), reader)
+    if unread:
+        array.file.seek(0)
+        array.header(len(kept))
+        array.file.seek(0, io.SEEK_END)
+    which = np.array(kept, np.int64)
+    known = items.targets
+    return Decoded(np.empty(0), _stacked(targets) if known is None else known[which], which, tuple(n for n, _ in unread))
+
+
+def _target(target: Any) -> npt.NDArray[Any]:
+    found = np.asarray(target.detach().cpu() if hasattr(target, "detach") else target)
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"its target is {target!r}, which is no number")
+    return found
+
+
+def _stacked(targets: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    shapes = {target.shape for target in targets}
+    if len(shapes) > 1:
+        raise InputError(f"data.dataset: targets have several shapes, such as {sorted(shapes)[:2]}; make them alike")
+    return np.stack(targets)
+
+
+def _check_alike(image: npt.NDArray[Any], array: _Array, name: str, alike: tuple[int, ...] | None) -> None:
+    """Nothing if an image is as those before it; _OfSeveralSizes if it differs in its size alone."""
+    before = array.shape or alike or image.shape
+    if image.shape == before and image.dtype in (array.kind, image.dtype if array.kind is None else None):
+        return
+    if alike is None and image.shape[0] == before[0] and image.dtype == array.kind:
+        raise _OfSeveralSizes
+    kind = "" if array.kind in (None, image.dtype) else f", {image.dtype} and {array.kind}"
+    others = "the training images are" if alike else "those before it"
+    raise InputError(
+        f"{name} is {list(image.shape)} and {others} {list(before)} (channels, height, width{kind}); make them alike"
+        + (", or name data.size" if image.shape[0] == before[0] and not kind else "")
+    )
+
+
+def _check_read(unread: Sequence[tuple[str, str]], count: int, reader: Reader) -> None:
+    if not count:
+        raise InputError("data.dataset: there are no images; give some")
+    if not unread or (reader.skip_unreadable and len(unread) <= MOST_LEFT_OUT * count):
+        return
+    name, why = unread[0]
+    many = f", and neither can {len(unread) - 1} more of {count}" if len(unread) > 1 else ""
+    remedy = (
+        f"more than the {MOST_LEFT_OUT:.0%} that data.skip_unreadable leaves out: replace or remove them"
+        if reader.skip_unreadable
+        else f"replace or remove {'them' if many else 'it'}, or set data.skip_unreadable, for up to {MOST_LEFT_OUT:.0%}"
+    )
+    raise InputError(f"{name} can't be read ({why}){many}; {remedy}")
+
+
+def _array(content: io.BytesIO) -> npt.NDArray[Any]:
+    """The array in an array file, without a copy."""
+    content.seek(0)
+    np.lib.format.read_magic(content)
+    shape, _, kind = np.lib.format.read_array_header_1_0(content)
+    return np.frombuffer(content.getbuffer(), kind, offset=content.tell()).reshape(shape)

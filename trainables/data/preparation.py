@@ -1,0 +1,143 @@
+"""What is done to images, batch by batch, before a network sees them: in training at random, in evaluation always alike.
+
+Batches are [B, H, W, C], and stay so. Crops and mirrors are done to whole batches; what torchvision's transforms draw anew
+for each image is done image by image, from torch's global generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables import own
+from trainables.records.names import InputError
+from trainables.settings import one_line
+
+if TYPE_CHECKING:
+    from trainables.data.dataset import Data
+
+Transform = Callable[[Tensor], Tensor]
+
+
+def augmented(images: Tensor, data: Data, random: torch.Generator) -> Tensor:
+    """Training images as the study wants them changed at random; crops and mirrors are drawn from ``random``."""
+    if data.transforms is not None:
+        return _each(images, of_users(data.transforms, training=True))
+    if data.resized is not None:
+        images = _each(images, _random_resized_crop(data.resized))
+    if data.resized is None or data.crop or data.flip:  # also where it changes nothing: what it draws is part of a recipe
+        images = augment(images, data.crop, data.flip, random)
+    return _each(images, _color(data.color)) if data.color else images
+
+
+def as_evaluated(images: Tensor, data: Data) -> Tensor:
+    """Training images as evaluation would see them."""
+    if data.transforms is not None:
+        return _each(images, of_users(data.transforms, training=False))
+    return images if data.resized is None else middle(images, data.resized)
+
+
+def middle(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle of images [B, H, W, C], of this size."""
+    top, left = ((have - wanted) // 2 for have, wanted in zip(images.shape[1:3], size, strict=True))
+    return images[:, top : top + size[0], left : left + size[1]]
+
+
+def augment(images: Tensor, crop: int, flip: bool, random: torch.Generator) -> Tensor:
+    """A random crop after zero padding of ``crop`` pixels, and a random mirror, for each image on its own.
+
+    ``images`` is [B, H, W, C]; the result has the same shape and type. Crop and mirror are one gather.
+    """
+    count, height, width, _ = images.shape
+    padded = F.pad(images, (0, 0, crop, crop, crop, crop))
+    top, left = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=random)
+    columns = torch.arange(width).expand(count, width)
+    if flip:
+        mirrored = torch.rand(count, 1, generator=random) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows, columns = (top + torch.arange(height)).to(images.device), (left + columns).to(images.device)
+    which = torch.arange(count, device=images.device)
+    return padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def cutout(images: Tensor, side: int, random: torch.Generator) -> Tensor:
+    """A square of ``side`` pixels blanked in each image, its centre on any pixel (DeVries and Taylor 2017).
+
+    ``images`` is [B, C, H, W] of mean zero, which is what the square is filled with; at a border less of it is seen.
+    """
+    count, _, height, width = images.shape
+
+    def strip(length: int) -> Tensor:
+        first = torch.randint(0, length, (count, 1), generator=random) - side // 2
+        offset = torch.arange(length) - first
+        return (offset >= 0) & (offset < side)
+
+    square = strip(height)[:, None, :, None] & strip(width)[:, None, None, :]
+    return images.masked_fill(square.to(images.device), 0.0)
+
+
+@lru_cache
+def of_users(name: str, *, training: bool) -> Transform:
+    """What the user's function makes for training or evaluation; InputError if it fails."""
+    made = own.load(name, "data.transforms", "function", trusted=True)  # or the study would have been refused
+    try:
+        found = made(train=training)
+    except Exception as error:  # what code of the user's own raises can be anything
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(f"data.transforms: {name!r} can't be made with train={training} ({why}); correct it") from error
+    if not callable(found):
+        raise InputError(f"data.transforms: {name!r} returns {type(found).__name__}; return what takes a tensor [C, H, W]")
+    transform: Transform = found
+    return transform
+
+
+def transformed(images: Tensor, name: str, *, training: bool) -> Tensor:
+    """A batch [B, H, W, C] after the user's transforms; InputError if they fail, or make images that aren't alike."""
+    return _each(images, of_users(name, training=training), name)
+
+
+@lru_cache
+def _random_resized_crop(size: tuple[int, int]) -> Transform:
+    from torchvision.transforms import v2  # noqa: PLC0415 - a second and a half that few need
+
+    transform: Transform = v2.RandomResizedCrop(list(size), antialias=True)
+    return transform
+
+
+@lru_cache
+def _color(strength: float) -> Transform:
+    from torchvision.transforms import v2  # noqa: PLC0415 - as above
+
+    transform: Transform = v2.ColorJitter(strength, strength, strength)
+    return transform
+
+
+def _each(images: Tensor, transform: Transform, name: str | None = None) -> Tensor:
+    found: list[Any] = []
+    for i, image in enumerate(images.permute(0, 3, 1, 2)):
+        try:
+            found.append(transform(image))
+        except Exception as error:
+            if name is None:
+                raise
+            why = f"{type(error).__name__}: {one_line(error)}"
+            raise InputError(f"data.transforms: {name!r} fails at image {i} ({why}); correct it") from error
+        if name is not None:
+            _check(found[-1], found[0], name)
+    return torch.stack(found).permute(0, 2, 3, 1)
+
+
+def _check(image: Any, first: Any, name: str) -> None:
+    if not isinstance(image, Tensor) or image.dim() != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+        told = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        raise InputError(f"data.transforms: {name!r} makes {told}; return a tensor [C, H, W] of uint8 or floats")
+    if image.shape != first.shape or image.dtype != first.dtype:
+        raise InputError(
+            f"data.transforms: {name!r} makes {list(image.shape)} of one image and {list(first.shape)} of another; "
+            "make all alike, for instance with a resize"
+        )

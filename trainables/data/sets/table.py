@@ -1,0 +1,85 @@
+"""Images that a csv file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from trainables.data.cache import Decoded, Reader
+from trainables.data.sets.base import Columns, DataSet, Root, Seen
+from trainables.data.sets.folder import TEST, TRAIN, VALIDATION, ImageFiles
+from trainables.records.names import InputError
+from trainables.settings import nearest, one_line
+
+
+class Table(Root, Columns, DataSet):
+    """Images that root/labels.csv names, with their classes in one column and, if there is another, the split."""
+
+    name = "csv"
+
+    def seen(self, reader: Reader) -> Seen:
+        """The rows that aren't of the test split."""
+        rows = self._rows()
+        part = self._split(rows)
+        classes = _classes(rows[self.label_column][part != TEST])
+        train = reader.read(self._files(rows[part == TRAIN], classes), self._root)
+        validation = rows[part == VALIDATION[0]]
+        own = reader.like(train).read(self._files(validation, classes), self._root) if len(validation) else None
+        return Seen(train, classes, own)
+
+    def held_out(self, reader: Reader) -> Decoded:
+        """The rows of the test split."""
+        rows = self._rows()
+        test = self._split(rows) == TEST
+        if not test.any():
+            raise InputError(
+                f"data.split_column: no row of {self.table!r} has 'test' in a column {self.split_column!r}; add test images"
+            )
+        return reader.read(self._files(rows[test], _classes(rows[self.label_column][~test])), self._root)
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.root).expanduser()
+
+    def _rows(self) -> pd.DataFrame:
+        file = self._root / self.table
+        try:
+            rows = pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"data.table: '{file}' can't be read ({one_line(error)}); give a csv file") from error
+        for field, column in (("path_column", self.path_column), ("label_column", self.label_column)):
+            if column not in rows:
+                raise InputError(f"data.{field}: '{file}' has no column {column!r}; {nearest(column, list(rows.columns))}")
+            if (empty := (rows[column].str.strip() == "").to_numpy()).any():
+                line = int(empty.argmax()) + 2
+                raise InputError(f"data.{field}: {column!r} is empty in line {line} of '{file}'; fill it in")
+        return rows
+
+    def _split(self, rows: pd.DataFrame) -> pd.Series:
+        """The part of each row; all train where no column says."""
+        if self.split_column not in rows:
+            return pd.Series(TRAIN, rows.index)
+        found = rows[self.split_column].str.strip().str.lower().replace(dict.fromkeys(VALIDATION, VALIDATION[0]))
+        if not (known := found.isin((TRAIN, VALIDATION[0], TEST))).all():
+            other = rows[self.split_column][~known].iloc[0]
+            raise InputError(f"data.split_column: {other!r} is no part; write train, validation or test")
+        return found
+
+    def _files(self, rows: pd.DataFrame, classes: tuple[str, ...]) -> ImageFiles:
+        labels = rows[self.label_column]
+        if len(unknown := labels[~labels.isin(classes)]):
+            raise InputError(f"data.label_column: {unknown.iloc[0]!r} is no class of the training images; correct it")
+        numbers = {name: i for i, name in enumerate(classes)}
+        files = [self._root / path for path in rows[self.path_column]]
+        return ImageFiles(self._root, files, np.array([numbers[label] for label in labels], np.int64))
+
+
+def _classes(labels: pd.Series) -> tuple[str, ...]:
+    """Sorted, as numbers if all of them are."""
+    found = set(labels)
+    try:
+        return tuple(sorted(found, key=float))
+    except ValueError:
+        return tuple(sorted(found))
