@@ -34,7 +34,7 @@ from tests.made_up import dense, point, write_study
 from tests.search_helpers import SWEEP, one_line, raw_study, refusal, tree_of, write
 from trainables.data import cache as image_cache
 from trainables.data.sets.folder import ImageFiles
-from trainables.exporting import safetensors_file as export
+from trainables.exporting import network_file as export
 from trainables.loading.checkpoint import load_checkpoint
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.network import metadata
