@@ -121,6 +121,7 @@ def _parser(program: str) -> tuple[argparse.ArgumentParser, argparse._SubParsers
     status.add_argument("--allow-code", action="store_true", help="import the study's methods that are your own code")
     status.set_defaults(command=_status)
     methods = commands.add_parser("methods", help="list every method that a study can name, as a Markdown table")
+    methods.add_argument("--keys", action="store_true", help="list every key of a study file instead")
     methods.set_defaults(command=_methods)
     return parser, commands
 
@@ -178,10 +179,10 @@ def _front(options: argparse.Namespace) -> Front:
     return search.load(options.folder, overrides=options.set, allow_code=options.allow_code)
 
 
-def _methods(_options: argparse.Namespace) -> None:
-    from search.methods import table  # noqa: PLC0415
+def _methods(options: argparse.Namespace) -> None:
+    from search.methods import keys, table  # noqa: PLC0415
 
-    print("\n".join(table()))
+    print("\n".join(keys() if options.keys else table()))
 
 
 if __name__ == "__main__":
