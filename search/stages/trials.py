@@ -126,7 +126,7 @@ def _progress(driver: Driver, searcher: FrontSearch) -> Progress:
     session, search = driver.session, driver.session.study.search
     ahead = epochs_ahead(session.space.schedules, session.tree) if isinstance(session.space, Sweep) else None
     trials = session.space.size or search.trials
-    return Progress(driver.ledger, searcher, search, trials, driver.console, session.nodes, ahead)
+    return Progress(driver.ledger, searcher, search, trials, driver.console, session.nodes, ahead, driver.run)
 
 
 def scheduler_of(session: Session, ledger: Ledger) -> LiveFifo:

@@ -139,6 +139,8 @@ def test_every_run_is_on_record_and_each_step_tells_its_own(results: Path, capsy
     (entry,) = provenance(folder)[n.HISTORY]
     assert (entry["first"], entry["runs"], entry["completed"]) == (1, 2, 2)
     assert entry["hours"] > before["hours"]
+    peaks = provenance(folder)["peak_memory_mb"]
+    assert peaks.keys() == {"driver", "worker"} and all(200 < peak < 8000 for peak in peaks.values())
     assert "Not as in the last run" not in capsys.readouterr().out
     # As if the last run had been killed under another torch.
     told = provenance(folder)
