@@ -53,6 +53,7 @@ class Run:
         self._nodes = {} if nodes is None else nodes
         self._before = read_before(self._file)
         self._started, self._began = _now(), time.monotonic()
+        self._at_start = {"at": self._started, "trials": len(ledger.trials), "epochs": ledger.epochs_computed}
         self.number = self._before["runs"] + 1
         self.tree = replace(tree, store=tree.store.of_run(self.number))
         self.changed = changes(self._before[n.HISTORY][-1], self._conditions()) if self._before[n.HISTORY] else None
@@ -76,6 +77,7 @@ class Run:
         return {
             "first_run": before.get("first_run", self._started),
             "last_run": _now(),
+            n.BEGAN: self._at_start,
             "runs": self.number,
             "hours": round(before["hours"] + hours, 4),
             **conditions,

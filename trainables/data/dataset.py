@@ -108,7 +108,7 @@ def load(settings: DataSettings, *, writable: bool = True, moments: Moments | No
         _check_classes(part, found, seen.classes)
     train, validation = _parts(seen, settings)
     _check_memory(seen.train.images, len(train) + len(validation))
-    held_out = _held_out(seen, validation)
+    held_out = _validation_images(seen, validation)
     resized = _resized(seen.train, settings)
     raw, shown = seen.train.images[train], evaluated(held_out[0], settings, resized)
     arrays = (raw, seen.train.targets[train].astype(np.int64), shown, held_out[1].astype(np.int64))
@@ -158,7 +158,7 @@ def _parts(seen: Seen, settings: DataSettings) -> tuple[Integers, Integers]:
     return limited(train, labels, len(seen.classes), settings.limit, settings.split_seed), validation
 
 
-def _held_out(seen: Seen, validation: Integers) -> tuple[Images, Integers]:
+def _validation_images(seen: Seen, validation: Integers) -> tuple[Images, Integers]:
     """The validation images with their labels."""
     source = seen.train if seen.validation is None else seen.validation
     return source.images[validation], source.targets[validation]
