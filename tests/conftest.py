@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests import ROOT
 from tests.s3_server import S3, make_bucket, s3_server
 from trainables.data.dataset import Data, DataSettings, load
 from trainables.networks.factory import ModelSettings
@@ -46,10 +47,19 @@ MakeProblem = Callable[..., Problem]
 """``(name="cnn", width=4, dense=None, **fields of Problem) -> Problem``"""
 
 
+LONGEST = (
+    "search/cluster/test_cluster.py", "faults/test_storms.py", "search/test_storage.py", "search/test_confirm.py",
+    "search/test_runs.py", "faults/test_trial_ends.py", "faults/test_interrupts.py", "faults/test_damage.py",
+    "faults/test_workers.py", "trainables/pruning/test_structured.py",
+)  # fmt: skip
+"""A process of pytest-xdist takes a whole file, and several share the cores: what takes minutes has to begin first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests that start Ray come first: they take longest, and the short ones fill what is left."""
+    """The longest files come first, then others that start Ray; the short ones fill what is left."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
     long = {item.path for item in items if item.get_closest_marker("ray")}
-    items.sort(key=lambda item: item.path not in long)
+    items.sort(key=lambda item: (places.get(item.path, len(LONGEST)), item.path not in long))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
