@@ -41,7 +41,7 @@ def export_point(opened: Opened, point: str, target: Path, console: Console, fil
     step_id = find_point(store, step, folder)
     tree = Tree(opened.problem(), store)
     lost = not tree.has_weights(step_id)
-    ledger = Ledger(folder, study.goals, study.reference.accuracy_drop)
+    ledger = Ledger(folder, study.goals, study.drop, measure=study.measure)
     check_roots(tree, ledger, "give what it was made with", trains=lost)
     if lost:
         there = study.place_of(folder)

@@ -58,7 +58,8 @@ class PruningTrainable(tune.Trainable):
         ``folder`` (or a URL), ``dense`` weights, ``reuse`` and ``run`` are the store's.
         """
         assert problem is not None, "give the problem with tune.with_parameters(..., problem=...)"
-        self._objectives = tuple(objective(name, trusted=problem.trusted) for name in objectives)
+        measure = problem.data.task.quality
+        self._objectives = tuple(objective(name, measure, trusted=problem.trusted) for name in objectives)
         store = Store(folder, dense or {}, tuple(reuse), run)
         self._tree = Tree(problem, store, objectives=self._objectives, forms=forms)
         self._latencies = LatencyTable(above(folder), problem)
