@@ -1,4 +1,5 @@
 # make quickstart: install, search, report.   make extras: install what only some need.   make test: that, lint, types, tests.
+# make docs: the pages of docs/ as a site in build/docs.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 READY := $(VENV)/.installed
 EXTRAS := $(VENV)/extras.txt
 
-.PHONY: quickstart extras test lint clean
+.PHONY: quickstart extras test lint docs clean
 
 quickstart: $(READY)
 	$(BIN)/python -m search run search/studies/quickstart.yaml
@@ -21,6 +22,9 @@ lint: $(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(EXTRAS)
+	$(BIN)/mkdocs build --strict --quiet
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)

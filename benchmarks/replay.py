@@ -95,6 +95,10 @@ class ReplayLedger:
     points: tuple[Any, ...] = ()
     trials: tuple[Any, ...] = ()
 
+    def reference_of(self, _seed: int) -> list[float]:
+        """The gains at the reference, which a table has for all of its seeds."""
+        return self.reference
+
 
 class Score:
     """Hypervolume, by the mean of the seeds that the search doesn't see, of the front that it sees; 1 is the table's."""

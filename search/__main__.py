@@ -112,7 +112,16 @@ def _parser(program: str) -> tuple[argparse.ArgumentParser, argparse._SubParsers
     pack.add_argument("folder", help="a study's folder, results/<study>, or its URL")
     _common(pack)
     pack.set_defaults(command=_pack)
+    status = commands.add_parser(
+        "status", help="tell where a study stands, while it runs or afterwards",
+        description="Trials, points, front, epochs, the time left and the nodes of a study, on any machine that can read "
+        "it. Nothing is written.",
+    )  # fmt: skip
+    status.add_argument("folder", help="a study's folder, results/<study>, or its URL")
+    status.add_argument("--allow-code", action="store_true", help="import the study's methods that are your own code")
+    status.set_defaults(command=_status)
     methods = commands.add_parser("methods", help="list every method that a study can name, as a Markdown table")
+    methods.add_argument("--keys", action="store_true", help="list every key of a study file instead")
     methods.set_defaults(command=_methods)
     return parser, commands
 
@@ -159,14 +168,21 @@ def _pack(options: argparse.Namespace) -> None:
     print(f"Packed the records of all steps in {_front(options).pack()}")
 
 
+def _status(options: argparse.Namespace) -> None:
+    from search.status import status  # noqa: PLC0415
+
+    for subject, words in status(options.folder, trusted=options.allow_code).items():
+        print(f"{subject:<11} {words}")
+
+
 def _front(options: argparse.Namespace) -> Front:
     return search.load(options.folder, overrides=options.set, allow_code=options.allow_code)
 
 
-def _methods(_options: argparse.Namespace) -> None:
-    from search.methods import table  # noqa: PLC0415
+def _methods(options: argparse.Namespace) -> None:
+    from search.methods import keys, table  # noqa: PLC0415
 
-    print("\n".join(table()))
+    print("\n".join(keys() if options.keys else table()))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from search.sampling.samplers import SAMPLERS
-from search.study import Study
+from search.study import Study, describe
 from trainables.data.sets.registry import DATASETS
 from trainables.exporting.formats import FORMATS
 from trainables.forms.forms import FORMS
@@ -41,14 +41,14 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "stored form": FORMS,
     "export format": FORMATS,
 }
-"""Every kind of method, in the words of the README."""
+"""Every kind of method, in the words of the documentation."""
 
 OF_A_SCHEDULE = {n.EPOCHS, *LEVELS.settings(), "dataset"}
 """Settings that a schedule gives, or a name, and no section of a study file."""
 
 
 def table() -> Iterator[str]:
-    """The lines of the README's table of methods, in Markdown."""
+    """The lines of the table of methods in docs/methods.md."""
     yield "| kind | name | what it does | settings | source |"
     yield "|---|---|---|---|---|"
     for kind, registry in REGISTRIES.items():
@@ -59,6 +59,21 @@ def table() -> Iterator[str]:
             kind = ""  # noqa: PLW2901 - told once
     for kind, one in zip(("objective", *[""] * len(OBJECTIVES)), OBJECTIVES.values(), strict=False):
         yield f"| {kind} | `{one.name}` | {one.__doc__} |  |  |"
+
+
+def keys() -> Iterator[str]:
+    """The lines of docs/study_keys.md: every key of a study file, by section."""
+    yield "# Keys of a study file"
+    yield ""
+    yield "Made by `python -m search methods --keys`. `--set key=value` overrides one. What ran, with every"
+    yield "default, is in `results/<study>/study.yaml`."
+    section = None
+    for key, text in describe():
+        if (head := key.partition(".")[0] if "." in key else "The study itself") != section:
+            section = head
+            yield from ("", f"## {head}", "", "| key | meaning |", "|---|---|")
+        told = text.replace("|", "\\|").replace("<", "&lt;")
+        yield f"| `{key}` | {told} |"
 
 
 def described(study: Study) -> dict[str, dict[str, Any]]:

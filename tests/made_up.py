@@ -91,7 +91,7 @@ def end(trial: int, state: str, reason: str | None = None) -> dict[str, Any]:
 
 
 def _walk(trial: int, draw: random.Random, seen: set[str]) -> list[dict[str, Any]]:
-    family = draw.choice(n.FAMILIES)
+    family = draw.choice(list(IMPORTANCES))
     recipe = {
         n.FAMILY: family,
         n.IMPORTANCE: draw.choice(IMPORTANCES[family]),

@@ -57,6 +57,11 @@ def concatenated_zeros(num_classes: int) -> nn.Module:
     return Net(num_classes, 16, block(1, 12), Module(_zeros, a=block(12, 24)), block(24, 16))
 
 
+def residual(num_classes: int) -> nn.Module:
+    inner = [nn.Sequential(block(16, width), block(width, 16)) for width in (20, 12)]
+    return Net(num_classes, 16, block(1, 16), *(Module(lambda m, x: x + m.c(x), c=c) for c in inner))
+
+
 def auxiliary(num_classes: int) -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         early = m.a(x)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 import torch
-from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from trainables.identity import code_hash
 from trainables.measuring.latency import processor
@@ -24,13 +22,11 @@ from trainables.storage.places import open_storage
 from trainables.training.loop import Precision, fastest_precision
 
 if TYPE_CHECKING:
-    # Workers import this module, and none of what a study file is read with.
+    # Workers import this module, and neither what a study file is read with nor Tune.
     from search.study import ResourceSettings
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy")
 """What makes numbers, beside this program's own code."""
-LOOK_AGAIN = 2.0
-"""Seconds between two looks at which nodes there are."""
 
 
 @dataclass(frozen=True)
@@ -65,28 +61,6 @@ def dense_cores(nodes: Sequence[Node], resources: ResourceSettings, threads: int
     """
     largest = max((node.cpu for node in nodes if node.room(resources)), default=0.0)
     return max(resources.cpu, min(largest, threads))
-
-
-class AsManyAsFit(ConcurrencyLimiter):
-    """No more trials at once than fit on the nodes, which are looked up again: one may join late, and one may die.
-
-    What is asked for in advance is asked for without the results that are under way, so nothing is.
-    """
-
-    def __init__(self, searcher: Searcher, resources: ResourceSettings) -> None:
-        self._resources = resources
-        self._looked = time.monotonic()
-        super().__init__(searcher, max_concurrent=self._fitting())
-
-    def _fitting(self) -> int:
-        return max(1, sum(node.room(self._resources) for node in alive()))
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The searcher's next proposal, or None while no more trials fit."""
-        if time.monotonic() - self._looked > LOOK_AGAIN:
-            self._looked, self.max_concurrent = time.monotonic(), self._fitting()
-        found: dict[str, Any] | None = super().suggest(trial_id)
-        return found
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 from search.records.ledger import Ledger
 from trainables.identity import NUMERICS_VERSION, code_hash
 from trainables.measuring.latency import processor
+from trainables.measuring.memory import peak_memory
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.files import write_atomically
@@ -29,6 +30,8 @@ from trainables.tree import Tree
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "ray", "optuna", "numpy", "moocore")
 NODES = "nodes"
+PEAKS = "peak_memory_mb"
+"""Of the last run: the most that the driver, and any worker that ran trials, had in memory."""
 LONGEST = 80
 """Characters of a value that are told: the file may come from anyone."""
 COUNTS = {"first": int, "runs": int, "completed": int, "hours": int | float}
@@ -51,13 +54,19 @@ class Run:
         self._file = folder / n.PROVENANCE_FILE
         self._ledger, self._left_out, self._protected = ledger, left_out, protected
         self._nodes = {} if nodes is None else nodes
+        self._peaks = dict[str, int]()
         self._before = read_before(self._file)
         self._started, self._began = _now(), time.monotonic()
+        self._at_start = {"at": self._started, "trials": len(ledger.trials), "epochs": ledger.epochs_computed}
         self.number = self._before["runs"] + 1
         self.tree = replace(tree, store=tree.store.of_run(self.number))
         self.changed = changes(self._before[n.HISTORY][-1], self._conditions()) if self._before[n.HISTORY] else None
         """What is not as it was in the run before, in one line; None if all is."""
         self._write(ended=False)
+
+    def note_worker(self, peak: int) -> None:
+        """Keep the largest ``peak`` of a worker's memory, in MB."""
+        self._peaks["worker"] = max(peak, self._peaks.get("worker", 0))
 
     def end(self) -> None:
         """Put on record that the run has come to its end, and how long it took."""
@@ -76,10 +85,12 @@ class Run:
         return {
             "first_run": before.get("first_run", self._started),
             "last_run": _now(),
+            n.BEGAN: self._at_start,
             "runs": self.number,
             "hours": round(before["hours"] + hours, 4),
             **conditions,
             NODES: {**before[NODES], **self._nodes},
+            PEAKS: {"driver": peak_memory(), **self._peaks},
             "data": _data(self.tree.problem),
             "dense": {str(row[n.SEED]): _dense(self.tree, row) for row in self._ledger.dense.values()},
             "left_out": before.get("left_out") if self._left_out is None else self._left_out,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -82,7 +83,7 @@ class Snapshots:
                 return
             self._there.write(name, content)
         self._stored |= changed
-        count = to_json({"snapshots": _count(self._there) + 1})
+        count = to_json({"snapshots": _count(self._there) + 1, "at": datetime.now(UTC).isoformat(timespec="seconds")})
         self._there.write(n.SNAPSHOT_FILE, count)
         self._here.write(n.SNAPSHOT_FILE, count)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
-from scipy.stats import qmc
 
 from search.sampling.step_tree import Flags, Floats, Integers, StepTree
 
@@ -29,6 +28,8 @@ def directions(objectives: int) -> Floats:
     if objectives == 2:
         angles = (np.arange(PLANE_DIRECTIONS) + 0.5) * (np.pi / 2 / PLANE_DIRECTIONS)
         return np.column_stack([np.cos(angles), np.sin(angles)])
+    from scipy.stats import qmc  # noqa: PLC0415 - most of a second, and studies of two objectives don't need it
+
     # The squares of a uniform direction are Dirichlet(1/2, ..., 1/2), which breaks a stick in shares of Beta distributions.
     even = qmc.Sobol(objectives - 1, scramble=False).random(SPACE_DIRECTIONS) + 0.5 / SPACE_DIRECTIONS
     squares, stick = np.empty((SPACE_DIRECTIONS, objectives)), np.ones(SPACE_DIRECTIONS)

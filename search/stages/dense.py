@@ -6,25 +6,22 @@ Those whose weights are gone (results travel without them) are trained again bef
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import ray
 from rich.console import Console
 
-from search.cluster.nodes import Terms, alive, check_fit, dense_cores
+from search.cluster.nodes import alive, dense_cores
 from search.records.ledger import Ledger
 from search.records.recovery import fill_latencies, fill_own, timed
 from search.sampling.space import Sweep
 from search.session import Session
 from search.stages import waiting
 from search.stages.ready import Driver
+from search.stages.tasks import dense_task
 from search.tune.trial import LOST_IN_A_ROW
-from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.jsonl import Row
 from trainables.records.objectives import Quality
-from trainables.storage.store import Store
-from trainables.tree import Tree
 
 
 def dense_networks(driver: Driver) -> None:
@@ -102,10 +99,3 @@ def record_dense(session: Session, ledger: Ledger, console: Console) -> None:
 
 def _told(dense: Row, measure: Quality) -> str:
     return f"{measure.told(dense[measure.column])} {measure.label}, {dense[n.PARAMS]:,} parameters"
-
-
-def dense_task(problem: Problem, store: Store, seed: int, terms: Terms | None, counter: Any = None) -> None:
-    """Train one in a worker, which tells ``counter``, an actor, of every epoch; that one may be gone."""
-    check_fit(terms)
-    told = None if counter is None else lambda epoch: counter.note.remote(seed, epoch)
-    Tree(problem, store, after_epoch=told).content(problem.root(seed))

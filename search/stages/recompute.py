@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import ray
 from rich.console import Console
@@ -13,16 +11,12 @@ from rich.console import Console
 from search.cluster.connection import local
 from search.cluster.nodes import alive, dense_cores
 from search.stages import waiting
+from search.stages.tasks import Chain, again_task
 from search.study import ResourceSettings
 from search.tune.trial import LOST_IN_A_ROW
 from trainables.node import Node
-from trainables.problem import Problem
 from trainables.records.names import InputError
-from trainables.storage.store import Store
 from trainables.tree import Tree
-
-Chain = Sequence[str]
-"""Steps that one worker computes, each after its parent."""
 
 
 def compute_again(tree: Tree, step_ids: Iterable[str], resources: ResourceSettings, console: Console) -> None:
@@ -81,12 +75,3 @@ def rounds(lost: Mapping[str, Node], epochs_of: Callable[[Node], int]) -> tuple[
             chains[first[step_id]].append(step_id)
     longest: list[Chain] = sorted(chains.values(), key=lambda chain: -sum(epochs_of(lost[step_id]) for step_id in chain))
     return [[step_id] for step_id, node in lost.items() if node.parent is None], longest
-
-
-def again_task(problem: Problem, store: Store, chain: Chain, counter: Any) -> None:
-    """Compute some steps in a worker, which tells ``counter``, an actor, of the epochs; that one may be gone."""
-    for step_id in chain:
-        tree = Tree(problem, store, after_epoch=partial(counter.note.remote, step_id))
-        node = tree.node(step_id)
-        tree.content(node)
-        counter.note.remote(step_id, tree.epochs_of(node))

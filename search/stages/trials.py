@@ -13,7 +13,6 @@ from ray import tune
 from rich.markup import escape
 
 from search.cluster.interrupts import second_interrupt_ends_at_once
-from search.cluster.nodes import AsManyAsFit
 from search.records.ledger import Ledger
 from search.records.recovery import heal
 from search.sampling.candidates import epochs_ahead
@@ -21,6 +20,7 @@ from search.sampling.space import Sweep
 from search.session import Session
 from search.stages.dense import lost_seeds, train_dense
 from search.stages.ready import Driver
+from search.tune.as_many_as_fit import AsManyAsFit
 from search.tune.display import Progress
 from search.tune.live_trials import LiveFifo
 from search.tune.logs import LogsBeside, folder_name
@@ -126,7 +126,7 @@ def _progress(driver: Driver, searcher: FrontSearch) -> Progress:
     session, search = driver.session, driver.session.study.search
     ahead = epochs_ahead(session.space.schedules, session.tree) if isinstance(session.space, Sweep) else None
     trials = session.space.size or search.trials
-    return Progress(driver.ledger, searcher, search, trials, driver.console, session.nodes, ahead)
+    return Progress(driver.ledger, searcher, search, trials, driver.console, session.nodes, ahead, driver.run)
 
 
 def scheduler_of(session: Session, ledger: Ledger) -> LiveFifo:

@@ -16,10 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from search.records.ledger import Ledger
+from search.records.provenance import Run
 from search.study import SearchSettings
 from search.tune.live_trials import forget_metrics
 from search.tune.searcher import FrontSearch
-from search.tune.trial import NODE, STOPS, UNFIT
+from search.tune.trial import NODE, PEAK, STOPS, UNFIT
 from search.tune.trial_ends import not_swallowed
 from trainables.records import names as n
 from trainables.records.names import InputError, StoppedError
@@ -42,10 +43,11 @@ class Progress(tune.Callback):
         console: Console,
         nodes: dict[str, Any],
         epochs_ahead: Mapping[str, int] | None = None,
+        run: Run | None = None,
     ) -> None:
         """``epochs_ahead`` has the steps that a sweep still has to compute, and what each costs."""
         self._ledger, self._settings, self._trials, self._console = ledger, settings, trials, console
-        self._searcher, self._nodes = searcher, nodes
+        self._searcher, self._nodes, self._run = searcher, nodes, run
         self._ahead = dict(epochs_ahead or {})
         self._all_ahead = sum(self._ahead.values())
         self._live: Live | None = None
@@ -59,7 +61,7 @@ class Progress(tune.Callback):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_live": None, "_console": None}  # a Live holds locks, and Tune pickles callbacks
+        return {**self.__dict__, "_live": None, "_console": None, "_run": None}  # Tune pickles callbacks
 
     def setup(self, *_args: Any, **_info: Any) -> None:
         """Begin to draw; not before, because Tune pickles its callbacks first."""
@@ -88,6 +90,8 @@ class Progress(tune.Callback):
             if not result[n.REUSED]:
                 trial.run_metadata.num_failures = 0  # only workers lost in a row count
                 self._dying.clear()
+        if self._run is not None and PEAK in result:
+            self._run.note_worker(result[PEAK])
         if NODE in result:
             node = dict(result[NODE])
             self._nodes[node.pop("host")] = node

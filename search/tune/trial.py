@@ -9,6 +9,7 @@ import ray
 import torch
 
 from search.cluster.nodes import Terms, this_machine, unfit
+from trainables.measuring.memory import peak_memory
 from trainables.records import names as n
 from trainables.settings import one_line
 from trainables.storage.base import REMEDY, STORAGE_ERRORS, UnreachableError
@@ -21,6 +22,7 @@ LOST_IN_A_ROW = 5
 STOPS = "stops"
 UNFIT = "unfit"
 NODE = "node"
+PEAK = "worker_peak_memory_mb"
 
 
 class StudyTrainable(PruningTrainable):
@@ -44,7 +46,7 @@ class StudyTrainable(PruningTrainable):
         if self._unfit:
             return {UNFIT: self._unfit, "done": True}
         try:
-            return super().step() | self._node
+            return super().step() | self._node | {PEAK: peak_memory()}
         except torch.AcceleratorError:
             raise  # the GPU is of no use to this process any more, so another one tries
         except Exception as error:

@@ -189,10 +189,10 @@ def test_stopping_at_the_front_takes_nothing_from_it(name: str) -> None:
         assert max(seed["hypervolume"] for seed in found["2 points below"]) < 0.9
 
 
-def test_the_readme_says_what_the_last_replay_found() -> None:
+def test_the_documentation_says_what_the_last_replay_found() -> None:
     folder = Path(search_efficiency.__file__).parent
     found = json.loads((folder / "figures" / "search_efficiency.json").read_text())
-    readme = (folder.parent / "README.md").read_text()
+    readme = (folder.parent / "docs" / "search.md").read_text()
     rows = list(search_efficiency.readme_rows(found))
     assert len(rows) == 4
     assert all(row in readme for row in rows)

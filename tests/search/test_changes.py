@@ -18,7 +18,7 @@ from trainables.records import names as n
 from trainables.records.objectives import gains
 from trainables.storage.store import Store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 NARROW = {"unstructured": {**UNSTRUCTURED_SPACE, "importance": ["magnitude"]}}
 WIDE = {"unstructured": {**UNSTRUCTURED_SPACE, "step_ratio": [0.5, 0.7, 0.8]}}
@@ -42,7 +42,7 @@ def gains_of(folder: Path, *objectives: str) -> dict[str, list[float]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(one_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a search of a narrow space that has ended."""
     tmp = tmp_path_factory.mktemp("study")
     run(write(tmp, raw_study(tmp, space=NARROW, search={"trials": 4, "sampler": "random"})))
@@ -139,6 +139,8 @@ def test_every_run_is_on_record_and_each_step_tells_its_own(results: Path, capsy
     (entry,) = provenance(folder)[n.HISTORY]
     assert (entry["first"], entry["runs"], entry["completed"]) == (1, 2, 2)
     assert entry["hours"] > before["hours"]
+    peaks = provenance(folder)["peak_memory_mb"]
+    assert peaks.keys() == {"driver", "worker"} and all(200 < peak < 8000 for peak in peaks.values())
     assert "Not as in the last run" not in capsys.readouterr().out
     # As if the last run had been killed under another torch.
     told = provenance(folder)

@@ -113,14 +113,16 @@ SETTINGS: dict[str, Case] = {
         ("space.structured.pruner.0", "'groupnorm'", "did you mean 'group_norm'", "growing_reg"),
     ),
     "unknown scope": Case(
-        top(space={"structured": {"scope": ["layerwise"]}}), ("space.structured.scope.0", "'layerwise'", "global, local")
+        top(space={"structured": {"scope": ["layerwise"]}}),
+        ("space.structured.scope.0", "'layerwise'", "global, isomorphic, local"),
     ),
     "unknown retraining": Case(
         top(space={"unstructured": {"retrain": ["finetune"]}}),
         ("space.unstructured.retrain.0", "'finetune'", "did you mean 'fine_tune'", "weight_rewind"),
     ),
     "weight rewinding of channels": Case(
-        top(space={"structured": {"retrain": ["weight_rewind"]}}), ("space.structured.retrain.0", "fine_tune, lr_rewind")
+        top(space={"structured": {"retrain": ["weight_rewind"]}}),
+        ("space.structured.retrain.0", "fine_tune, distill, lr_rewind"),
     ),
     "unknown sampler": Case(
         change(search={"sampler": "tpee"}), ("search.sampler", "'tpee'", "did you mean 'tpe'", "nsga2")

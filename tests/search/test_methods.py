@@ -1,16 +1,18 @@
-"""What every method says of itself, over the registries; and that the README's table is made from it."""
+"""What every method says of itself, over the registries; and that the documented tables are made from it."""
 
 from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from search.methods import REGISTRIES, table
+from search.methods import REGISTRIES, keys, table
+from search.study import load_study
 from tests import ROOT
 from tests.search_helpers import raw_study, write
 
@@ -37,12 +39,30 @@ def test_settings_that_share_a_section_share_a_meaning() -> None:
                 assert key == "epochs" or seen.setdefault(key, told) == told
 
 
-def test_the_readme_s_table_is_made_from_the_classes() -> None:
-    assert "\n".join(table()) in (ROOT / "README.md").read_text()
+def test_the_documented_tables_are_made_from_the_classes() -> None:
+    assert "\n".join(table()) in (ROOT / "docs" / "methods.md").read_text()
+    assert "\n".join(keys()) + "\n" == (ROOT / "docs" / "study_keys.md").read_text()
 
 
-def test_the_readme_s_method_of_one_s_own_runs(tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("file", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_between_pages_lead_somewhere(file: str) -> None:
+    text = (ROOT / file).read_text()
+    found = re.findall(r"\]\(([^)#:]+)(#[^)]*)?\)", text)
+    assert [link for link, _ in found if not ((ROOT / file).parent / link).exists()] == []
+
+
+def test_the_study_files_of_the_documentation_load(tmp_path: Path) -> None:
+    exercise = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "exercise.md").read_text(), re.DOTALL)
+    tutorial = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), re.DOTALL)
+    (tmp_path / "exercise.yaml").write_text("".join(exercise))
+    (tmp_path / "photographs.yaml").write_text("".join(tutorial))
+    sweep = load_study(tmp_path / "exercise.yaml").schedules()
+    assert [len(schedule.targets()) for schedule in sweep] == [1] * 10 + [7] + [5] * 8
+    assert load_study(tmp_path / "photographs.yaml").space is not None
+
+
+def test_the_documented_method_of_one_s_own_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "methods.md").read_text()
     code = next(part for part in text.split("```python")[1:] if "class Blend" in part).partition("```")[0]
     ast.parse(code)
     (tmp_path / "mine.py").write_text(code)

@@ -100,7 +100,7 @@ def test_the_files_are_there_and_points_have_every_column(study: Path, folder: P
     dense, *others = points
     assert (dense[n.TRIAL], dense[n.FAMILY], dense[n.STEP]) == (None, n.DENSE, 0)
     assert others == pruned(others)
-    assert {row[n.FAMILY] for row in others} == set(n.FAMILIES)
+    assert {row[n.FAMILY] for row in others} == {n.UNSTRUCTURED, n.STRUCTURED}
     for row in others:
         assert row[n.ACCURACY_BEFORE] is not None
         assert 0 < row[n.SPARSITY] < 1
@@ -191,7 +191,7 @@ def test_an_exported_point_classifies_as_recorded(
 ) -> None:
     points = pruned(rows(copy / "tiny" / n.POINTS_FILE))
     settings = load_study(study)
-    for family in n.FAMILIES:
+    for family in (n.UNSTRUCTURED, n.STRUCTURED):
         row = next(row for row in points if row[n.FAMILY] == family and row[n.STEP] > 1)
         (copy / "tiny" / n.STEPS_FOLDER / row[n.STEP_ID] / n.WEIGHTS_FILE).unlink()  # made again from its parent
         file = tmp_path / f"{family}.safetensors"

@@ -105,10 +105,11 @@ def test_every_point_is_whole(schedule: Schedule, tree: Tree) -> None:
     points = list(walk(schedule, tree))
     dense = tree.dense_point(0)
     chain = [dense, *points]
+    told = schedule.columns() | tree.problem.methods.trained(schedule, tree.problem.dense)
     for before, point in zip(chain, points, strict=False):
         assert list(point) == list(n.POINT_COLUMNS)
         assert {column for column, value in point.items() if value is None} == {
-            column for column, value in schedule.columns().items() if value is None
+            column for column, value in told.items() if value is None
         } | NOT_MEASURED_HERE
         assert all(math.isfinite(point[column]) for column in MEASURED_NUMBERS)
         assert 0 <= point[n.ACCURACY] <= 1
@@ -117,8 +118,6 @@ def test_every_point_is_whole(schedule: Schedule, tree: Tree) -> None:
         assert point[n.PARAMS] < before[n.PARAMS]
         assert point[n.EFFECTIVE_MACS] < before[n.EFFECTIVE_MACS]
         assert point[n.PARENT_ID] == before[n.STEP_ID]
-        trained = tree.problem.methods.retraining(schedule).epochs_trained(tree.problem.dense)
-        told = schedule.columns() | {n.FINE_TUNE_EPOCHS: trained}
         assert {column: point[column] for column in told} == told
     assert [point[n.STEP] for point in points] == [1, 2]
     assert [point[n.REQUESTED_SPARSITY] for point in points] == [0.5, 0.75]

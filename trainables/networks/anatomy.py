@@ -152,11 +152,16 @@ class Anatomy:
         """The pass that is traced, of the example."""
         return self.forward(model, self.example)
 
-    def channel_sparsity(self, model: nn.Module) -> float:
-        """Fraction of the layers' output channels that is gone, the output layers' left out."""
+    def channels(self, model: nn.Module) -> tuple[int, int]:
+        """The layers' output channels, dense and in ``model``; the output layers' are left out."""
         now = widths(model)
         names = [name for name in self.widths if name not in self.keep]
-        return 1 - sum(now[name] for name in names) / max(1, sum(self.widths[name] for name in names))
+        return sum(self.widths[name] for name in names), sum(now[name] for name in names)
+
+    def channel_sparsity(self, model: nn.Module) -> float:
+        """Fraction of the layers' output channels that is gone, the output layers' left out."""
+        dense, now = self.channels(model)
+        return 1 - now / max(1, dense)
 
 
 def width(module: nn.Module) -> int:
@@ -370,6 +375,22 @@ def groups_in(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[Group]:
         found += shuffles.groups(graph, model, anatomy.forward_example, alone) if alone else []
     heads = ((name, heads_of(module)) for name, module in model.named_modules() if not anatomy.stays(name))
     return found + [_head_group(name, one) for name, one in heads if one and type(one.module) in graph.CUSTOMIZED_PRUNERS]
+
+
+def losing(item: Any) -> list[str]:
+    """The layers that lose outputs with an item of a group: of an attention its last one; none if inputs go."""
+    if not _is_out(item):
+        return []
+    heads = heads_of(item.dep.target.module)
+    return [f"{member(item)}.{n}" for n, m in heads.module.named_modules() if m is heads.last] if heads else [member(item)]
+
+
+def outputs_in(group: Group, anatomy: Anatomy) -> int:
+    """The output channels of all layers of a group, as ``Anatomy.channels`` counts them."""
+    if of_heads(group):
+        return len(group[0].idxs)
+    lost = ((name, len(item.idxs)) for item in group for name in losing(item))
+    return sum(count for name, count in lost if name in anatomy.widths and name not in anatomy.keep)
 
 
 def _is_out(item: Any) -> bool:

@@ -27,7 +27,7 @@ class Scored:
     """A group of layers that may be cut, with a score for each slot: the ``together`` channels that go at once.
 
     ``dense`` and ``current`` are the channels of the layer that leads it, ``floor`` those that must stay; ``channels`` are
-    those of each slot, [slots, together].
+    those of each slot, [slots, together]. With a slot go ``cost`` channels of all layers of the group.
     """
 
     group: Group
@@ -37,6 +37,7 @@ class Scored:
     together: int
     floor: int
     channels: Tensor
+    cost: float
 
     @property
     def spare(self) -> int:
@@ -63,7 +64,7 @@ class ChannelScope(Method):
         """For each group the slots that go, so that ``removed_ppm`` millionths of the dense channels are gone in all.
 
         None where the scope takes no part in a group; the record of a cut has the others, were it with no slot.
-        ``total`` are the (dense, current) channels of all groups, those among them that can lose none.
+        ``total`` are the (dense, current) channels of all layers, those among them that can lose none.
         """
 
 
@@ -104,7 +105,7 @@ class Global(ChannelScope):
     def choose(
         self, groups: Sequence[Scored], total: tuple[int, ...], removed_ppm: int, round_to: int
     ) -> Sequence[Tensor | None]:
-        """The lowest of all, ``kept_width`` of all channels being left; with ``round_to`` it is missed a little."""
+        """The lowest of all, so that ``kept_width`` of all layers' channels are left, or as nearly as many as can be."""
         return self._lowest([self._capped(one) for one in groups], total, removed_ppm, round_to)
 
     def _capped(self, one: Scored) -> Scored:
@@ -118,13 +119,13 @@ class Global(ChannelScope):
         groups: Sequence[Scored], total: tuple[int, ...], removed_ppm: int, round_to: int
     ) -> Sequence[Tensor | None]:
         dense, current = total
-        ratio = ratio_for(kept_width(dense, removed_ppm, 1), current) if current else 0.0
-        there = sum(len(one.scores) * one.together for one in groups)
-        count = there - int(there * (1 - ratio))
-        if count <= 0:
+        count = current - kept_width(dense, removed_ppm, 1)
+        if count <= 0 or not groups:
             return [None] * len(groups)
-        threshold = _threshold(groups, count)
-        return [_rounded(one, _below(one, threshold), round_to) for one in groups]
+        orders = [one.scores.argsort(stable=True) for one in groups]
+        ends = [_ends(one, round_to) for one in groups]
+        taken = _bites(groups, orders, ends, count)
+        return [order[: end[bites - 1] if bites else 0] for order, end, bites in zip(orders, ends, taken, strict=True)]
 
 
 class Isomorphic(Global):
@@ -143,60 +144,38 @@ class Isomorphic(Global):
         chosen: list[Tensor | None] = [None] * len(groups)
         for kind in dict.fromkeys(one.topology for one in groups):
             places = [i for i, one in enumerate(groups) if one.topology == kind]
-            some = [self._capped(groups[i]) for i in places]
-            dense, current = (sum(counts) for counts in zip(*((one.dense, one.current) for one in some), strict=True))
-            for i, slots in zip(places, self._lowest(some, (dense, current), removed_ppm, round_to), strict=True):
+            # Groups of a kind have equally many layers, so it is enough to count those of the layer that leads each.
+            some = [replace(self._capped(groups[i]), cost=groups[i].together) for i in places]
+            counts = sum(one.dense for one in some), sum(len(one.scores) * one.together for one in some)
+            for i, slots in zip(places, self._lowest(some, counts, removed_ppm, round_to), strict=True):
                 chosen[i] = slots
         return chosen
 
 
-def _plain(groups: Sequence[Scored]) -> bool:
-    return all(one.together == 1 and one.floor == 0 for one in groups)
+def _ends(one: Scored, round_to: int) -> Tensor:
+    """How many slots can go: what is left is a multiple of ``round_to`` channels, and not less than must stay."""
+    step = round_to // math.gcd(round_to, one.together)
+    counts = torch.arange(1, one.spare + 1)
+    return counts[(len(one.scores) - counts) % step == 0]
 
 
-def _threshold(groups: Sequence[Scored], count: int) -> float:
-    """The score of the last slot to go, for ``count`` channels to go or as nearly as many as can.
-
-    Where channels go one by one and nothing is limited, slots that can't go are ranked among them, and their group is then
-    left as it is: what torch-pruning does.
-    """
-    plain = _plain(groups)
-    slots = [one.scores if plain else one.scores.sort().values[: one.spare] for one in groups]
-    scores, order = torch.cat(slots).sort()
-    weight = torch.cat([torch.full((len(some),), one.together) for some, one in zip(slots, groups, strict=True)])[order]
-    gone = weight.cumsum(0)
-    if not len(gone):
-        return -math.inf
-    return float(scores[int((gone - count).abs().argmin())])
-
-
-def _below(one: Scored, threshold: float) -> Tensor:
-    return (one.scores <= threshold).nonzero().view(-1)
-
-
-def _rounded(one: Scored, going: Tensor, round_to: int) -> Tensor:
-    """As many slots as leave a multiple of ``round_to`` channels, and what must stay."""
-    if not len(going):
-        return going
-    count = len(going)
-    if round_to > 1:
-        step = round_to // math.gcd(round_to, one.together)
-        left = len(one.scores) - count
-        count = len(one.scores) - (left - left % step)
-    if one.together > 1 or one.floor:
-        count = min(count, one.spare)
-    return going if count == len(going) else torch.argsort(one.scores)[:count]
+def _bites(groups: Sequence[Scored], orders: Sequence[Tensor], ends: Sequence[Tensor], count: int) -> list[int]:
+    """How often each group loses what it can lose at a time, the lowest first, for ``count`` channels to go in all."""
+    zero = torch.zeros(1, dtype=torch.long)
+    costs = [one.cost * end.diff(prepend=zero).double() for one, end in zip(groups, ends, strict=True)]
+    scores = [one.scores[order][end - 1] for one, order, end in zip(groups, orders, ends, strict=True)]
+    ranks = torch.cat(scores).argsort(stable=True)
+    missed = (torch.cat(costs)[ranks].cumsum(0) - count).abs()
+    last = int(missed.argmin()) + 1 if len(missed) else 0
+    owners = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(end) for end in ends]))
+    found: list[int] = owners[ranks[:last]].bincount(minlength=len(groups)).tolist()
+    return found
 
 
 def kept_width(dense: int, removed_ppm: int, round_to: int) -> int:
     """Channels that remain of ``dense``, at least one multiple of ``round_to`` and never more than there were."""
     exact = dense * (PARTS_PER_MILLION - removed_ppm) / PARTS_PER_MILLION
     return min(dense, max(round_to, round(exact / round_to) * round_to))
-
-
-def ratio_for(kept: int, current: int) -> float:
-    """The share that leaves ``kept`` of ``current`` channels where what is left is truncated."""
-    return max(0.0, 1 - (kept + 0.5) / current)
 
 
 CHANNEL_SCOPES = Registry[ChannelScope](n.SCOPE, ChannelScope, (Local, Global, Isomorphic))

@@ -24,6 +24,7 @@ from trainables.networks.anatomy import (
     leader,
     member,
     of_heads,
+    outputs_in,
     quiet,
     slots_of,
     trace,
@@ -66,16 +67,21 @@ def cut_by(
         torch.manual_seed(seed)
         scored = [one for group in found if (one := _score(group, graph, scorer, anatomy)) is not None]
     scored, kin = _united(scored, families(graph, model, anatomy))
-    total = tuple(sum(counts) for counts in zip(*(_counts(group, anatomy) for group in found), strict=True)) or (0, 0)
-    chosen = scope.choose([*scored, *(one for one, _, _ in kin)], total, removed_ppm, round_to)
+    dense, current = anatomy.channels(model)
+    chosen = scope.choose([*scored, *(one for one, _, _ in kin)], (dense, current), removed_ppm, round_to)
+    moved = [_moved(model, anatomy, one, slots) for one, slots in zip(kin, chosen[len(scored) :], strict=True)]
+    if kin:  # the others make up for what families can't lose
+        taken = sum(round(lost) for _, lost in moved)
+        chosen = scope.choose(scored, (dense, current - taken), removed_ppm, round_to)
     shared = ties(model)
     removed: Removed = []
     for one, slots in zip(scored, chosen, strict=False):
         if slots is not None:
             removed += _remove(graph, one, slots)
-    for (_, family, scores), slots in zip(kin, chosen[len(scored) :], strict=True):
-        if slots is not None:
-            removed += _remove_moved(model, anatomy, family, scores, len(slots))
+    for gone, _ in moved:
+        if gone:
+            shuffles.cut(model, anatomy.forward_example, gone)
+            removed += [(name, True, indices) for name, indices in gone.items()]
     settle(model)
     retie(model, shared)
     return removed
@@ -99,18 +105,19 @@ def _united_scores(family: Family, by_name: Mapping[str, Scored]) -> Scored:
     together = sum(family.blocks.values())
     floor = max(math.ceil(one.floor / block) for one, block in zip(members, family.blocks.values(), strict=True)) * together
     dense, current = (sum(counts) for counts in zip(*((one.dense, one.current) for one in members), strict=True))
+    cost = sum(one.cost * len(one.scores) for one in members) / family.slots
     nothing = torch.empty(0)  # which channels of which layer fill a slot is chosen at the cut
-    return Scored(members[0].group, torch.stack(slots).mean(dim=0), dense, current, together, floor, nothing)
+    return Scored(members[0].group, torch.stack(slots).mean(dim=0), dense, current, together, floor, nothing, cost)
 
 
-def _remove_moved(
-    model: nn.Module, anatomy: Anatomy, family: Family, scores: Mapping[str, torch.Tensor], slots: int
-) -> Removed:
-    """Cut as many slots of a family, or as nearly as many as can go."""
-    gone = shuffles.choose(model, anatomy.forward_example, family, scores, slots)
-    if gone:
-        shuffles.cut(model, anatomy.forward_example, gone)
-    return [(name, True, indices) for name, indices in gone.items()]
+def _moved(model: nn.Module, anatomy: Anatomy, kin: Kin, slots: torch.Tensor | None) -> tuple[dict[str, list[int]], float]:
+    """What each layer of a family loses, in as many slots or as nearly as many as can go; and how many channels go."""
+    one, family, scores = kin
+    if slots is None:
+        return {}, 0.0
+    gone = shuffles.choose(model, anatomy.forward_example, family, scores, len(slots))
+    count = max((len(indices) / family.blocks[name] for name, indices in gone.items()), default=0)
+    return gone, one.cost * count
 
 
 def scores_of(group: Group, scorer: Scorer) -> torch.Tensor | None:
@@ -165,9 +172,10 @@ def _score(group: Group, graph: Graph, scorer: Scorer, anatomy: Anatomy) -> Scor
     slots = _slots(group, graph)
     if slots is None or len(slots) < 2:
         return None
-    dense, current = _counts(group, anatomy)
+    dense, current = anatomy.widths[leader(group)], len(group[0].idxs)
     means = scores[slots].mean(dim=1).cpu() if slots.shape[1] > 1 else scores.cpu()
-    return Scored(group, means, dense, current, slots.shape[1], _floor(group, anatomy), slots)
+    cost = outputs_in(group, anatomy) / len(slots)
+    return Scored(group, means, dense, current, slots.shape[1], _floor(group, anatomy), slots, cost)
 
 
 def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
@@ -192,11 +200,6 @@ def _closed(group: Group, graph: Graph, channel: int) -> set[int]:
     dep = group[0].dep
     with quiet():
         return set(graph.get_pruning_group(dep.target.module, dep.handler, [channel])[0].idxs)
-
-
-def _counts(group: Group, anatomy: Anatomy) -> tuple[int, int]:
-    """(dense, current) channels of a group, told by the layer that leads it."""
-    return anatomy.widths[leader(group)], len(group[0].idxs)
 
 
 def _floor(group: Group, anatomy: Anatomy) -> int:

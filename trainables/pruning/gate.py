@@ -25,6 +25,7 @@ from trainables.networks.anatomy import (
     families,
     groups_in,
     leader,
+    losing,
     member,
     prunable,
     survey,
@@ -130,7 +131,8 @@ class _Trial:
             Gate(
                 self.skeleton.keep, self._moved(), protected, self._fixed(found) | idle, limits.floors(self.model, wishes),
                 difference=worst, folded=tuple(getattr(self.model, FOLDED, ())),
-            )
+            ),
+            found,
         )  # fmt: skip
         if gone:
             return found_here
@@ -213,7 +215,7 @@ class _Trial:
 
     def _fixed(self, found: Sequence[Group]) -> dict[str, str]:
         """Layers whose outputs no group cuts, and why."""
-        cut = {name for group in found for item in group if _of_outputs(item) for name in _losing(item)}
+        cut = {name for group in found for item in group for name in losing(item)}
         trained = {p for p in self.model.parameters() if p.requires_grad}
         fixed = {}
         for name, module in prunable(self.model).items():
@@ -229,11 +231,16 @@ class _Trial:
             return "it is in an attention, which loses heads alone"
         return "no gradient reaches it, or what it feeds can't be cut"
 
-    def _shares(self, gate: Gate) -> Gate:
-        """The shares of weights and MACs in layers whose outputs stay, the output layers' left out."""
-        locked = {*gate.protected, *gate.fixed}
-        if not locked:  # counting MACs takes a second of imports
+    def _shares(self, gate: Gate, found: Sequence[Group]) -> Gate:
+        """The shares of weights and MACs in layers whose outputs stay, the output layers' left out.
+
+        With a layer that leads a group all layers of the group stay.
+        """
+        stay = {*gate.protected, *gate.fixed}
+        if not stay:  # counting MACs takes a second of imports
             return gate
+        cut = {name for group in found if leader(group) not in stay for item in group for name in losing(item)}
+        locked = prunable(self.model).keys() - cut - {*self.skeleton.keep}
         sizes = {name.removesuffix(".weight"): weight.numel() for name, weight in weights(self.model).items()}
         macs = module_macs(self.model, tuple(self.skeleton.example.shape[1:]))  # type: ignore[arg-type]
         return replace(gate, weights=_share(sizes, locked), macs=_share(macs, locked))
@@ -327,17 +334,6 @@ def _listed(names: Sequence[str], most: int = 4) -> str:
 def _share(sizes: dict[str, int], names: Iterable[str]) -> float:
     chosen = set(names)
     return round(sum(size for name, size in sizes.items() if name in chosen) / max(1, sum(sizes.values())), 4)
-
-
-def _losing(item: Any) -> list[str]:
-    """The layers that lose the outputs of an item of a group: of an attention, its last."""
-    heads = heads_of(item.dep.target.module)
-    inner = [name for name, module in heads.module.named_modules() if module is heads.last] if heads else []
-    return [member(item), *(f"{member(item)}.{name}" for name in inner)]
-
-
-def _of_outputs(item: Any) -> bool:
-    return "out_channels" in item.dep.handler.__name__
 
 
 def _line(error: Exception) -> str:

@@ -117,6 +117,8 @@ RETRAINED_ACCURACY = "retrained_accuracy"
 
 # The key of provenance.json that holds every run, with the conditions that it ran under.
 HISTORY = "history"
+BEGAN = "began"
+"""When the last run began, and how many trials and epochs there were."""
 PROTECTED = "protected"
 """The part of provenance that says what of the network stays whole."""
 

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 from trainables.records.names import InputError
 
 Place = str | Path
@@ -83,3 +85,11 @@ def above(place: Place) -> str:
 def this_process() -> str:
     """Who holds a claim, in words."""
     return f"process {os.getpid()} on {platform.node()}"
+
+
+def is_alive(holder: str) -> bool | None:
+    """Whether a process that ``this_process`` named still runs; None if it is another host's."""
+    number, _, host = holder.removeprefix("process ").partition(" on ")
+    if host != platform.node():
+        return None
+    return number.isdigit() and psutil.pid_exists(int(number))

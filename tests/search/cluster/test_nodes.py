@@ -14,17 +14,16 @@ from typing import Any, cast
 import pytest
 import ray
 import torch
-from ray.tune.search import Searcher
 from rich.console import Console
 
 from search.cluster import connection as ray_cluster
 from search.cluster import nodes
 from search.cluster.interrupts import GO_ON, STOPPED
 from search.cluster.node_checks import Cluster
-from search.cluster.nodes import AsManyAsFit, Machine, Node, Terms, dense_cores, difference, this_machine, unfit
+from search.cluster.nodes import Machine, Node, Terms, dense_cores, difference, this_machine, unfit
 from search.records.ledger import Ledger
 from search.session import prepare
-from search.stages.dense import dense_task
+from search.stages.tasks import dense_task
 from search.study import ResourceSettings, SearchSettings, load_study
 from search.tune.display import Progress
 from search.tune.searcher import FrontSearch
@@ -55,43 +54,6 @@ from trainables.tree import Tree
 )
 def test_a_trial_fits_on_one_node_or_not_at_all(cpu: float, gpu: float, takes: Mapping[str, float], room: int) -> None:
     assert Node("", "", cpu, gpu).room(ResourceSettings(**takes)) == room
-
-
-class Endless(Searcher):
-    """Proposes for ever."""
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        return {"trial": trial_id}
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        pass
-
-
-def test_as_many_trials_at_once_as_fit_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = [Node("a", "a", 2, 0)]
-    monkeypatch.setattr(nodes, "alive", lambda: there)
-    monkeypatch.setattr(nodes, "LOOK_AGAIN", 0)
-    searcher = AsManyAsFit(Endless(), ResourceSettings(cpu=1))
-    numbers = iter(range(100))
-
-    def asked() -> list[str]:
-        """The trials that are given out before it says no."""
-        return [trial for trial in (f"{next(numbers)}" for _ in range(8)) if searcher.suggest(trial)]
-
-    first = asked()
-    assert len(first) == 2
-    there.append(Node("b", "b", 3.5, 0))
-    late = asked()
-    assert len(late) == 3
-    there[:] = [Node("c", "c", 1, 0)]
-    for trial in (first + late)[:4]:
-        assert not asked()
-        searcher.on_trial_complete(trial)
-    assert not asked()
-    searcher.on_trial_complete(late[-1])
-    assert len(asked()) == 1
-    there.clear()  # all died; what is pending waits for a node, and one proposal more does no harm
-    assert not asked()
 
 
 @pytest.mark.parametrize(

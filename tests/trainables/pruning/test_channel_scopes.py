@@ -49,7 +49,7 @@ def cut(problem: Problem, model: nn.Module, scope: str, removed_ppm: int, **sett
 def kinds(problem: Problem, model: nn.Module) -> list[set[str]]:
     found: dict[Any, set[str]] = {}
     for group in groups(model, problem.anatomy):
-        found.setdefault(Scored(group, torch.zeros(1), 1, 1, 1, 0).topology, set()).add(leader(group))
+        found.setdefault(Scored(group, torch.zeros(1), 1, 1, 1, 0, torch.zeros(1, 1), 1).topology, set()).add(leader(group))
     return sorted(found.values(), key=len)
 
 
@@ -86,6 +86,10 @@ def test_each_kind_loses_the_same_share_whatever_the_others_scores(resnet: Probl
             assert left == kept_width(whole, target, 1) or min(now[name] for name in kind) == 1
 
 
+MOST_TOGETHER = 4
+"""Layers of the ResNet's widest group, whose channels go together."""
+
+
 @pytest.mark.parametrize("scope", ["global", "isomorphic"])
 @pytest.mark.parametrize("share", [0.4, 0.75])
 def test_no_layer_loses_more_than_the_cap(share: float, scope: str, resnet: Problem) -> None:
@@ -97,8 +101,8 @@ def test_no_layer_loses_more_than_the_cap(share: float, scope: str, resnet: Prob
         now = widths(capped)
         assert all(now[name] >= math.ceil(dense[name] * (1 - share) - 1e-9) for name in losing)
         if target <= 1e6 * share - 100_000:  # what some may not lose, others do
-            whole, left = (sum(counts[name] for name in losing) for counts in (dense, now))
-            assert scope != "global" or left == pytest.approx(kept_width(whole, target, 1), abs=1)
+            whole, left = resnet.anatomy.channels(capped)
+            assert scope != "global" or left == pytest.approx(kept_width(whole, target, 1), abs=MOST_TOGETHER / 2)
     assert any(widths(free)[name] < math.ceil(dense[name] * (1 - share)) for name in losing)
 
 

@@ -38,7 +38,8 @@ CUT_WHOLE = {
     "auxiliary", "several_outputs", "head_first", "shuffled", "grouped_shuffle", "crossed_split", "gated_halves",
     "concatenated", "other_norms", "parallel", "pixel_shuffle", "weight_norm", "spectral_norm", "old_weight_norm",
     "conv1d", "conv3d", "lstm", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze", "flattened",
-    "versioned", "attention", "encoder_layer", "vision_transformer", "shifted_windows", "positions", "class_token",
+    "versioned", "residual", "attention", "encoder_layer", "vision_transformer", "shifted_windows", "positions",
+    "class_token",
 }  # fmt: skip
 """Of which nothing is protected."""
 PROTECTED = {
@@ -174,22 +175,50 @@ def test_heads_go_whole_and_the_width_between_attentions_channel_by_channel() ->
     assert len({later - earlier for earlier, later in itertools.pairwise(between)}) > 1
 
 
-@pytest.mark.parametrize("scope", CHANNEL_SCOPES)
-@pytest.mark.parametrize("name", ["grouped", "depthwise", "group_norm", "squeeze", "flattened"])
-def test_what_is_achieved_is_within_a_step_of_what_is_asked(name: str, scope: str) -> None:
+TOGETHER = {"grouped": 8, "group_norm": 6, "vision_transformer": 8, "attention": 8}
+"""Channels of one layer that go at once at most: one of each group, or a head's."""
+COUPLED = {"residual": 3, "depthwise": 2, "squeeze": 2}
+"""Layers that lose a channel together, where no layer loses so many at once."""
+
+
+@pytest.mark.parametrize("removed_ppm", [200_000, 500_000, 800_000])
+@pytest.mark.parametrize("name", ["flattened", *TOGETHER, *COUPLED])
+def test_what_is_achieved_is_within_a_step_of_what_is_asked(name: str, removed_ppm: int) -> None:
     dense = factory(name)()
     anatomy = looked_at(name).anatomy(survey(dense, DIGIT))
-    together = {"grouped": 8, "group_norm": 6}.get(name, 1)
-    total = sum(width for layer, width in anatomy.widths.items() if layer not in anatomy.keep)
-    for removed_ppm in (200_000, 300_000, 500_000):
-        model = copy.deepcopy(dense)
-        random_cut(model, anatomy, scope, removed_ppm)
-        if scope == "local":
-            now = widths(model)
-            for layer in set(anatomy.widths) - set(anatomy.keep):
-                assert abs(now[layer] - anatomy.widths[layer] * (1 - removed_ppm / 1e6)) <= together / 2 + 1e-9
-        else:  # a depthwise layer counts with the layer that leads it
-            assert anatomy.channel_sparsity(model) == pytest.approx(removed_ppm / 1e6, abs=(together + 8) / total + 0.05)
+    layers, together = anatomy.widths.keys() - {*anatomy.keep}, TOGETHER.get(name, 1)
+    local, over_all = copy.deepcopy(dense), copy.deepcopy(dense)
+    random_cut(local, anatomy, "local", removed_ppm)
+    for layer, now in widths(local).items():
+        share = max(together, anatomy.widths[layer] * (1 - removed_ppm / 1e6))
+        assert layer in anatomy.keep or abs(now - share) <= together / 2 + 1e-9
+    random_cut(over_all, anatomy, "global", removed_ppm)
+    total, left = (
+        sum(width for layer, width in found.items() if layer in layers) for found in (anatomy.widths, widths(over_all))
+    )
+    assert abs(left - total * (1 - removed_ppm / 1e6)) <= TOGETHER.get(name, COUPLED.get(name, 1)) / 2 + 1e-9
+    assert anatomy.channel_sparsity(over_all) == pytest.approx(1 - left / total)
+
+
+def test_a_global_cut_makes_up_for_what_stays() -> None:
+    dense = factory("residual")()
+    anatomy = replace(survey(dense, DIGIT), protected=("body.0.0",))
+    model = copy.deepcopy(dense)
+    random_cut(model, anatomy, "global", 300_000)
+    assert widths(model)["body.1.c.1.0"] == 16
+    assert anatomy.channels(model) == (80, 56)
+    random_cut(model, anatomy, "global", 900_000)  # as nearly as can be
+    assert anatomy.channels(model) == (80, 50)
+
+
+def test_all_layers_that_stay_with_one_that_is_kept_count_as_whole() -> None:
+    found = looked_at("residual", Wishes(keep=("body.1.c.1.0",)))
+    sizes = {"body.0.0": 9 * 16, "body.1.c.0.0": 9 * 16 * 20, "body.1.c.1.0": 9 * 16 * 20}
+    sizes |= {"body.2.c.0.0": 9 * 16 * 12, "body.2.c.1.0": 9 * 16 * 12, "head": 160}
+    # All but the layer that no other hangs on: what goes into the one that is kept stays too.
+    locked = sum(size for name, size in sizes.items() if name not in {"body.2.c.0.0", "head"})
+    assert found.weights == pytest.approx(locked / sum(sizes.values()), abs=1e-4)
+    assert found.macs == pytest.approx(64 * locked / (64 * (sum(sizes.values()) - 160) + 160), abs=1e-4)
 
 
 @pytest.mark.parametrize("scope", CHANNEL_SCOPES)
