@@ -18,7 +18,7 @@ from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.measures import MEASURE, described, measure_of
 from trainables.records.names import InputError
-from trainables.records.objectives import ACCURACY, OBJECTIVES, Objective, Quality, columns_of, own_columns
+from trainables.records.objectives import OBJECTIVES, Objective, Quality, columns_of, own_columns
 from trainables.records.points import OF_EVERY_RECORD, SCHEMA, form_of, is_record, stored_format
 from trainables.schedule import REMOVED, Schedule
 from trainables.storage.store import ASKED, Record, Store
@@ -27,8 +27,7 @@ from trainables.training.resuming import Resumable
 
 Point = dict[str, Any]
 
-OF_STEPS = tuple(one for one in OBJECTIVES.values() if not one.of_host and not one.quality)
-OURS = (ACCURACY, *OF_STEPS)
+OURS = tuple(one for one in OBJECTIVES.values() if not one.of_host)
 MEASURED = tuple(dict.fromkeys((*OF_EVERY_RECORD, *(column for one in OURS for column in (one.column, *one.fills)))))
 
 
@@ -268,7 +267,7 @@ class Tree:
     @property
     def _judged(self) -> list[Objective]:
         """What is measured of every step: the study's measure, what is counted, and objectives of the user's own."""
-        return [self.measure, *OF_STEPS, *self._own]
+        return [self.measure, *(one for one in OURS if not one.quality), *self._own]
 
     @property
     def _own(self) -> list[Objective]:
