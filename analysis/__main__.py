@@ -16,12 +16,9 @@ from rich.text import Text
 
 from analysis.load import load_study
 from analysis.pareto import front
-from analysis.tables import front_table
-from trainables.records import names as n
+from analysis.tables import front_table, own_of
 from trainables.records.names import InputError, printable
 
-# What fits a terminal of 80 columns; the page has the rest.
-NUMBERS = ("compression", "accuracy")
 STEP_ID, FAMILY, RECIPE = "step id", "family", "recipe"
 
 
@@ -47,9 +44,10 @@ def report(options: argparse.Namespace) -> None:
     path = write_report(study)
     best = front(study.pruned, study.objectives, study.dense, study.dense_forms)
     console = Console()
-    shown = front_table(best, study.objectives, study.retrainings)
-    own = [one.label for one in study.objectives if one.column not in n.POINT_COLUMNS]
-    console.print(_shown(shown, f"Front of {study.name}", [*NUMBERS, *own]))
+    shown = front_table(best, study.objectives, study.retrainings, study.measure)
+    own = [one.label for one in own_of(study.objectives)]
+    # What fits a terminal of 80 columns; the page has the rest.
+    console.print(_shown(shown, f"Front of {study.name}", ["compression", study.measure.name, *own]))
     print(f"report: {path}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
 
@@ -20,10 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 import trainables.records.names as n
-from analysis.pareto import HYPERVOLUME, excess, front, measured
+from analysis.pareto import HYPERVOLUME, excess, front, measured, sign
 from analysis.words import TIMES
 from trainables.records.fronts import nondominated
-from trainables.records.objectives import ACCURACY, COMPRESSION, LOG2, MAXIMISE, Objective
+from trainables.records.objectives import ACCURACY, COMPRESSION, LOG2, MAXIMISE, Objective, Quality
 
 KINDS = {
     # what the legend says -> colour, marker; a tint of its family's colour for what one cut reaches
@@ -42,6 +43,40 @@ DPI = 150
 PERCENT_FORMAT = FuncFormatter(lambda value, _: f"{value:g}%")
 
 
+@dataclass(frozen=True)
+class Look:
+    """How figures show a measure: better is higher. ``drop`` is how far away the hypervolume's reference is."""
+
+    measure: Quality = ACCURACY
+    drop: float = n.REFERENCE_ACCURACY_DROP
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by."""
+        return PERCENT if self.measure.is_share else 1.0
+
+    @property
+    def visible(self) -> float:
+        """How much worse than the dense network what is shown may be, scaled."""
+        return VISIBLE_DROP if self.measure.is_share else VISIBLE_DROP / PERCENT * self.drop / n.REFERENCE_ACCURACY_DROP
+
+    def heights(self, rows: pd.DataFrame) -> pd.Series:
+        """The scaled values."""
+        return self.scale * rows[self.measure.column]
+
+    def limit(self, axes: Axes, low: float, high: float) -> None:
+        """Set the ends of the axis, the worse one first, and how its ticks read."""
+        axes.set_ylim(low, high)
+        if self.measure.is_share:
+            axes.yaxis.set_major_formatter(PERCENT_FORMAT)
+
+    @property
+    def label(self) -> str:
+        """Of the axis."""
+        return self.measure.axis
+
+
+ACCURATE = Look()
 X, Y, KIND = "x", "y", "kind"
 SPARSITY = "achieved sparsity"
 """What a figure can put on x beside an objective."""
@@ -59,9 +94,9 @@ def on_axis(points: pd.DataFrame, dense: pd.DataFrame, axis: Axis) -> pd.DataFra
 
 def accuracy_figure(
     points: pd.DataFrame, dense: pd.DataFrame, against: Sequence[Axis] = (COMPRESSION,),
-    competing: pd.DataFrame | None = None,
+    competing: pd.DataFrame | None = None, look: Look = ACCURATE,
 ) -> Figure:  # fmt: skip
-    """Accuracy against each of ``against``, every pruned network a marker, with the front as a line.
+    """The measure against each of ``against``, every pruned network a marker, with the front as a line.
 
     The dense networks are shown as they are ``competing``, in their stored forms; without them, as they are in ``dense``.
     """
@@ -70,9 +105,9 @@ def accuracy_figure(
         figure = Figure(figsize=(width, wide), layout="constrained")
         panels = figure.subplots(1, len(against), sharey=True, squeeze=False)[0]
         for panel, axis in zip(panels, against, strict=True):
-            _draw_panel(panel, points, dense, axis, dense if competing is None else competing)
-        _limit_accuracy(panels[0], points, dense)
-        panels[0].set_ylabel("validation accuracy")
+            _draw_panel(panel, points, dense, axis, dense if competing is None else competing, look)
+        _limit(panels[0], points, dense, look)
+        panels[0].set_ylabel(look.label)
         handles, labels = panels[0].get_legend_handles_labels()
         columns = 3 if len(handles) > 4 else len(handles)
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
@@ -80,27 +115,30 @@ def accuracy_figure(
 
 
 def forms_figure(
-    points: pd.DataFrame, dense: pd.DataFrame, dense_forms: pd.DataFrame, forms: Sequence[str], axis: Objective
-) -> Figure:
+    points: pd.DataFrame, dense: pd.DataFrame, dense_forms: pd.DataFrame, forms: Sequence[str], axis: Objective,
+    look: Look = ACCURATE,
+) -> Figure:  # fmt: skip
     """The front of each stored form, with the dense networks in that form as its control."""
     with style():
         figure = Figure(figsize=(8.0, 5.2), layout="constrained")
         axes = figure.subplots()
         for form, colour in zip(forms, itertools.cycle(FORM_COLOURS)):
             own, roots = points[points[n.FORM] == form], dense_forms[dense_forms[n.FORM] == form]
-            best = front(own, (ACCURACY, axis), dense, roots)
-            _step(axes, pd.concat([roots, best], ignore_index=True), dense, axis, color=colour, label=f"{form}, pruned")
+            best = front(own, (look.measure, axis), dense, roots)
+            _step(
+                axes, pd.concat([roots, best], ignore_index=True), dense, axis, look, color=colour, label=f"{form}, pruned"
+            )
             at = on_axis(roots, dense, axis)
             axes.plot(
-                at[X], PERCENT * at[n.ACCURACY], "*", markersize=15, color=colour, markeredgecolor=FRONT_COLOUR,
+                at[X], look.heights(at), "*", markersize=15, color=colour, markeredgecolor=FRONT_COLOUR,
                 markeredgewidth=0.9, zorder=5, label=f"{form}, dense", clip_on=False,
             )  # fmt: skip
-        axes.axhline(PERCENT * dense[n.ACCURACY].mean(), color="0.45", linestyle=(0, (4, 3)), linewidth=1, zorder=1)
-        _limit_accuracy(axes, points, dense)
+        axes.axhline(look.heights(dense).mean(), color="0.45", linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+        _limit(axes, points, dense, look)
         axes.set_title("")  # no network is drawn that could be missed
         if axis.scale == LOG2:
             log2_ticks(axes)
-        axes.set(xlabel=axis.axis, ylabel="validation accuracy")
+        axes.set(xlabel=axis.axis, ylabel=look.label)
         axes.legend(frameon=False)
         despine(axes)
     return figure
@@ -132,27 +170,29 @@ def render(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_panel(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame, axis: Axis, unpruned: pd.DataFrame) -> None:
+def _draw_panel(
+    axes: Axes, points: pd.DataFrame, dense: pd.DataFrame, axis: Axis, unpruned: pd.DataFrame, look: Look
+) -> None:
     shown = on_axis(points, dense, axis)
-    _draw_points(axes, shown)
+    _draw_points(axes, shown, look)
     if isinstance(axis, str):
         axes.xaxis.set_major_formatter(PERCENT_FORMAT)
     else:
-        _draw_front(axes, front(points, (ACCURACY, axis), dense, unpruned), dense, axis, unpruned)
+        _draw_front(axes, front(points, (look.measure, axis), dense, unpruned), dense, axis, unpruned, look)
         if axis.scale == LOG2:
             log2_ticks(axes)
-    _draw_dense(axes, on_axis(unpruned, dense, axis), dense[n.ACCURACY].mean())
+    _draw_dense(axes, on_axis(unpruned, dense, axis), look.heights(dense).mean(), look)
     axes.set_xlabel(axis if isinstance(axis, str) else axis.axis)
     despine(axes)
 
 
-def _draw_points(axes: Axes, shown: pd.DataFrame) -> None:
+def _draw_points(axes: Axes, shown: pd.DataFrame, look: Look) -> None:
     kind = shown[n.FAMILY] + shown[n.STEP].eq(1).map({True: ", one cut", False: ", several cuts"})
     if shown.empty:
         return
     present = [name for name in KINDS if kind.eq(name).any()]
     sns.scatterplot(
-        data=shown.assign(**{KIND: kind, Y: PERCENT * shown[n.ACCURACY]}), x=X, y=Y, ax=axes, zorder=3,
+        data=shown.assign(**{KIND: kind, Y: look.heights(shown)}), x=X, y=Y, ax=axes, zorder=3,
         hue=KIND, hue_order=present, palette={name: colour for name, (colour, _) in KINDS.items()},
         style=KIND, style_order=present, markers={name: marker for name, (_, marker) in KINDS.items()},
         s=34, alpha=0.85, edgecolor="0.25", linewidth=0.5, legend="full",
@@ -161,39 +201,46 @@ def _draw_points(axes: Axes, shown: pd.DataFrame) -> None:
         legend.remove()
 
 
-def _draw_front(axes: Axes, best: pd.DataFrame, dense: pd.DataFrame, axis: Objective, unpruned: pd.DataFrame) -> None:
-    unpruned = measured(unpruned, (ACCURACY, axis), dense)
+def _draw_front(
+    axes: Axes, best: pd.DataFrame, dense: pd.DataFrame, axis: Objective, unpruned: pd.DataFrame, look: Look
+) -> None:
+    unpruned = measured(unpruned, (look.measure, axis), dense)
     if len(unpruned):  # of its stored forms those that none beats
-        unpruned = unpruned[nondominated(excess(unpruned, (ACCURACY, axis), dense), equals=True)]
-    _step(axes, pd.concat([unpruned, best], ignore_index=True), dense, axis, color=FRONT_COLOUR, label="front")
+        unpruned = unpruned[nondominated(excess(unpruned, (look.measure, axis), dense), equals=True)]
+    _step(axes, pd.concat([unpruned, best], ignore_index=True), dense, axis, look, color=FRONT_COLOUR, label="front")
 
 
-def _step(axes: Axes, rows: pd.DataFrame, dense: pd.DataFrame, axis: Objective, *, color: str, label: str) -> None:
-    corners = on_axis(rows, dense, axis).sort_values([X, n.ACCURACY])
+def _step(
+    axes: Axes, rows: pd.DataFrame, dense: pd.DataFrame, axis: Objective, look: Look, *, color: str, label: str
+) -> None:
+    up = look.measure.direction == MAXIMISE
+    corners = on_axis(rows, dense, axis).sort_values([X, look.measure.column], ascending=[True, up])
     # Each network is the best choice for every compression up to its own, so the line falls behind it.
-    heights = PERCENT * corners[n.ACCURACY]
+    heights = look.heights(corners)
     falls: Literal["pre", "post"] = "pre" if axis.scale == LOG2 or axis.direction == MAXIMISE else "post"
     axes.step(corners[X], heights, where=falls, color=color, linewidth=1.4, zorder=2, label=label)
 
 
-def _draw_dense(axes: Axes, roots: pd.DataFrame, accuracy: float) -> None:
-    axes.axhline(PERCENT * accuracy, color="0.45", linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+def _draw_dense(axes: Axes, roots: pd.DataFrame, height: float, look: Look) -> None:
+    axes.axhline(height, color="0.45", linestyle=(0, (4, 3)), linewidth=1, zorder=1)
     axes.plot(
-        roots[X], PERCENT * roots[n.ACCURACY], "*", markersize=15, color="#F0C419", markeredgecolor=FRONT_COLOUR,
+        roots[X], look.heights(roots), "*", markersize=15, color="#F0C419", markeredgecolor=FRONT_COLOUR,
         markeredgewidth=0.9, zorder=5, label="dense", clip_on=False,
     )  # fmt: skip
 
 
-def _limit_accuracy(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame) -> None:
-    accuracy = PERCENT * pd.concat([points[n.ACCURACY], dense[n.ACCURACY]])
-    floor = max(accuracy.min(), PERCENT * dense[n.ACCURACY].min() - VISIBLE_DROP)
-    margin = 0.04 * (accuracy.max() - floor) + 0.1
-    axes.set_ylim(floor - margin, accuracy.max() + margin)
+def _limit(axes: Axes, points: pd.DataFrame, dense: pd.DataFrame, look: Look) -> None:
+    up, unpruned = sign(look.measure), look.heights(dense)
+    values = up * pd.concat([look.heights(points), unpruned])
+    floor = max(values.min(), up * (unpruned.min() if up > 0 else unpruned.max()) - look.visible)
+    margin = 0.04 * (values.max() - floor) + 0.1 * look.visible / VISIBLE_DROP
+    look.limit(axes, up * (floor - margin), up * (values.max() + margin))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(PERCENT_FORMAT)
-    hidden = int((accuracy < floor - margin).sum())
+    hidden = int((values < floor - margin).sum())
     if hidden:
-        note = f"{hidden} of {len(points)} networks lie below {floor - margin:.0f}%, not shown"
+        end = f"{floor - margin:.0f}%" if look.measure.is_share else f"{up * (floor - margin):.4g}"
+        where = "below" if up > 0 else "above"
+        note = f"{hidden} of {len(points)} networks lie {where} {end}, not shown"
         axes.set_title(note, loc="left", fontsize="small", color="0.35")
 
 

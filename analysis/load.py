@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 import trainables.records.names as n
 from analysis.columns import frame, known
 from trainables.records.jsonl import read_rows
+from trainables.records.measures import MEASURE, measure_of
 from trainables.records.methods import labels_of, objective_of, read_methods
-from trainables.records.objectives import OBJECTIVES, Objective, columns_of
-from trainables.records.points import fault_of, format_of
+from trainables.records.objectives import ACCURACY, OBJECTIVES, Objective, Quality, columns_of
+from trainables.records.points import LARGEST, fault_of, format_of
 from trainables.records.untrusted import check_links, parse_json, parse_yaml, read
 
 TIMES = (n.LATENCY, n.LATENCY_LARGE, n.LATENCY_DENSE, n.LATENCY_LARGE_DENSE)
@@ -34,6 +36,8 @@ class Study:
     trials: pd.DataFrame
     objectives: tuple[Objective, ...]
     """in the study's order"""
+    measure: Quality = ACCURACY
+    """what the quality of networks is measured by"""
 
     @property
     def name(self) -> str:
@@ -42,7 +46,7 @@ class Study:
 
     @property
     def accuracy_drop(self) -> float:
-        """How far below the dense accuracy the hypervolume's reference lies, as a share (0.1 = 10 points)."""
+        """How much worse than the dense network's the measure is at the hypervolume's reference (0.1 = 10 points)."""
         return float(_accuracy_drop(self.settings))
 
     @cached_property
@@ -90,20 +94,22 @@ def load_study(folder: str | Path) -> Study:
     check_links(folder)
     text = _read_text(folder / n.STUDY_FILE)
     settings = _settings(text, folder / n.STUDY_FILE)
-    objectives = _objectives(settings["objectives"], folder)
-    points = of_format(load_points(folder, objectives), format_of(_forms(settings)))
+    measure = _measure(folder)
+    objectives = _objectives(settings["objectives"], folder, measure)
+    points = of_format(load_points(folder, objectives, measure), format_of(_forms(settings)))
     if pruned_rows(points).empty:
         raise n.InputError(f"{folder / n.POINTS_FILE}: no pruned network in the study's storage_forms; run the study")
-    return Study(folder, text, settings, _provenance(folder), points, _trials(folder), objectives)
+    return Study(folder, text, settings, _provenance(folder), points, _trials(folder), objectives, measure)
 
 
-def load_points(folder: str | Path, objectives: Sequence[Objective] = ()) -> pd.DataFrame:
+def load_points(folder: str | Path, objectives: Sequence[Objective] = (), measure: Quality = ACCURACY) -> pd.DataFrame:
     """All lines of a study's points.jsonl, found again or not, typed, in file order, with the columns of ``objectives``."""
     path = Path(folder) / n.POINTS_FILE
     if not path.is_file():
         raise n.InputError(f"{path}: no such file; run the study first")
-    rows = read_rows(path, lambda row: fault_of(row, objectives=objectives))
-    points = frame([known(row, columns_of(objectives)) for _, row in rows], objectives)
+    rows = read_rows(path, lambda row: fault_of(row, objectives=objectives, measure=measure))
+    told = (measure, *objectives)
+    points = frame([known(row, columns_of(told)) for _, row in rows], told)
     if pruned_rows(points).empty:
         raise n.InputError(f"{path}: no pruned network yet; run the study, or let it go on")
     lacking = set(points[n.SEED]) - set(dense_rows(points)[n.SEED])
@@ -145,7 +151,7 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
             f"{path}: objectives: {objectives!r} cannot be used; list two or three of {', '.join(OBJECTIVES)}"
         )
     drop = _accuracy_drop(settings)
-    if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 < drop <= 1:
+    if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 < drop < LARGEST:
         raise n.InputError(f"{path}: reference.accuracy_drop: {drop!r} cannot be used; give a share above 0, up to 1")
     if not _are_texts(_forms(settings)):
         raise n.InputError(f"{path}: storage_forms: {_forms(settings)!r} cannot be used; list stored forms, each once")
@@ -165,12 +171,24 @@ def _are_names(value: Any) -> bool:
     return _are_texts(value) and 2 <= len(value) <= 3
 
 
-def _objectives(names: Sequence[str], folder: Path) -> tuple[Objective, ...]:
+def _measure(folder: Path) -> Quality:
+    """What the quality of networks is measured by: accuracy, unless the folder describes something else."""
+    path = folder / n.METHODS_FILE
+    try:
+        return measure_of(read_methods(path).get(MEASURE, {}))
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        field = ".".join(map(str, wrong["loc"]))
+        raise n.InputError(f"{path}: {MEASURE}: {field}: {wrong['msg']}; run the study again") from None
+
+
+def _objectives(names: Sequence[str], folder: Path, measure: Quality) -> tuple[Objective, ...]:
     """The objectives, those that aren't ours as ``methods.json`` describes them."""
     path = folder / n.METHODS_FILE
     methods, found = read_methods(path), []
     for name in names:
-        if (objective := objective_of(name, methods, path)) is None:
+        objective = measure if name == measure.name else objective_of(name, methods, path)
+        if objective is None:
             raise n.InputError(
                 f"{folder / n.STUDY_FILE}: objectives: {name!r} cannot be used: it is none of {', '.join(OBJECTIVES)}, and "
                 f"{n.METHODS_FILE} doesn't describe it; run the study again"
@@ -182,7 +200,12 @@ def _objectives(names: Sequence[str], folder: Path) -> tuple[Objective, ...]:
 def _accuracy_drop(settings: Mapping[str, Any]) -> Any:
     section = settings.get("reference")
     section = section if isinstance(section, dict) else {}
-    return section.get("accuracy_drop", n.REFERENCE_ACCURACY_DROP)
+    drop = section.get("drop")
+    if drop is not None:
+        return drop
+    of_accuracy = section.get("accuracy_drop", n.REFERENCE_ACCURACY_DROP)
+    share = isinstance(of_accuracy, int | float) and of_accuracy <= 1
+    return of_accuracy if share else str(of_accuracy)
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 import trainables.records.names as n
 from trainables.records.fronts import Floats, nondominated, volume
-from trainables.records.objectives import LOG2, Objective, gains, objectives_of, reference
+from trainables.records.objectives import ACCURACY, LOG2, MAXIMISE, Objective, Quality, gains, objectives_of, reference
 
 Objectives = Sequence[str | Objective]
 """Objectives, of which ours may be given by name."""
@@ -22,6 +22,8 @@ Objectives = Sequence[str | Objective]
 # Columns of the tables made here; the other columns are those of the points.
 HYPERVOLUME = "hypervolume"
 ACCURACY_DROP = "accuracy_drop"
+
+GAINED, LOST = "gained", "lost"
 
 ROUNDING = 1e-9
 
@@ -103,17 +105,27 @@ def hypervolume_history(
     return pd.DataFrame({n.EPOCHS: [0.0, *steps[n.EPOCHS]], HYPERVOLUME: [0.0, *volumes]})
 
 
-def best_at_drops(points: pd.DataFrame, dense: pd.DataFrame, drops: Sequence[float], by: str = n.FAMILY) -> pd.DataFrame:
+def best_at_drops(
+    points: pd.DataFrame, dense: pd.DataFrame, drops: Sequence[float], by: str = n.FAMILY, measure: Quality = ACCURACY
+) -> pd.DataFrame:
     """For each family (or other column ``by``) and allowed drop of accuracy (0.01 = one point), the most compressed point.
 
     Families without a point that keeps the accuracy have no row; of equal compressions the more accurate one wins.
     """
-    lost = points[n.SEED].map(dense.set_index(n.SEED)[n.ACCURACY]) - points[n.ACCURACY]
+    gained = sign(measure) * points[measure.column]
+    lost = sign(measure) * points[n.SEED].map(dense.set_index(n.SEED)[measure.column]) - gained
     # Differences of floats are off in the last digits; a network at the limit keeps it.
-    kept = pd.concat([points[lost <= drop + ROUNDING].assign(**{ACCURACY_DROP: drop}) for drop in drops])
-    ranked = kept.sort_values([n.COMPRESSION, n.ACCURACY], ascending=False, kind="stable")
-    best = ranked.drop_duplicates([ACCURACY_DROP, by])
+    ranked = points.assign(**{GAINED: gained, LOST: lost}).sort_values(
+        [n.COMPRESSION, GAINED], ascending=False, kind="stable"
+    )
+    kept = pd.concat([ranked[ranked[LOST] <= drop + ROUNDING].assign(**{ACCURACY_DROP: drop}) for drop in drops])
+    best = kept.drop(columns=[GAINED, LOST]).drop_duplicates([ACCURACY_DROP, by])
     return best.sort_values([ACCURACY_DROP, by], ascending=[True, False]).reset_index(drop=True)
+
+
+def sign(measure: Quality) -> int:
+    """1, or -1 where less of the measure is better."""
+    return 1 if measure.direction == MAXIMISE else -1
 
 
 def _records(points: pd.DataFrame) -> list[dict[str, Any]]:

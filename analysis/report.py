@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import trainables.records.names as n
 from analysis import tables, words
 from analysis.effects.section import Mattered, what_mattered
-from analysis.figures import SPARSITY, Axis, accuracy_figure, forms_figure, hypervolume_figure, on_axis, render
+from analysis.figures import SPARSITY, Axis, Look, accuracy_figure, forms_figure, hypervolume_figure, on_axis, render
 from analysis.load import Study
 from analysis.pareto import front, hypervolume_history
 from analysis.summary import summarise
@@ -45,16 +45,16 @@ def write_report(study: Study) -> Path:
 
 def figures(study: Study) -> dict[str, Figure]:
     """The report's figures by the name of their file."""
-    main = main_axis(study)
+    main, look = main_axis(study), Look(study.measure, study.accuracy_drop)
     history = hypervolume_history(study.points, study.objectives, study.dense, study.accuracy_drop)
     found = {
-        FRONT: accuracy_figure(study.pruned, study.dense, [main], study.dense_forms),
+        FRONT: accuracy_figure(study.pruned, study.dense, [main], study.dense_forms, look),
         HYPERVOLUME: hypervolume_figure(history),
-        OTHER_AXES: accuracy_figure(study.pruned, study.dense, _other_axes(study, main), study.dense_forms),
+        OTHER_AXES: accuracy_figure(study.pruned, study.dense, _other_axes(study, main), study.dense_forms, look),
     }
     if len(study.forms) == 1:
         return found
-    return found | {STORED_FORMS: forms_figure(study.pruned, study.dense, study.dense_forms, study.forms, main)}
+    return found | {STORED_FORMS: forms_figure(study.pruned, study.dense, study.dense_forms, study.forms, main, look)}
 
 
 def _unpruned(study: Study) -> pd.DataFrame:
@@ -80,13 +80,14 @@ def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[st
         "study": study,
         "subject": _subject(study),
         "objectives": [one.label if one.quality else one.axis for one in study.objectives],
-        "drop": words.points_of_accuracy(study.accuracy_drop),
-        "dense_accuracy": words.percent(study.dense[n.ACCURACY].mean(), 2),
+        "drop": study.measure.told_drop(study.accuracy_drop),
+        "measure": study.measure,
+        "dense_value": words.quality(study.measure, study.dense[study.measure.column].mean(), 2),
         "seeds": len(study.dense),
         "headline": tables.headline(summary),
         "states": summary.states,
         "axis": main_axis(study).axis,
-        "front": tables.front_table(best, study.objectives, study.retrainings),
+        "front": tables.front_table(best, study.objectives, study.retrainings, study.measure),
         "best": tables.best_table(study),
         "forms": {"dense": tables.dense_forms_table(study), "best": tables.forms_table(study)}
         if len(study.forms) > 1

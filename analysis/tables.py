@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -15,24 +16,29 @@ from analysis.columns import point_ids
 from analysis.load import Study
 from analysis.pareto import ACCURACY_DROP, HYPERVOLUME, best_at_drops
 from analysis.summary import POINTS, Summary, by_importance, failures
-from trainables.records.objectives import Objective
+from trainables.records.objectives import ACCURACY, Objective, Quality
 from trainables.records.points import point_id
 from trainables.records.words import recipe
 
 # Drops of accuracy, as shares, that a reader may be ready to pay.
 DROPS = (0.0, 0.005, 0.01, 0.02)
+OF_REFERENCE = (0.0, 0.05, 0.1, 0.2)
+"""The same of a measure that is no share, as shares of how far the hypervolume's reference is away."""
 STORED = "stored as"
 
 
 def front_table(
-    best: pd.DataFrame, objectives: Sequence[Objective] = (), retrainings: Mapping[str, str] | None = None
+    best: pd.DataFrame,
+    objectives: Sequence[Objective] = (),
+    retrainings: Mapping[str, str] | None = None,
+    measure: Quality = ACCURACY,
 ) -> pd.DataFrame:
     """The front in words and rounded numbers, a row a network; ``objectives`` of others have a column of their own."""
     table = pd.DataFrame(
         {
             "compression": best[n.COMPRESSION].map(words.times),
-            "accuracy": best[n.ACCURACY].map(words.percent),
-            "before retraining": best[n.ACCURACY_BEFORE].map(words.percent),
+            measure.name: best[measure.column].map(partial(words.quality, measure)),
+            "before retraining": best[measure.before].map(partial(words.quality, measure)),
             "family": best[n.FAMILY],
             "recipe": [recipe(row, retrainings) for row in best.to_dict("records")],
             STORED: best[n.FORM],
@@ -40,7 +46,7 @@ def front_table(
             "requested": best[n.REQUESTED_SPARSITY].map(words.percent),
             "MACs": best[n.MACS].map(words.amount),
             "latency (ms)": best[n.LATENCY].map(words.number),
-            **{one.label: best[one.column].map(words.number) for one in objectives if one.column not in n.POINT_COLUMNS},
+            **{one.label: best[one.column].map(words.number) for one in own_of(objectives)},
             "epochs": best[n.TOTAL_EPOCHS].map(words.number),
             "seed": best[n.SEED],
             "step id": point_ids(best),
@@ -57,10 +63,15 @@ def front_table(
 
 def best_table(study: Study) -> pd.DataFrame:
     """For each drop of accuracy and family, the largest compression and what reached it, or that nothing did."""
-    best = best_at_drops(study.pruned, study.dense, DROPS).to_dict("records")
+    drops, measure = drops_of(study), study.measure
+    best = best_at_drops(study.pruned, study.dense, drops, measure=measure).to_dict("records")
     found = {(row[ACCURACY_DROP], row[n.FAMILY]): row for row in best}
     families = [family for family in n.FAMILIES if study.pruned[n.FAMILY].eq(family).any()]
-    rows = [_best_row(drop, family, found.get((drop, family)), study.retrainings) for drop in DROPS for family in families]
+    rows = [
+        _best_row(drop, family, found.get((drop, family)), study.retrainings, measure)
+        for drop in drops
+        for family in families
+    ]
     return pd.DataFrame(rows)
 
 
@@ -70,31 +81,33 @@ def forms_table(study: Study) -> pd.DataFrame:
     The form gave what it does for the dense network of that seed, and pruning the rest.
     """
     roots = {(row[n.SEED], row[n.FORM]): row for row in study.dense_forms.to_dict("records")}
-    best = best_at_drops(study.pruned, study.dense, DROPS, by=n.FORM).to_dict("records")
+    drops, measure = drops_of(study), study.measure
+    best = best_at_drops(study.pruned, study.dense, drops, n.FORM, measure).to_dict("records")
     found = {(row[ACCURACY_DROP], row[n.FORM]): row for row in best}
     rows = []
-    for drop, form in itertools.product(DROPS, study.forms):
-        row = {"accuracy given up": words.points_of_accuracy(drop) if drop else "none", STORED: form}
+    for drop, form in itertools.product(drops, study.forms):
+        row = {**_given_up(measure, drop), STORED: form}
         point = found.get((drop, form))
         root = roots.get((point[n.SEED], form)) if point else None
         if point is None or root is None:
-            rows.append(row | dict.fromkeys(("compression", "by the form", "by pruning", "accuracy"), words.MISSING))
+            rows.append(row | dict.fromkeys(("compression", "by the form", "by pruning", measure.name), words.MISSING))
             continue
         by_form = float(root[n.COMPRESSION])
         parts = {"by the form": words.times(by_form), "by pruning": words.times(point[n.COMPRESSION] / by_form)}
-        accuracy = words.percent(point[n.ACCURACY])
-        rows.append(row | {"compression": words.times(point[n.COMPRESSION]), **parts, "accuracy": accuracy})
+        value = words.quality(measure, point[measure.column])
+        rows.append(row | {"compression": words.times(point[n.COMPRESSION]), **parts, measure.name: value})
     return pd.DataFrame(rows)
 
 
 def dense_forms_table(study: Study) -> pd.DataFrame:
     """The dense networks in each stored form, means over seeds: what no pruning is needed for."""
-    means = study.dense_forms.groupby(n.FORM)[[n.COMPRESSION, n.ACCURACY]].mean().reindex(list(study.forms))
+    measure = study.measure
+    means = study.dense_forms.groupby(n.FORM)[[n.COMPRESSION, measure.column]].mean().reindex(list(study.forms))
     return pd.DataFrame(
         {
             STORED: means.index,
             "compression": means[n.COMPRESSION].map(words.times).to_list(),
-            "accuracy": means[n.ACCURACY].map(lambda value: words.percent(value, 2)).to_list(),
+            measure.name: means[measure.column].map(partial(words.quality, measure, digits=2)).to_list(),
         }
     )
 
@@ -149,13 +162,29 @@ def _otherwise(history: Any, now: Mapping[str, str]) -> Iterator[tuple[str, str]
             yield from ((f"{runs}{name}", value) for name, value in _flat(sections) if now.get(name, value) != value)
 
 
-def _best_row(drop: float, family: str, point: Mapping[Any, Any] | None, retrainings: Mapping[str, str]) -> dict[str, str]:
-    row = {"accuracy given up": words.points_of_accuracy(drop) if drop else "none", "family": family}
+def drops_of(study: Study) -> tuple[float, ...]:
+    """How much worse than the dense network's the measure may be, for a reader to choose from."""
+    return DROPS if study.measure.is_share else tuple(share * study.accuracy_drop for share in OF_REFERENCE)
+
+
+def own_of(objectives: Sequence[Objective]) -> list[Objective]:
+    """Those of the user's own."""
+    return [one for one in objectives if one.column not in n.POINT_COLUMNS and not one.quality]
+
+
+def _given_up(measure: Quality, drop: float) -> dict[str, str]:
+    return {f"{measure.name} given up": measure.told_drop(drop) if drop else "none"}
+
+
+def _best_row(
+    drop: float, family: str, point: Mapping[Any, Any] | None, retrainings: Mapping[str, str], measure: Quality
+) -> dict[str, str]:
+    row = {**_given_up(measure, drop), "family": family}
     if point is None:
-        return row | {"compression": words.MISSING, "accuracy": words.MISSING, "recipe": "none keeps it", "step id": ""}
+        return row | {"compression": words.MISSING, measure.name: words.MISSING, "recipe": "none keeps it", "step id": ""}
     return row | {
         "compression": words.times(point[n.COMPRESSION]),
-        "accuracy": words.percent(point[n.ACCURACY]),
+        measure.name: words.quality(measure, point[measure.column]),
         "recipe": recipe(point, retrainings),
         "step id": point_id(point),
     }

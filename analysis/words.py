@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from trainables.records.words import counted
+from trainables.records.objectives import Quality
 
 MISSING = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -39,6 +39,6 @@ def amount(value: Any) -> str:
     return f"{value:g}"
 
 
-def points_of_accuracy(share: float) -> str:
-    """A difference of accuracy in points: 0.005 -> "0.5 points"."""
-    return counted(round(100 * share, 6), "point")
+def quality(measure: Quality, value: Any, digits: int = 1) -> str:
+    """A value of a measure: a share in percent, anything else in four digits with its unit."""
+    return MISSING if pd.isna(value) else measure.told(float(value), digits)

@@ -31,16 +31,17 @@ from trainables.measuring import quiet, stored_forms
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.jsonl import Row
+from trainables.records.objectives import Quality
 from trainables.records.points import point_id
-from trainables.training.loop import accuracy, tensors
+from trainables.training.loop import judge, tensors
 from trainables.tree import Tree
 
-OF_WEIGHTS = (n.ACCURACY, n.SPARSITY, n.EFFECTIVE_MACS, n.STORED_BYTES, n.SHAPE_ID)
-"""What tells a network from one that was trained in the same way on another machine."""
+OF_WEIGHTS = (n.SPARSITY, n.EFFECTIVE_MACS, n.STORED_BYTES, n.SHAPE_ID)
+"""What tells, beside its measure, a network from one that was trained in the same way on another machine."""
 
 
 def confirm(opened: Opened, console: Console, *, stored_only: bool = False) -> int:
-    """Measure test accuracies into ``confirmed.jsonl``; returns how many were new.
+    """Measure networks on the test images into ``confirmed.jsonl``; returns how many were new.
 
     What was confirmed before is not opened again, and each opening is on record before it begins. With ``stored_only``,
     networks whose weights aren't on disk are passed over; otherwise they are computed again.
@@ -49,7 +50,7 @@ def confirm(opened: Opened, console: Console, *, stored_only: bool = False) -> i
     tree = Tree(problem, steps_of(study, folder), forms=study.storage_forms)
     there = study.place_of(folder)
     with only_driver(folder, there) as held, Snapshots(folder, there, held):
-        ledger = Ledger(folder, study.goals, study.reference.accuracy_drop, study.storage_forms)
+        ledger = Ledger(folder, study.goals, study.drop, study.storage_forms, measure=study.measure)
         check_roots(tree, ledger, "give the data and the network that it was made with", trains=False)
         stored, lost = _parted(tree, _waiting(study, ledger, tree, rows_of(folder / n.CONFIRMED_FILE), console))
         lost = [] if stored_only else lost
@@ -86,8 +87,9 @@ def _open(
             node = tree.node(row[n.STEP_ID])
             model = tree.network_of(node, row).model
         with quiet.computing():
-            found = accuracy(model, *split, problem.data, problem.device)
-        return {**row, n.TEST_ACCURACY: found} | _retrained(row, stored_forms.columns_of(tree.filled(node), row))
+            found = judge(model, *split, problem.data, problem.device).value
+        record = stored_forms.columns_of(tree.filled(node), row)
+        return {**row, tree.measure.test: found} | _retrained(row, record, tree.measure)
 
     # As in the trials: threads that share one network wait for each other on a busy machine.
     with (
@@ -102,10 +104,10 @@ def _open(
             pool.shutdown(cancel_futures=True)  # or what is left would be measured before an error is told
 
 
-def _retrained(row: Row, record: Mapping[str, Any]) -> Row:
+def _retrained(row: Row, record: Mapping[str, Any], measure: Quality) -> Row:
     """The column that tells of a network that isn't the point's; none where it is."""
-    same = all(row[name] in (None, record[name]) for name in OF_WEIGHTS)
-    return {} if same else {n.RETRAINED_ACCURACY: record[n.ACCURACY]}
+    same = all(row[name] in (None, record[name]) for name in (measure.column, *OF_WEIGHTS))
+    return {} if same else {measure.retrained: record[measure.column]}
 
 
 def _at_once(problem: Problem) -> int:

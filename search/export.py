@@ -32,8 +32,8 @@ from trainables.tree import Tree, dense_point, point_of
 
 CARD = ".md"
 """What a file's name is followed by in that of its model card."""
-OF_FORM = (n.ACCURACY, n.STORED_BYTES, n.COMPRESSION, n.LATENCY)
-"""What one stored form measures differently from another."""
+OF_FORM = (n.STORED_BYTES, n.COMPRESSION, n.LATENCY)
+"""What one stored form measures differently from another, beside the task's measure."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,19 @@ def export_point(opened: Opened, request: Request, console: Console) -> str:
     step_id = find_point(store, step, folder)
     tree = Tree(opened.problem(), store)
     lost = not tree.has_weights(step_id)
-    ledger = Ledger(folder, study.goals, study.reference.accuracy_drop, mend=False)
+    ledger = Ledger(folder, study.goals, study.drop, mend=False, measure=study.measure)
     check_roots(tree, ledger, "give what it was made with", trains=lost)
     if lost:
         there = study.place_of(folder)
         with only_driver(folder, there) as held, Snapshots(folder, there, held):
-            run = Run(folder, tree, Ledger(folder, study.goals, study.reference.accuracy_drop))
+            run = Run(folder, tree, Ledger(folder, study.goals, study.drop, measure=study.measure))
             compute_again(run.tree, [step_id], study.resources, console)
             run.end()
     network = tree.network(tree.node(step_id))
     if form != n.FP32:
         network = tree.in_form(network, form)
     point, dense = _row(tree, ledger, folder, step_id, form)
-    file = exporter.write(network, tree.problem, target, about(point, folder))
+    file = exporter.write(network, tree.problem, target, about(point, folder, study.measure))
     for note in file.notes:
         console.print(note, markup=False, highlight=False)
     exported = Exported(point, dense, study, folder, tree.problem, exporter, target)
@@ -109,10 +109,11 @@ def _row(tree: Tree, ledger: Ledger, folder: Path, step_id: str, form: str) -> t
     else:
         found = dict((of_form or rows or [point_of(tree.record_of(node)) | {n.SEED: root[n.SEED], n.STEP_ID: step_id}])[0])
     if not of_form and form != n.FP32:
-        found |= dict.fromkeys(OF_FORM)
+        found |= dict.fromkeys((*OF_FORM, tree.measure.column))
     found[n.FORM] = form
-    opened = {point_id(row): row.get(n.TEST_ACCURACY) for _, row in read_rows(folder / n.CONFIRMED_FILE)}
-    return found | {n.TEST_ACCURACY: opened.get(point_id(found))}, root | {n.TEST_ACCURACY: opened.get(node.root.id)}
+    opened = {point_id(row): row.get(tree.measure.test) for _, row in read_rows(folder / n.CONFIRMED_FILE)}
+    test = tree.measure.test
+    return found | {test: opened.get(point_id(found))}, root | {test: opened.get(node.root.id)}
 
 
 def _check_form(form: str, *, trusted: bool) -> None:

@@ -22,7 +22,7 @@ from search.records.opened import Opened, open_study
 from search.study import Overrides, Study
 from trainables.records import names as n
 from trainables.records.jsonl import Row, read_rows
-from trainables.records.objectives import Objective, columns_of
+from trainables.records.objectives import ACCURACY, Objective, Quality, columns_of
 from trainables.records.points import NUMBERS, WHOLE, point_id
 from trainables.records.words import recipe
 from trainables.training.retraining import RETRAININGS
@@ -44,7 +44,7 @@ class Front:
     @cached_property
     def _ledger(self) -> Ledger:
         study = self.study
-        return Ledger(self.folder, study.goals, study.reference.accuracy_drop, study.storage_forms, mend=False)
+        return Ledger(self.folder, study.goals, study.drop, study.storage_forms, measure=study.measure, mend=False)
 
     @property
     def study(self) -> Study:
@@ -59,12 +59,12 @@ class Front:
     @property
     def points(self) -> pd.DataFrame:
         """Every step of every trial, with the columns of ``points.jsonl``; the dense networks have no trial."""
-        return _frame(self._ledger.points, columns_of(self.study.goals))
+        return _frame(self._ledger.points, self._columns)
 
     @property
     def members(self) -> pd.DataFrame:
         """The networks that no other beats on every objective of validation, smallest reduction first."""
-        return _frame(self._ledger.front_rows(), columns_of(self.study.goals))
+        return _frame(self._ledger.front_rows(), self._columns)
 
     @property
     def hypervolume(self) -> float:
@@ -73,9 +73,14 @@ class Front:
 
     @property
     def confirmed(self) -> pd.DataFrame:
-        """What ``confirm`` has measured so far: the points' columns and ``test_accuracy``."""
+        """What ``confirm`` has measured so far: the points' columns and ``test_accuracy``, or of another measure."""
         rows = [row for _, row in read_rows(self.folder / n.CONFIRMED_FILE)]
-        return _frame(rows, (*columns_of(self.study.goals), n.TEST_ACCURACY, n.RETRAINED_ACCURACY))
+        measure = self.study.measure
+        return _frame(rows, (*self._columns, measure.test, measure.retrained))
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return columns_of((self.study.measure, *self.study.goals))
 
     def confirm(self, *, stored_only: bool = False) -> pd.DataFrame:
         """Open the test split for the front of a search, or the schedules of a sweep, and return what is ``confirmed``.
@@ -113,7 +118,7 @@ class Front:
 
     def table(self) -> Table:
         """The front, one row a point, for a terminal."""
-        return front_table(self._ledger.front_rows(), self.study.goals)
+        return front_table(self._ledger.front_rows(), self.study.goals, self.study.measure)
 
     def summary(self) -> str:
         """What it took to find it, in a line."""
@@ -167,16 +172,16 @@ def _frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
     return frame.astype(kinds)
 
 
-def front_table(rows: list[Row], objectives: Iterable[Objective] = ()) -> Table:
+def front_table(rows: list[Row], objectives: Iterable[Objective] = (), measure: Quality = ACCURACY) -> Table:
     """The front, one row a point, as it is shown at the end of a run; objectives of the user's own have a column each."""
-    own = [one for one in objectives if one.column not in n.POINT_COLUMNS]
+    own = [one for one in objectives if one.column not in n.POINT_COLUMNS and not one.quality]
     labels = {name: RETRAININGS[name].described()["label"] for row in rows if (name := row[n.RETRAIN]) in RETRAININGS}
     table = Table(title="Pareto front (validation)", title_justify="left")
-    for column in ("accuracy", "compression", "sparsity", *(escape(one.label) for one in own), "recipe", "point"):
+    for column in (escape(measure.name), "compression", "sparsity", *(escape(one.label) for one in own), "recipe", "point"):
         table.add_column(column, no_wrap=column == "point", justify="left" if column in ("recipe", "point") else "right")
     for row in rows:
         table.add_row(
-            f"{row[n.ACCURACY]:.2%}",
+            measure.told(row[measure.column]),
             f"{row[n.COMPRESSION]:.2f}×",
             f"{row[n.SPARSITY]:.1%}",
             *(f"{row[one.column]:.4g}" for one in own),

@@ -18,8 +18,12 @@ from trainables.pruning.pruners import PRUNERS
 from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
+from trainables.records.measures import MEASURE
+from trainables.records.measures import described as of_measure
 from trainables.records.methods import OBJECTIVE_KIND
 from trainables.records.objectives import OBJECTIVES
+from trainables.tasks.registry import TASKS
+from trainables.training.optimizers import OPTIMIZERS
 from trainables.training.retraining import RETRAININGS
 
 REGISTRIES: Mapping[str, Registry[Any]] = {
@@ -30,8 +34,10 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "pruner, structured": PRUNERS,
     "schedule": LEVELS,
     "retraining": RETRAININGS,
+    "optimizer": OPTIMIZERS,
     "sampler": SAMPLERS,
     "data set": DATASETS,
+    "task": TASKS,
     "stored form": FORMS,
     "export format": FORMATS,
 }
@@ -73,6 +79,8 @@ def keys() -> Iterator[str]:
 def described(study: Study) -> dict[str, dict[str, Any]]:
     """What reports say of a study's methods: kind -> name -> what it is."""
     found: dict[str, dict[str, Any]] = {OBJECTIVE_KIND: {one.name: one.describe() for one in study.goals}}
+    if measure := of_measure(study.measure):
+        found[MEASURE] = measure
     named = set(study.named())
     for registry in REGISTRIES.values():
         methods: dict[str, type[Method]] = {name: registry[name] for name in sorted(named) if name in registry}

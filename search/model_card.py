@@ -18,13 +18,13 @@ from trainables.exporting.base import Format
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.jsonl import Row
+from trainables.records.objectives import Quality
 from trainables.records.points import point_id
 from trainables.records.words import recipe
 from trainables.training.retraining import RETRAININGS
 
 PACKAGES = ("torch", "torch-pruning", "onnx", "onnxruntime")
 MEASURES = (
-    (n.ACCURACY, "accuracy, validation", "{:.2%}"), (n.TEST_ACCURACY, "accuracy, test", "{:.2%}"),
     (n.SPARSITY, "sparsity", "{:.1%}"), (n.COMPRESSION, "compression", "{:.2f}×"), (n.PARAMS, "parameters", "{:,}"),
     (n.MACS, "MACs of one image", "{:,}"), (n.LATENCY, "latency at batch 1, PyTorch", "{:.3f} ms"),
 )  # fmt: skip
@@ -45,9 +45,10 @@ class Exported:
     file: Path
 
 
-def about(point: Row, folder: Path) -> dict[str, Any]:
+def about(point: Row, folder: Path, measure: Quality) -> dict[str, Any]:
     """Which point a file holds, and what was measured of it; what formats put into their metadata."""
-    measures = {name: point[name] for name, *_ in MEASURES if point.get(name) is not None}
+    names = (measure.column, measure.test, *(name for name, *_ in MEASURES))
+    measures = {name: point[name] for name in names if point.get(name) is not None}
     return {"study": folder.name, "point": point_id(point), "recipe": described(point), "measures": measures}
 
 
@@ -76,23 +77,28 @@ def card(exported: Exported, notes: Sequence[str], size: int, alike: Iterable[Ro
 
 def _numbers(exported: Exported, size: int, alike: Sequence[Row]) -> list[str]:
     point, dense, count = exported.point, exported.dense, len(exported.problem.data.validation_labels)
+    measure = exported.study.measure
     lines = ["| | this network | dense network |", "|---|---|---|"]
+    for name, where in ((measure.column, "validation"), (measure.test, "test")):
+        if point.get(name) is not None:
+            before = measure.told(dense[name]) if dense.get(name) is not None else ""
+            lines.append(f"| {measure.name}, {where} | {measure.told(point[name])} | {before} |")
     for name, label, how in MEASURES:
         if point.get(name) is not None:
             before = how.format(dense[name]) if dense.get(name) is not None else ""
             lines.append(f"| {label} | {how.format(point[name])} | {before} |")
     lines.append(f"| bytes of this file ({exported.format.name}) | {size:,} | |")
-    if (accuracy := point.get(n.ACCURACY)) is None:
+    if (value := point.get(measure.column)) is None:
         return [*lines, "", "Nothing was measured of this stored form."]
-    noise = math.sqrt(accuracy * (1 - accuracy) / count)
-    lines += ["", f"The standard error of an accuracy on {count:,} validation images is {100 * noise:.2f} points here."]
+    noise = math.sqrt(value * (1 - value) / count) if measure.counted else point.get(measure.error)
+    if noise is not None:
+        told = measure.told_drop(round(noise, 4))
+        lines += ["", f"The standard error of the {measure.name} on {count:,} validation images is {told} here."]
     if len(alike) > 1:
-        found = [row[n.ACCURACY] for row in alike]
-        lines.append(
-            f"The same recipe with {len(alike)} seeds: {np.mean(found):.2%} on average, standard deviation "
-            f"{100 * np.std(found, ddof=1):.2f} points."
-        )
-    if point.get(n.TEST_ACCURACY) is None:
+        found = [row[measure.column] for row in alike]
+        mean, spread = measure.told(float(np.mean(found))), measure.told_drop(round(float(np.std(found, ddof=1)), 4))
+        lines.append(f"The same recipe with {len(alike)} seeds: {mean} on average, standard deviation {spread}.")
+    if point.get(measure.test) is None:
         lines.append(
             "It was chosen on these validation images, and looks better on them than it is; the test split is unopened."
         )

@@ -186,7 +186,7 @@ def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None,
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError(f"resources.gpu: {study.resources.gpu:g}, but torch finds no GPU here; set it to 0")
         fastest = fastest_precision(device)
-    images = data.load(study.data, writable=writable, moments=_moments(study))
+    images = data.load(study.data, writable=writable, moments=_moments(study), task=study.made_task)
     problem = Problem(
         images, study.model, study.dense, study.retraining, study.regularisation,
         own=study.methods, precision=fastest if study.precision == "auto" else study.precision,

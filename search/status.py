@@ -16,6 +16,7 @@ from search.study import Study, load_study
 from trainables.records import names as n
 from trainables.records.jsonl import Row
 from trainables.records.names import InputError
+from trainables.records.objectives import Quality
 from trainables.records.points import point_id
 from trainables.records.untrusted import check_links, parse_json
 from trainables.storage.base import is_alive, is_url
@@ -34,7 +35,7 @@ def status(place: str, *, trusted: bool = False) -> dict[str, str]:
             raise InputError(f"folder: {place} holds no study; give results/<study>, or its URL")
         check_links(folder)
         study = load_study(folder / n.STUDY_FILE, trusted=trusted)
-        ledger = Ledger(folder, study.goals, study.reference.accuracy_drop, study.storage_forms, mend=False)
+        ledger = Ledger(folder, study.goals, study.drop, study.storage_forms, measure=study.measure, mend=False)
         return _told(place, study, ledger, read_before(folder / n.PROVENANCE_FILE), written)
 
 
@@ -70,7 +71,7 @@ def _told(
         "epochs": f"{ledger.epochs_computed} computed, {ledger.epochs_saved} saved by sharing",
         "time": _time(study, ledger, trials, provenance.get(n.BEGAN), written),
         "nodes": ", ".join(sorted(provenance[NODES])) or "one machine",
-        "last point": _last(ledger.points),
+        "last point": _last(ledger.points, ledger.measure),
     }
 
 
@@ -101,12 +102,12 @@ def _time(study: Study, ledger: Ledger, trials: int | None, began: Any, written:
     return f"{told}, about {_clock(min(left)[0])} left until {min(left)[1]} at the pace of this run" if left else told
 
 
-def _last(points: list[Row]) -> str:
+def _last(points: list[Row], measure: Quality) -> str:
     rows = [row for row in points if row[n.TRIAL] is not None]
     if not rows:
         return "none of a trial yet"
     row = rows[-1]
-    values = f"accuracy {row[n.ACCURACY]:.2%}, compression {row[n.COMPRESSION]:.2f}×"
+    values = f"{measure.name} {measure.told(row[measure.column])}, compression {row[n.COMPRESSION]:.2f}×"
     return f"trial {row[n.TRIAL]}, step {row[n.STEP]}, {row[n.FAMILY]}: {values} ({point_id(row)})"
 
 

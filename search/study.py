@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from torch import nn
 
@@ -22,13 +31,15 @@ from trainables.measuring.chosen import objective
 from trainables.networks.factory import ModelSettings, is_torchvision
 from trainables.records import names as n
 from trainables.records.names import InputError
-from trainables.records.objectives import OBJECTIVES, Objective
+from trainables.records.objectives import ACCURACY, COMPRESSION, OBJECTIVES, Objective, Quality
 from trainables.records.untrusted import check_links, parse_yaml, read
 from trainables.schedule import FAMILIES, Schedule
 from trainables.settings import TRUSTED, Settings, nearest, one_of, parse, refusal
 from trainables.storage.base import Place, is_url
 from trainables.storage.folder import Folder
 from trainables.storage.places import open_storage
+from trainables.tasks.base import Task
+from trainables.tasks.registry import TaskSettings, task_of
 from trainables.training.loop import DenseSettings
 from trainables.training.retraining import RETRAININGS
 
@@ -41,11 +52,22 @@ Overrides = Sequence[str] | Mapping[str, Any]
 """Values of keys, by dotted name; or as the command line has them, ``key=value`` each."""
 
 
+def _measure(info: ValidationInfo) -> Quality:
+    """The measure of the study's task, which is validated before; accuracy where that failed, which is told."""
+    settings = info.data.get("task")
+    return task_of(settings, info.data.get("methods", {})).quality if settings is not None else ACCURACY
+
+
 def _objective(name: str, info: ValidationInfo) -> str:
-    objective(name, trusted=bool((info.context or {}).get(TRUSTED)))
+    objective(name, _measure(info), trusted=bool((info.context or {}).get(TRUSTED)))
     return name
 
 
+def _usual(value: Any, info: ValidationInfo) -> Any:
+    return (_measure(info).name, COMPRESSION.name) if value is None else value
+
+
+NULL: Any = None
 OBJECTIVE = Annotated[str, AfterValidator(_objective)]
 
 
@@ -56,6 +78,12 @@ def _without_file_scheme(storage: str) -> str:
 class ReferenceSettings(Settings):
     """The fixed reference point of the hypervolume."""
 
+    drop: float | None = Field(
+        None,
+        gt=0,
+        description="the reference lies this far below the dense network's measure, or above one to be minimised, in its "
+        "unit; null: accuracy_drop, except where a measure has no scale that all know",
+    )
     accuracy_drop: float = Field(
         n.REFERENCE_ACCURACY_DROP, gt=0, le=1, description="the reference lies this far below the dense accuracy"
     )
@@ -139,6 +167,7 @@ class Study(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the folder of results")
     data: DataSettings = DataSettings()
+    task: TaskSettings = TaskSettings()
     model: ModelSettings = ModelSettings()
     dense: DenseSettings = DenseSettings()
     retraining: RetrainSettings = RetrainSettings()
@@ -147,11 +176,12 @@ class Study(Settings):
         {}, description="settings of methods of your own, such as {package.module:Class: {strength: 2}}"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="of training; auto is bf16 where it is fast")
-    objectives: tuple[OBJECTIVE, ...] = Field(
-        ("accuracy", "compression"),
+    objectives: Annotated[tuple[OBJECTIVE, ...], BeforeValidator(_usual)] = Field(
+        default=NULL,
         min_length=2,
         max_length=3,
-        description=f"two or three of {', '.join(OBJECTIVES)}, or package.module:Class of your own (--allow-code)",
+        description=f"two or three of {', '.join(OBJECTIVES)} (of another task its measure, in place of accuracy), or "
+        "package.module:Class of your own (--allow-code); null: the task's measure and compression",
     )
     storage_forms: Annotated[tuple[Annotated[str, AfterValidator(FORMS.known)], ...], AfterValidator(_one_each)] = Field(
         (n.FP32,),
@@ -211,6 +241,11 @@ class Study(Settings):
     def _one_source(self) -> Self:
         if (self.space is None) == (self.sweep is None):
             raise ValueError("a study needs either 'space' or 'sweep', and not both")
+        if self.reference.drop is None and not self.measure.has_scale:
+            raise InputError(
+                f"reference.drop: {self.measure.name} has no scale that all know; say how much worse than the dense "
+                "network a network may be, in its unit"
+            )
         if len(set(self.objectives)) != len(self.objectives):
             raise ValueError("objectives: each can be named once")
         if self.finalists is not None and self.sweep is None:
@@ -234,12 +269,28 @@ class Study(Settings):
     @property
     def goals(self) -> tuple[Objective, ...]:
         """The objectives. Those of the user's own were imported, if they may be, when the study was validated."""
-        return tuple(objective(name, trusted=True) for name in self.objectives)
+        return tuple(objective(name, self.measure, trusted=True) for name in self.objectives)
+
+    @property
+    def made_task(self) -> Task:
+        """What networks are trained for."""
+        return task_of(self.task, self.methods)
+
+    @property
+    def measure(self) -> Quality:
+        """What the quality of networks is measured by."""
+        return self.made_task.quality
+
+    @property
+    def drop(self) -> float:
+        """How much worse than the dense network's the measure is at the hypervolume's reference."""
+        return self.reference.drop or self.reference.accuracy_drop
 
     def named(self) -> list[str]:
         """All words of the study that may name a network or a method, defaults of its schedules included."""
         told = self.model_dump(mode="json", include={"model", "space", "sweep", "search", "objectives", "storage_forms"})
-        of_data = {name for name in (self.data.dataset, self.data.transforms) if name is not None}
+        others = (self.data.dataset, self.data.transforms, self.task.name, self.dense.optimizer)
+        of_data = {name for name in others if name is not None}
         return sorted({*of_data, *_strings(told), *_strings([schedule.model_dump() for schedule in self.schedules()])})
 
     def own_code(self) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain as chained
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainables.methods import Method, Registry, section
+from trainables.methods import Method, Need, Registry, section
 from trainables.node import BETWEEN, CUT, KIND, Node
 from trainables.pruning.pruners import PRUNERS
 from trainables.records import names as n
@@ -19,6 +19,7 @@ from trainables.training.retraining import RATES, RETRAININGS, Retraining, ident
 
 M = TypeVar("M", bound=Method)
 
+RECIPE = "recipe"
 Part = UnstructuredSchedule | StructuredSchedule
 Limits = Callable[[str], Mapping[str, Any]]
 
@@ -54,6 +55,8 @@ class MethodSettings:
     retrain: Settings = field(default_factory=RetrainSettings)
     regularisation: Settings = field(default_factory=RegularisationSettings)
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recipe: Mapping[str, Any] | None = None
+    """The schedule that a given dense network has been trained with, of which steps tell that replay it."""
 
     def chain(self, root: Node, schedule: Schedule, limits: Limits | None = None) -> list[Node]:
         """The node of each step of ``schedule``, in order, below ``root``; regularised trainings lie between them.
@@ -109,7 +112,11 @@ class MethodSettings:
         scope = self._method(scopes, schedule.scope, self.retrain)
         rounding = {n.ROUND_TO: schedule.round_to} if isinstance(schedule, StructuredSchedule) else {}
         cut = importances.identity(importance) | scopes.identity(scope) | rounding
-        return {KIND: CUT, n.FAMILY: schedule.family, **cut, **identity(self.retraining(schedule))}
+        retraining = self.retraining(schedule)
+        trained = identity(retraining)
+        if self.recipe and Need.DENSE_SCHEDULE in retraining.needs and n.RETRAIN in trained:
+            trained[RECIPE] = dict(self.recipe)
+        return {KIND: CUT, n.FAMILY: schedule.family, **cut, **trained}
 
     def _method(
         self, registry: Registry[M], name: str, section: Settings | None = None, fields: Mapping[str, Any] | None = None

@@ -27,6 +27,7 @@ class Need(Enum):
     EARLY_WEIGHTS = "the dense training's early weights"
     ALL_CHANNELS = "all channels of the dense network"
     DENSE_NETWORK = "the dense network's answers"
+    CLASSES = "logits of classes"
     BATCH_NORM = "BatchNorm layers"
 
 

@@ -30,8 +30,14 @@ from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
 from trainables.schedule import BaseSchedule, Schedule
 from trainables.settings import Settings
-from trainables.training.loop import DenseSettings, Precision, Recipe, dense_schedule
-from trainables.training.retraining import Plan
+from trainables.tasks.base import guarded
+from trainables.tasks.registry import identity, is_own_task
+from trainables.training.loop import DenseSettings, Precision, Recipe, dense_schedule, judge, normalise, tensors
+from trainables.training.optimizers import OPTIMIZERS, Optimizer, make
+from trainables.training.retraining import Plan, Retraining
+
+TRIED = 64
+"""Images on which a task of the user's own is tried before the start."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ class Problem:
 
     def build(self, *, check: bool = False) -> nn.Module:
         """The dense architecture, with random weights from torch's global generator."""
-        return build(self.model, len(self.data.classes), self.data.shape, trusted=self.trusted, check=check)
+        classes, shape = len(self.data.classes), self.data.shape
+        output = self.data.task.shape(classes, shape)
+        return build(self.model, classes, shape, trusted=self.trusted, check=check, output=output)
 
     @cached_property
     def skeleton(self) -> Anatomy:
@@ -161,10 +169,9 @@ class Problem:
 
     def root(self, seed: int) -> Node:
         """The address of the dense network of this seed."""
-        dense = self.dense.model_dump()
-        if self.given:  # of the dense recipe only what retraining takes over has an effect on given weights
-            dense = {name: dense[name] for name in ("batch_size", "momentum", "weight_decay")}
-        start = {**self._weights_identity, "dense": dense}
+        start = {**self._weights_identity, "dense": self.dense.identity(given=self.given)}
+        if OPTIMIZERS.has_own(self.dense.optimizer):
+            start["optimizer"] = OPTIMIZERS.identity(self.optimizer)
         if self._auxiliary and not self.given:
             start["auxiliary"] = self._auxiliary
         if self.device != "cpu":
@@ -173,6 +180,8 @@ class Problem:
             start["source"] = own.source_hash(self.model.name)
         if self.model.output is not None:
             start["output"] = self.model.output
+        if task := identity(self.data.task):
+            start["task"] = task
         return Node(
             None,
             {
@@ -186,7 +195,19 @@ class Problem:
     @cached_property
     def methods(self) -> MethodSettings:
         """The settings of the methods that schedules name."""
-        return MethodSettings(self.retrain, self.regularisation, self.own)
+        recipe = self.dense.recipe.model_dump() if self.given and self.dense.recipe else None
+        return MethodSettings(self.retrain, self.regularisation, self.own, recipe)
+
+    @cached_property
+    def taught(self) -> DenseSettings:
+        """How the dense network is trained, or has been, if it was given and that is known."""
+        return self.dense.scheduled(given=self.given)
+
+    @cached_property
+    def optimizer(self) -> Optimizer:
+        """What updates weights."""
+        OPTIMIZERS.load(self.dense.optimizer, trusted=self.trusted)
+        return OPTIMIZERS.make(self.dense.optimizer, self.own.get(self.dense.optimizer, {}))
 
     def chain(self, schedule: Schedule, root: Node | None = None) -> list[Node]:
         """The node of each step of ``schedule``, in order, below ``root`` (the dense network of its seed)."""
@@ -196,8 +217,26 @@ class Problem:
         """InputError if the network can't be built for the data, or its weights can't be had or don't fit it."""
         classes, remedy = len(self.data.classes), "use a smaller network, or smaller images"
         check_size(self.model, classes, self.data.shape, machine_memory(), remedy)
-        self.build(check=True)
+        if self.dense.recipe is not None and not self.given:
+            raise InputError("dense.recipe: the dense network is trained here, by the keys beside it; leave it out")
+        make(self.optimizer, self.build(check=True), self.dense.momentum, self.dense.weight_decay)
+        if is_own_task(self.data.task):
+            self._check_task()
         _ = self.told
+
+    def _check_task(self) -> None:
+        """InputError if the task's loss and measure can't be had of the network's outputs."""
+        data, task = self.data, self.data.task
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = self.build().eval()
+        images, targets = tensors(data.validation_images[:TRIED], data.validation_labels[:TRIED], "cpu")
+        with torch.enable_grad():
+            loss = guarded(task, "its loss", lambda: task.loss(model(normalise(images, data)), targets))
+        if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
+            made = f"a tensor {list(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
+            raise InputError(f"task: {task.name!r}: its loss is {made}; return a scalar tensor made of the outputs")
+        judge(model, images, targets, data, "cpu", error=True)
 
     @cached_property
     def told(self) -> dict[str, list[str]]:
@@ -216,20 +255,31 @@ class Problem:
         if reason := self.refuse(family):
             raise InputError(f"{family}: {reason}; unfreeze or release layers, or use another model or family")
         retraining = self.methods.retraining(schedule)
-        if self.given and retraining.needs & {Need.DENSE_SCHEDULE, Need.EARLY_WEIGHTS}:
+        lacking = {Need.EARLY_WEIGHTS} if self.dense.recipe else {Need.DENSE_SCHEDULE, Need.EARLY_WEIGHTS}
+        if self.given and retraining.needs & lacking:
             source = "model.weights" if self.model.weights else "a network in memory"
             source = f"model.checkpoint {self.model.checkpoint!r}" if self.model.checkpoint else source
             raise InputError(
                 f"retrain: {schedule.retrain!r} needs the dense training's recipe and early weights, which "
-                f"{source} doesn't bring; use fine_tune, or train the dense network here"
+                f"{source} doesn't bring; {self._remedy(retraining)}, or train the dense network here"
+            )
+        if Need.CLASSES in retraining.needs and not self.data.task.distils:
+            raise InputError(
+                f"retrain: {schedule.retrain!r} needs {Need.CLASSES.value}, and the task is {self.data.task.name!r}; use "
+                "fine_tune"
             )
         if Need.BATCH_NORM in retraining.needs and not self._facts[2]:
             raise InputError(
                 f"retrain: {schedule.retrain!r} needs {Need.BATCH_NORM.value} that are trained, and model.name "
                 f"{self.model.name!r} has none; use fine_tune, with fine_tune_epochs 0 for no training"
             )
-        if reason := retraining.refuse(self.dense):
+        if reason := retraining.refuse(self.taught):
             raise InputError(reason)
+
+    def _remedy(self, retraining: Retraining) -> str:
+        """What to do about a given network that brings no schedule."""
+        early = Need.EARLY_WEIGHTS in retraining.needs
+        return "use fine_tune" if early else "use fine_tune, or tell its schedule (dense.recipe)"
 
     @property
     def dense_recipe(self) -> Recipe:
@@ -237,10 +287,10 @@ class Problem:
         plan = Plan(dense_schedule(self.dense), 0, self.dense.epochs)
         return replace(self.recipe(plan), auxiliary=self._auxiliary, hold_frozen=False)
 
-    def recipe(self, plan: Plan) -> Recipe:
+    def recipe(self, plan: Plan, batch_size: int | None = None) -> Recipe:
         """How a node below the dense network, which trains these epochs at these learning rates, is trained."""
         dense, auxiliary = self.dense, self._auxiliary if self.model.auxiliary_in_retraining else 0.0
         return Recipe(
-            *plan, dense.batch_size, dense.momentum, dense.weight_decay, self.precision, self.device, auxiliary,
-            hold_frozen=True,
+            *plan, batch_size or dense.batch_size, dense.momentum, dense.weight_decay, self.precision, self.device,
+            auxiliary, hold_frozen=True, optimizer=self.optimizer, clip_norm=dense.clip_norm,
         )  # fmt: skip

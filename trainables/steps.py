@@ -27,6 +27,7 @@ from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
 from trainables.schedule import REMOVED
+from trainables.tasks.base import Task
 from trainables.training.loop import LearningRate, Recipe, channels_last, evaluate, fit, threads
 from trainables.training.recalibrating import recalibrate
 from trainables.training.resuming import Resumable
@@ -60,8 +61,8 @@ class Made(NamedTuple):
     network: Network
     early: Network | None = None
     """Early weights of a dense network that was trained here."""
-    accuracy_before: float | None = None
-    """Validation accuracy between a cut and its retraining."""
+    before: float | None = None
+    """The task's measure between a cut and its retraining."""
 
 
 class Step(ABC):
@@ -174,7 +175,7 @@ class Prune(Step):
 
     def epochs(self, node: Node, problem: Problem) -> int:
         """The epochs of its retraining."""
-        return retraining_of(node.settings, trusted=problem.trusted).epochs_trained(problem.dense)
+        return retraining_of(node.settings, trusted=problem.trusted).epochs_trained(problem.taught)
 
 
 KINDS: Mapping[str, Step] = {step.kind: step for step in (Dense(), Regularise(), Prune())}
@@ -241,7 +242,7 @@ def retrain(network: Network, bench: Bench) -> Network:
     network = retraining.begin(network, starts)
     hold = masks.masking(network.model, network.masks)
     hold(network.model)
-    recipe = problem.recipe(retraining.plan(problem.dense))
+    recipe = problem.recipe(retraining.plan(problem.taught), retraining.batch_size)
     after = counted(recipe, bench.after_epoch)
     fit(
         network.model,
@@ -282,6 +283,11 @@ class Starts:
         problem, network = self.bench.problem, self.network
         recalibrate(network.model, problem.data, images, self.bench.node.seed, problem.device)
         return network
+
+    @property
+    def task(self) -> Task:
+        """The data's."""
+        return self.bench.problem.data.task
 
     def dense(self) -> nn.Module:
         """The dense network on the device."""

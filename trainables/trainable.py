@@ -19,7 +19,7 @@ from trainables.measuring.chosen import objective
 from trainables.measuring.latency import LatencyTable
 from trainables.problem import Problem
 from trainables.records import names as n
-from trainables.records.objectives import gains
+from trainables.records.objectives import COMPRESSION, gains
 from trainables.schedule import FAMILIES
 from trainables.settings import parse
 from trainables.storage.base import Place, above
@@ -48,17 +48,20 @@ class PruningTrainable(tune.Trainable):
         problem: Problem | None = None,
         folder: Place = "",
         dense: Mapping[str, bytes] | None = None,
-        objectives: Sequence[str] = (n.ACCURACY, n.COMPRESSION),
+        objectives: Sequence[str] | None = None,
         reuse: Sequence[Place] = (),
         run: int | None = None,
         forms: Sequence[str] = (n.FP32,),
     ) -> None:
         """All comes once, through ``tune.with_parameters``.
 
-        ``folder`` (or a URL), ``dense`` weights, ``reuse`` and ``run`` are the store's.
+        ``folder`` (or a URL), ``dense`` weights, ``reuse`` and ``run`` are the store's. Without ``objectives`` they are the
+        task's measure and compression.
         """
         assert problem is not None, "give the problem with tune.with_parameters(..., problem=...)"
-        self._objectives = tuple(objective(name, trusted=problem.trusted) for name in objectives)
+        measure = problem.data.task.quality
+        wanted = (measure.name, COMPRESSION.name) if objectives is None else objectives
+        self._objectives = tuple(objective(name, measure, trusted=problem.trusted) for name in wanted)
         store = Store(folder, dense or {}, tuple(reuse), run)
         self._tree = Tree(problem, store, objectives=self._objectives, forms=forms)
         self._latencies = LatencyTable(above(folder), problem)

@@ -16,8 +16,9 @@ from trainables.networks.network import Network, decode, encode
 from trainables.node import Node, address
 from trainables.problem import Problem
 from trainables.records import names as n
+from trainables.records.measures import MEASURE, described, measure_of
 from trainables.records.names import InputError
-from trainables.records.objectives import OBJECTIVES, Objective, columns_of
+from trainables.records.objectives import OBJECTIVES, Objective, Quality, columns_of, own_columns
 from trainables.records.points import OF_EVERY_RECORD, SCHEMA, form_of, is_record, stored_format
 from trainables.schedule import REMOVED, Schedule
 from trainables.storage.store import ASKED, Record, Store
@@ -71,7 +72,7 @@ class Tree:
         self.record(node)
         record = self.filled(node)
         cost = self._cost(node, record)
-        trained = self.problem.methods.trained(schedule, self.problem.dense)
+        trained = self.problem.methods.trained(schedule, self.problem.taught)
         paid = dict(zip((n.EPOCHS, n.SECONDS, n.REUSED), cost, strict=True))
         return point_of(record, self._own) | schedule.columns_at(number) | trained | paid | {
             n.STEP: number, n.STEP_ID: node.id, n.PARENT_ID: node.step_parent.id if node.step_parent else None,
@@ -238,9 +239,9 @@ class Tree:
             n.REQUESTED_SPARSITY: node.settings.get(REMOVED, 0) / 1e6,
             n.SPARSITY: 1 - counts.prunable_params / total,
             n.CHANNEL_SPARSITY: self.problem.skeleton.channel_sparsity(network.model),
-            n.ACCURACY_BEFORE: before, n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
+            **self._of_measure(before), n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
             "layers": {name: list(kept) for name, kept in counts.layers.items()},
-            **judged((*OURS, *self._own), stored, {}),
+            **judged(self._judged, stored, {}),
         }  # fmt: skip
         return columns | self._forms(stored, network, {}, columns if dense is None else dense)
 
@@ -250,6 +251,23 @@ class Tree:
         counts = footprint(network, problem.data.shape)
         dense = self.record_of(node.root) if node.parent else None
         return Stored(network.model, problem.data, problem.device, problem.threads, counts, content, dense), network
+
+    @property
+    def measure(self) -> Quality:
+        """What the quality of networks is measured by."""
+        return self.problem.data.task.quality
+
+    def _of_measure(self, before: float | None) -> dict[str, Any]:
+        """What a record says of its measure, beside the value; of others than accuracy all that tells which it is."""
+        other: dict[str, Any] = {}
+        if told := described(self.measure):
+            other = {MEASURE: told, n.ACCURACY_BEFORE: None, n.ACCURACY: None}
+        return {**other, self.measure.before: before}
+
+    @property
+    def _judged(self) -> list[Objective]:
+        """What is measured of every step: the study's measure, what is counted, and objectives of the user's own."""
+        return [self.measure, *(one for one in OURS if not one.quality), *self._own]
 
     @property
     def _own(self) -> list[Objective]:
@@ -289,14 +307,14 @@ class Tree:
         names = self._lacking_forms(record)
         if not names:
             return {}
-        found = stored_forms.measure(names, replace(stored, dense=dense), network, self.problem, (*OURS, *self._own))
+        found = stored_forms.measure(names, replace(stored, dense=dense), network, self.problem, self._judged)
         return {n.FORMS: {**record.get(n.FORMS, {}), **found}}
 
     def _lacking_forms(self, record: Record) -> list[str]:
-        return stored_forms.lacking(record, stored_forms.named(self.forms), (*OURS, *self._own))
+        return stored_forms.lacking(record, stored_forms.named(self.forms), self._judged)
 
     def _lacking(self, record: Record) -> list[Objective]:
-        return [one for one in (*OURS, *self._own) if lacks(record, one)]
+        return [one for one in self._judged if lacks(record, one)]
 
 
 def _check_removed(counts: Footprint, parent: Record | None) -> None:
@@ -306,15 +324,17 @@ def _check_removed(counts: Footprint, parent: Record | None) -> None:
 
 def point_of(record: Record, own: Sequence[Objective] = ()) -> Point:
     """The columns of a point that its record knows, with those of the user's ``own`` objectives; the rest is None."""
-    columns = (*MEASURED, *(one.column for one in own))
-    found = dict.fromkeys(columns_of(own)) | {name: record.get(name) for name in columns}
+    measure = measure_of(record.get(MEASURE, {}))
+    columns = (*MEASURED, *own_columns(measure), *(one.column for one in own))
+    found = dict.fromkeys(columns_of((measure, *own))) | {name: record.get(name) for name in columns}
     return found | {n.FORM: n.FP32, n.STORED_FORMAT: n.SAFETENSORS}
 
 
 def dense_point(record: Record, own: Sequence[Objective] = ()) -> Point:
     """A dense network's record as a point: step 0, of no trial."""
     settings: Mapping[str, Any] = record["settings"]
+    measure = measure_of(record.get(MEASURE, {}))
     return point_of(record, own) | {
         n.STEP: 0, n.STEP_ID: record["id"], n.FAMILY: n.DENSE, n.SEED: settings["seed"], n.SCHEDULE: None, n.STEPS: 0,
-        n.EPOCHS: record[n.EPOCHS], n.SECONDS: record[n.SECONDS], n.REUSED: False, n.ACCURACY_BEFORE: record[n.ACCURACY],
+        n.EPOCHS: record[n.EPOCHS], n.SECONDS: record[n.SECONDS], n.REUSED: False, measure.before: record[measure.column],
     }  # fmt: skip

@@ -21,6 +21,7 @@ from analysis.comparison.sweep import Sweep, load_sweep
 from analysis.figures import render
 from analysis.load import Study
 from trainables.records.files import write_atomically
+from trainables.records.objectives import ACCURACY
 
 PAGE, MARKDOWN, ANSWERS = "comparison.html", "comparison.md", "answers.json"
 # What begins like this in the report's folder is made here, and removed when it is made no longer.
@@ -73,6 +74,10 @@ QUESTIONS: Mapping[str, Question] = {
 
 def write_comparison(study: Study) -> tuple[Path, list[str]]:
     """Write everything, the pages last; returns the HTML page's path and the sentences of the summary."""
+    if study.measure is not ACCURACY:
+        raise n.InputError(
+            f"{study.folder}: is measured by {study.measure.name}, and comparisons speak of accuracy; use report"
+        )
     sweep = load_sweep(study)
     answers = {name: question.answer(sweep) for name, question in QUESTIONS.items()}
     folder = study.folder / n.REPORT_FOLDER

@@ -12,7 +12,7 @@ import trainables.records.names as n
 from analysis.load import Study
 from analysis.pareto import excess, measured
 from trainables.records.fronts import Floats, contributions, nondominated
-from trainables.records.objectives import ACCURACY, Objective
+from trainables.records.objectives import Objective
 
 # What a reader calls a setting -> its column. A schedule's prefixes are schedules too, so a network's own
 # number of steps is the cuts that it took, not those that its trial had planned.
@@ -45,12 +45,12 @@ class Family:
     gains: Floats
     """one column for each of ``axes``: the gains over the reference"""
     axes: tuple[Objective, ...]
-    """accuracy, what it is shown against, then the study's other objectives"""
+    """the measure, what it is shown against, then the study's other objectives"""
     objectives: tuple[Objective, ...]
 
     @property
     def plane(self) -> Floats:
-        """Accuracy over the reference and the gain that it is shown against."""
+        """The measure over the reference and the gain that it is shown against."""
         return self.gains[:, :2]
 
     def values(self, setting: str) -> pd.Series:
@@ -72,7 +72,7 @@ class Family:
 
 def families(study: Study, main: Objective) -> Iterator[Family]:
     """The families that the study has networks of; ``main`` is the objective that accuracy is shown against."""
-    axes = tuple(dict.fromkeys((ACCURACY, main, *study.objectives)))
+    axes = tuple(dict.fromkeys((study.measure, main, *study.objectives)))
     usable = measured(study.steps, axes, study.dense)  # settings are compared in one stored form
     for name in n.FAMILIES:
         if study.pruned[n.FAMILY].eq(name).any():

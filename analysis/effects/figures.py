@@ -18,7 +18,8 @@ from analysis.effects.family import Family, shortfall
 from analysis.effects.importances import CHANCE, FRONT, SETTING, SHARE, TARGET
 from analysis.effects.marginals import VALUE
 from analysis.effects.sentences import value_text
-from analysis.figures import FRONT_COLOUR, PERCENT, PERCENT_FORMAT, despine, log2_ticks, style
+from analysis.figures import FRONT_COLOUR, PERCENT, PERCENT_FORMAT, Look, despine, log2_ticks, style
+from analysis.pareto import sign
 from trainables.records.fronts import Floats
 
 # Okabe and Ito's for names; for numbers, which have an order, shades of viridis, which
@@ -51,25 +52,25 @@ def importance_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def marginal_figure(family: Family, table: pd.DataFrame, dense: pd.DataFrame, drop: float) -> Figure:
-    """A panel a setting: the best accuracy at or beyond each reduction, of each value's networks alone."""
+def marginal_figure(family: Family, table: pd.DataFrame, dense: pd.DataFrame, look: Look) -> Figure:
+    """A panel a setting: the best measure at or beyond each reduction, of each value's networks alone."""
     settings = list(dict.fromkeys(table[SETTING]))
-    floor = float(dense[n.ACCURACY].mean()) - drop
+    floor = sign(look.measure) * float(dense[look.measure.column].mean()) - look.drop
     wide = min(PANELS_WIDE, len(settings))
     tall = math.ceil(len(settings) / wide)
     with style():
         figure = Figure(figsize=(0.6 + 3.6 * wide, 0.5 + 3.6 * tall), layout="constrained")
         grid = figure.subplots(tall, wide, sharey=True, sharex=True, squeeze=False).ravel()
         for axes, setting in zip(grid, settings, strict=False):
-            _draw_setting(axes, family, table[table[SETTING] == setting], floor)
+            _draw_setting(axes, family, table[table[SETTING] == setting], floor, look)
         for axes in grid[len(settings) :]:
             axes.remove()
         for axes in grid[max(0, len(settings) - wide) : len(settings)]:
             axes.tick_params(labelbottom=True)
         # The axes are shared, so one panel sets the limits of all.
-        _limit(grid[0], family, floor, drop)
+        _limit(grid[0], family, floor, look)
         figure.supxlabel(family.axes[1].axis, fontsize="small")
-        figure.supylabel("validation accuracy", fontsize="small")
+        figure.supylabel(look.label, fontsize="small")
     return figure
 
 
@@ -86,12 +87,12 @@ def _draw_importances(axes: Axes, rows: pd.DataFrame) -> None:
     despine(axes)
 
 
-def _draw_setting(axes: Axes, family: Family, rows: pd.DataFrame, floor: float) -> None:
+def _draw_setting(axes: Axes, family: Family, rows: pd.DataFrame, floor: float, shown_as: Look) -> None:
     setting = str(rows[SETTING].iloc[0])
     column = family.values(setting)
     shown = rows[VALUE].tolist()[:MOST_LINES]
     looks = _looks(shown)
-    _draw_front(axes, family.plane, floor, color="0.86", linewidth=5, zorder=1)
+    _draw_front(axes, family.plane, floor, shown_as, color="0.86", linewidth=5, zorder=1)
     for value in shown:
         members = column.eq(value).to_numpy(dtype=bool, na_value=False)
         look = looks[value]
@@ -99,6 +100,7 @@ def _draw_setting(axes: Axes, family: Family, rows: pd.DataFrame, floor: float) 
             axes,
             family.plane[members],
             floor,
+            shown_as,
             label=value_text(setting, value),
             linewidth=1.6,
             markersize=4,
@@ -130,7 +132,7 @@ def _looks(values: list[Any]) -> dict[Any, dict[str, Any]]:
     return {value: {"color": colours[i], "linestyle": DASHES[i], "marker": MARKERS[i]} for i, value in enumerate(values)}
 
 
-def _draw_front(axes: Axes, plane: Floats, floor: float, **look: Any) -> None:
+def _draw_front(axes: Axes, plane: Floats, floor: float, shown_as: Look, **look: Any) -> None:
     corners = plane[(shortfall(plane) <= 0) & (plane[:, 0] > 0)]
     corners = corners[np.lexsort((corners[:, 0], corners[:, 1]))]
     if not len(corners):
@@ -138,14 +140,13 @@ def _draw_front(axes: Axes, plane: Floats, floor: float, **look: Any) -> None:
         return
     # To the left of its first network a front is as high as there; it ends with the last.
     x = np.exp2([min(0.0, corners[0, 1]), *corners[:, 1]])
-    y = PERCENT * (floor + np.array([corners[0, 0], *corners[:, 0]]))
+    y = sign(shown_as.measure) * shown_as.scale * (floor + np.array([corners[0, 0], *corners[:, 0]]))
     axes.plot(x, y, drawstyle="steps-pre", markevery=slice(1, None), **look)
 
 
-def _limit(axes: Axes, family: Family, floor: float, drop: float) -> None:
-    top = PERCENT * (floor + max(drop, float(family.plane[:, 0].max())))
-    low = PERCENT * floor
-    axes.set_ylim(low, top + 0.06 * (top - low))
+def _limit(axes: Axes, family: Family, floor: float, look: Look) -> None:
+    top = look.scale * (floor + max(look.drop, float(family.plane[:, 0].max())))
+    low, up = look.scale * floor, sign(look.measure)
+    look.limit(axes, up * low, up * (top + 0.06 * (top - low)))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(PERCENT_FORMAT)
     log2_ticks(axes)

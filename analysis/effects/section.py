@@ -16,9 +16,10 @@ from analysis.effects.figures import importance_figure, marginal_figure
 from analysis.effects.importances import CHANCE, FRONT, LARGEST_SAMPLE, SETTING, SHARE, SHUFFLES, TARGET, importances
 from analysis.effects.marginals import LUCK, NETWORKS, SHORTFALL, VALUE, marginals, span
 from analysis.effects.sentences import deciding, over, points, validation_images, value_text, verdict
+from analysis.figures import Look
 from analysis.load import Study
 from analysis.pareto import HYPERVOLUME
-from trainables.records.objectives import ACCURACY, Objective
+from trainables.records.objectives import Objective, Quality
 
 IMPORTANCES, MARGINALS = "importances", "marginals"
 
@@ -57,7 +58,8 @@ def what_mattered(study: Study, main: Objective) -> Mattered:
     told = [family for family in found if family.enough and family.varied]
     mattered = _joined([importances(family) for family in told])
     reached = {family.name: marginals(family) for family in told}
-    figures = {_figure(family): marginal_figure(family, reached[family.name], study.dense, study.accuracy_drop)
+    look = Look(study.measure, study.accuracy_drop)
+    figures = {_figure(family): marginal_figure(family, reached[family.name], study.dense, look)
                for family in told if _drawn(family, reached[family.name])}  # fmt: skip
     if told:
         figures[IMPORTANCES] = importance_figure(mattered)
@@ -74,16 +76,29 @@ def _part(study: Study, family: Family, mattered: pd.DataFrame, reached: pd.Data
         return FamilyPart(family.name, "All networks have the same settings, so there is nothing to compare.")
     figure = _figure(family) if _drawn(family, reached) else ""
     note = deciding(mattered[mattered[n.FAMILY] == family.name])
-    return FamilyPart(family.name, note, figure, verdicts(study, family, reached), _marginal_rows(reached))
+    rows = _marginal_rows(reached, study.measure)
+    return FamilyPart(family.name, note, figure, verdicts(study, family, reached), rows)
 
 
 def verdicts(study: Study, family: Family, reached: pd.DataFrame) -> dict[str, str]:
     """A sentence for each setting of a family's marginals; the more settings are compared, the more each must show."""
     images = validation_images(study.provenance)
-    error = ACCURACY.noise(float(study.dense[n.ACCURACY].mean()), images) if images else None
+    error = _error(study, images) if images else None
     where = over(family.axes[1], span(family))
     level = permutation.LEVEL / max(1, reached[reached[LUCK].notna()][SETTING].nunique())
-    return {str(name): verdict(rows, error, images, where, level) for name, rows in reached.groupby(SETTING, sort=False)}
+    return {
+        str(name): verdict(rows, error, images, where, level, study.measure)
+        for name, rows in reached.groupby(SETTING, sort=False)
+    }
+
+
+def _error(study: Study, images: int) -> float | None:
+    """The standard error of the measure of a network as good as the dense ones; None where it isn't known."""
+    measure, dense = study.measure, study.dense
+    if measure.counted:
+        return measure.noise(float(dense[measure.column].mean()), images)
+    known = dense[measure.error].dropna() if measure.error in dense else ()
+    return float(max(known)) if len(known) else None
 
 
 def _drawn(family: Family, reached: pd.DataFrame) -> bool:
@@ -114,13 +129,13 @@ def _importance_rows(table: pd.DataFrame) -> pd.DataFrame:
     return rows.rename(columns={FRONT: "hypervolume of the front"})
 
 
-def _marginal_rows(table: pd.DataFrame) -> pd.DataFrame:
+def _marginal_rows(table: pd.DataFrame, measure: Quality) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "setting": table[SETTING],
             "value": [value_text(row[SETTING], row[VALUE]) for row in table.to_dict("records")],
             "networks": table[NETWORKS].map(str),
             "hypervolume alone": table[HYPERVOLUME].map(words.number),
-            "median shortfall": table[SHORTFALL].map(points),
+            "median shortfall": [points(value, measure) for value in table[SHORTFALL]],
         }
     )

@@ -11,7 +11,7 @@ from analysis import words
 from analysis.effects.importances import CHANCE, FRONT, SETTING, SHARE, TARGET
 from analysis.effects.marginals import BEHIND, FEWEST_OF_VALUE, LUCK, NETWORKS, VALUE
 from analysis.pareto import HYPERVOLUME, ROUNDING
-from trainables.records.objectives import Objective
+from trainables.records.objectives import ACCURACY, MAXIMISE, Objective, Quality
 
 MOST_NAMED = 5
 NO_DIFFERENCE = "no difference that this search can tell"
@@ -24,7 +24,14 @@ def validation_images(provenance: Mapping[str, Any]) -> int | None:
     return images if isinstance(images, int) and not isinstance(images, bool) and images > 0 else None
 
 
-def verdict(rows: pd.DataFrame, error: float | None, images: int | None, where: str, level: float) -> str:
+def verdict(
+    rows: pd.DataFrame,
+    error: float | None,
+    images: int | None,
+    where: str,
+    level: float,
+    measure: Quality = ACCURACY,
+) -> str:
     """Which value of one setting leads, and whether its lead is more than noise; ``rows`` are those of the setting.
 
     A lead is one if it exceeds ``error``, which all networks share with their validation images, and if at most a share
@@ -41,8 +48,8 @@ def verdict(rows: pd.DataFrame, error: float | None, images: int | None, where: 
     margin = max(error or 0.0, ROUNDING)
     tied = [rank for rank in range(1, len(known)) if behind[rank] <= margin or known[rank][LUCK] > level]
     near = max(tied, default=0) + 1
-    told = _tie(known, behind, near) if near > 1 else _leader(known, behind, where)
-    return f"{told}; {_by_luck(known[max(near - 1, 1)][LUCK], level)}{_noise(error, images)}{left_out}"
+    told = _tie(known, behind, near, measure) if near > 1 else _leader(known, behind, where, measure)
+    return f"{told}; {_by_luck(known[max(near - 1, 1)][LUCK], level)}{_noise(error, images, measure)}{left_out}"
 
 
 def deciding(table: pd.DataFrame) -> str:
@@ -61,9 +68,11 @@ def value_text(setting: str, value: Any) -> str:
     return f"{100 * value:g}%" if setting.endswith("ratio") else f"{value:g}"
 
 
-def points(share: float) -> str:
-    """A difference of accuracy: 0.0063 -> "0.63 points"."""
-    return f"{100 * share:.2f} points"
+def points(difference: float, measure: Quality = ACCURACY) -> str:
+    """A difference of a measure: of a share 0.0063 -> "0.63 points"."""
+    if measure.is_share:
+        return f"{100 * difference:.2f} points"
+    return f"{difference:.3g}" + (f" {measure.unit}" if measure.unit else "")
 
 
 def over(main: Objective, doublings: float) -> str:
@@ -71,14 +80,16 @@ def over(main: Objective, doublings: float) -> str:
     return f"on average over {main.noun} up to {words.times(2**doublings)} (log scale)"
 
 
-def _leader(known: Sequence[Mapping[Any, Any]], behind: Sequence[float], where: str) -> str:
-    lead = f"{points(behind[1])} of accuracy above that of {_named(known[1])}"
+def _leader(known: Sequence[Mapping[Any, Any]], behind: Sequence[float], where: str, measure: Quality) -> str:
+    above = "above" if measure.direction == MAXIMISE else "better than"
+    lead = f"{points(behind[1], measure)} of {measure.name} {above} that of {_named(known[1])}"
     return f"{_named(known[0])} leads: {where}, its front lies {lead}"
 
 
-def _tie(known: Sequence[Mapping[Any, Any]], behind: Sequence[float], near: int) -> str:
-    level = f"{NO_DIFFERENCE} between {_listed([_named(row) for row in known[:near]])}, {points(behind[near - 1])} apart"
-    rest = [f"{_named(row)}, by {points(gap)}" for row, gap in zip(known[near:], behind[near:], strict=True)]
+def _tie(known: Sequence[Mapping[Any, Any]], behind: Sequence[float], near: int, measure: Quality) -> str:
+    apart = points(behind[near - 1], measure)
+    level = f"{NO_DIFFERENCE} between {_listed([_named(row) for row in known[:near]])}, {apart} apart"
+    rest = [f"{_named(row)}, by {points(gap, measure)}" for row, gap in zip(known[near:], behind[near:], strict=True)]
     return f"{level}; behind the first: {_listed(rest)}" if rest else level
 
 
@@ -87,12 +98,15 @@ def _by_luck(share: float, level: float) -> str:
     return f"shuffled networks come as far apart in {share:.1%} of the shuffles (a lead: in {level:.1%} at most)"
 
 
-def _noise(error: float | None, images: int | None) -> str:
+def _noise(error: float | None, images: int | None, measure: Quality) -> str:
     if error is None or images is None:
         return ". How many validation images there were is not recorded, so their noise could not be considered."
-    return (
-        f". The standard error of an accuracy on {images:,} validation images is {points(error)}, and no lead is smaller."
-    )
+    what, size = f"{_article(measure)} on {images:,} validation images", points(error, measure)
+    return f". The standard error of {what} is {size}, and no lead is smaller."
+
+
+def _article(measure: Quality) -> str:
+    return f"{'an' if measure.name[0] in 'aeiou' else 'a'} {measure.name}"
 
 
 def _named(row: Mapping[Any, Any]) -> str:

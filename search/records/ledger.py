@@ -15,7 +15,7 @@ from trainables.records import names as n
 from trainables.records.files import write_atomically
 from trainables.records.fronts import best_of, nondominated, volume
 from trainables.records.jsonl import Row, read_rows
-from trainables.records.objectives import LOG2, Objective, columns_of, gains, objectives_of, reference
+from trainables.records.objectives import ACCURACY, LOG2, Objective, Quality, columns_of, gains, objectives_of, reference
 from trainables.records.points import REQUIRED, fault_of, format_of, point_id, stored_format
 from trainables.records.untrusted import read
 from trainables.storage.store import to_json
@@ -26,7 +26,8 @@ REMEDY = "remove the line, its steps are found again in the store"
 class Ledger:
     """Points and trials of one study: appended to as they come, read back when the study is run again.
 
-    Of ``objectives``, ours may be given by name. Points of ``forms`` compete, in their format: what the file holds in
+    Of ``objectives``, ours may be given by name; ``measure`` is what quality is measured by, and ``accuracy_drop`` in its
+    unit. Points of ``forms`` compete, in their format: what the file holds in
     another one stays there. Lines that a crash cut off are removed, unless it is only to be looked at (``mend``): another
     driver may be writing.
     """
@@ -38,11 +39,12 @@ class Ledger:
         accuracy_drop: float,
         forms: Sequence[str] = (n.FP32,),
         *,
+        measure: Quality = ACCURACY,
         mend: bool = True,
     ) -> None:
         self._folder = folder
-        self._objectives = objectives_of(objectives)
-        self._columns = columns_of(self._objectives)
+        self._objectives, self.measure = objectives_of(objectives), measure
+        self._columns = columns_of((measure, *self._objectives))
         self._accuracy_drop = accuracy_drop
         self._format = format_of(forms)
         self.trials: list[Row] = list(rows_of(folder / n.TRIALS_FILE, _trial_fault, mend=mend))
@@ -107,7 +109,7 @@ class Ledger:
 
     def _point_fault(self, row: Row) -> str | None:
         """Why a row of points.jsonl can't be counted, or None if it can."""
-        if fault := fault_of(row, (*REQUIRED, n.EPOCHS, n.TOTAL_EPOCHS), self._objectives):
+        if fault := fault_of(row, (*REQUIRED, n.EPOCHS, n.TOTAL_EPOCHS), self._objectives, self.measure):
             return fault
         if none := next((one.column for one in self._objectives if one.scale == LOG2 and row.get(one.column) == 0), None):
             return f"{none} is 0, and an objective"

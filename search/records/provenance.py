@@ -184,7 +184,7 @@ def _dense(tree: Tree, row: Mapping[str, Any]) -> Told:
     return {
         "step_id": row[n.STEP_ID],
         "sha256": record.get("checksums", {}).get(n.WEIGHTS_FILE),
-        n.ACCURACY: row[n.ACCURACY],
+        tree.measure.column: row[tree.measure.column],
     }
 
 

@@ -41,16 +41,18 @@ def halvings(sparsity: float) -> float:
 class Outlook:
     """Points of one study as gains above its reference, a front, and the most that each kind of cut can be seen to reduce.
 
-    ``images`` are those that an accuracy was measured on. A point's kind (family, scope, stored form) says which points its
-    reductions are like.
+    ``images`` are those that an accuracy was measured on; of a measure whose error they don't tell it is ``noise``.
+    A point's kind (family, scope, stored form) says which points its reductions are like.
     """
 
-    def __init__(self, objectives: Iterable[str | Objective], images: int, errors: float = ERRORS) -> None:
+    def __init__(
+        self, objectives: Iterable[str | Objective], images: int, errors: float = ERRORS, noise: float | None = None
+    ) -> None:
         self._objectives = objectives_of(objectives)
         quality = [i for i, one in enumerate(self._objectives) if one.quality]
         foreseen = all(one.quality or one.halved is not None for one in self._objectives)
         self._quality = quality[0] if quality and foreseen else None
-        self._images, self._errors = images, errors
+        self._images, self._errors, self._constant = images, errors, noise
         self._front: Floats = np.empty((0, len(self._objectives)))
         self._rates: dict[Kind, Floats] = {}
 
@@ -90,4 +92,6 @@ class Outlook:
     def _noise(self, quality: float) -> float:
         """Standard error of what pruning costs, measured on the validation images."""
         assert self._quality is not None
+        if self._constant is not None:
+            return self._constant
         return self._objectives[self._quality].noise(quality, self._images)

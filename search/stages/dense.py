@@ -21,6 +21,7 @@ from search.stages.tasks import dense_task
 from search.tune.trial import LOST_IN_A_ROW
 from trainables.records import names as n
 from trainables.records.jsonl import Row
+from trainables.records.objectives import Quality
 
 
 def dense_networks(driver: Driver) -> None:
@@ -51,7 +52,8 @@ def lost_seeds(session: Session) -> list[int]:
 
 def train_dense(session: Session, seeds: Sequence[int], console: Console) -> None:
     """Train the dense networks of these seeds; with a checkpoint, measure it. Ray has been started."""
-    tree, resources = session.tree, session.study.resources
+    tree, resources, measure = session.tree, session.study.resources, session.tree.measure
+    told = measure.told
     before = {seed: tree.known(tree.problem.root(seed).id) for seed in seeds}
     shared, counter = ray.put(tree.problem), waiting.counter()
     cores = dense_cores(alive(), resources, tree.problem.dense.threads)
@@ -65,7 +67,8 @@ def train_dense(session: Session, seeds: Sequence[int], console: Console) -> Non
         if record is not None and record["checksums"] != now["checksums"]:
             console.print(
                 f"[yellow]Seed {seed}: trained again, the dense network came out different on this machine[/yellow] "
-                f"({record[n.ACCURACY]:.2%}, now {now[n.ACCURACY]:.2%}); its points so far began from other weights."
+                f"({told(record[measure.column])}, now {told(now[measure.column])}); its points so far began "
+                "from other weights."
             )
 
 
@@ -87,13 +90,12 @@ def record_dense(session: Session, ledger: Ledger, console: Console) -> None:
                 continue
         for point in session.tree.dense_points(seed):
             ledger.add_dense(timed(point, session))
-        console.print(f"Dense network, seed {seed}: {_told(ledger.dense[seed])}")
+        console.print(f"Dense network, seed {seed}: {_told(ledger.dense[seed], ledger.measure)}")
         for row in ledger.dense_forms:
             if row[n.SEED] == seed:
-                console.print(
-                    f"[dim]… stored as {row[n.FORM]}: {row[n.ACCURACY]:.2%}, {row[n.COMPRESSION]:.2f}× smaller[/dim]"
-                )
+                value = ledger.measure.told(row[ledger.measure.column])
+                console.print(f"[dim]… stored as {row[n.FORM]}: {value}, {row[n.COMPRESSION]:.2f}× smaller[/dim]")
 
 
-def _told(dense: Row) -> str:
-    return f"{dense[n.ACCURACY]:.2%} validation accuracy, {dense[n.PARAMS]:,} parameters"
+def _told(dense: Row, measure: Quality) -> str:
+    return f"{measure.told(dense[measure.column])} {measure.label}, {dense[n.PARAMS]:,} parameters"

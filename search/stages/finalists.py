@@ -103,8 +103,10 @@ class Final:
         return {recipe: float(np.mean(values)) for recipe, values in changes.items()}
 
     def _changes(self, schedule: Schedule) -> list[float]:
-        dense = self.ledger.dense.get(schedule.seed, {}).get(n.ACCURACY, np.nan)
-        return [self._accuracies.get(step_id, np.nan) - dense for step_id in self._steps(schedule)] or [np.nan]
+        measure, nothing = self.ledger.measure, np.nan
+        dense = self.ledger.dense.get(schedule.seed, {}).get(measure.column, nothing)
+        values = [self._accuracies.get(step_id, nothing) for step_id in self._steps(schedule)]
+        return [measure.gain(value, dense) - measure.gain(dense, dense) for value in values] or [nothing]
 
     def _steps(self, schedule: Schedule) -> list[str]:
         """The addresses of its steps; none where its dense network isn't on record."""
@@ -127,7 +129,7 @@ class Final:
     @cached_property
     def _accuracies(self) -> Mapping[str, float]:
         # Of a step that several trials report, the first point: later ones may tell of weights that were trained again.
-        return {row[n.STEP_ID]: row[n.ACCURACY] for row in reversed(self.ledger.points)}
+        return {row[n.STEP_ID]: row[self.ledger.measure.column] for row in reversed(self.ledger.points)}
 
 
 def _is_control(recipe: Schedule) -> bool:

@@ -68,7 +68,7 @@ def ready(
         with console.status("Looking whether another driver is at work …"):  # takes a while where one has died
             held = stack.enter_context(only_driver(study.folder, study.place))
         snapshots = stack.enter_context(Snapshots(study.folder, study.place, held))
-        ledger = Ledger(study.folder, study.goals, study.reference.accuracy_drop, study.storage_forms)
+        ledger = Ledger(study.folder, study.goals, study.drop, study.storage_forms, measure=study.measure)
         check_roots(session.tree, ledger)
         if cluster:
             session = _on_nodes(session, cluster, console, stack)

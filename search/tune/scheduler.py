@@ -31,7 +31,8 @@ class FrontScheduler(LiveFifo):
     def __init__(self, ledger: Ledger, objectives: Sequence[str | Objective], images: int) -> None:
         super().__init__()
         self._ledger, self._objectives = ledger, objectives_of(objectives)
-        self._outlook, self._taken = Outlook(objectives, images), 0
+        noise = None if ledger.measure.counted else ledger.measure.noise_beside(ledger.dense.values(), images)
+        self._outlook, self._taken = Outlook(objectives, images, noise=noise), 0
 
     def on_trial_result(self, _controller: TuneController, trial: Trial, result: Mapping[str, Any]) -> str:
         """STOP or CONTINUE; Tune doesn't ask after a trial's last step."""

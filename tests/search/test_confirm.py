@@ -21,7 +21,7 @@ from trainables.data import test_split
 from trainables.node import Node
 from trainables.records import names as n
 from trainables.storage.store import Store
-from trainables.training.loop import accuracy, tensors
+from trainables.training.loop import judge, tensors
 from trainables.tree import Tree
 
 SWEEP: list[Raw] = [{"step_ratio": 0.5, "steps": 2, "seed": [0, 1]}, {"family": "structured", "step_ratio": 0.3}]
@@ -225,7 +225,7 @@ def test_the_test_accuracy_is_that_of_the_stored_network(folder: Path) -> None:
     torch.manual_seed(0)
     for row in confirmed(folder):
         model = tree.network(tree.node(row[n.STEP_ID])).model
-        assert row[n.TEST_ACCURACY] == accuracy(model, images, labels, tree.problem.data, "cpu")
+        assert row[n.TEST_ACCURACY] == judge(model, images, labels, tree.problem.data, "cpu").value
 
 
 def test_of_a_search_the_front_alone_is_opened(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trainables.data.images import SHORTER_SIDE, Size, kept_size, pixels, resized
+from trainables.data.images import SHORTER_SIDE, Size, fitted_mask, kept_size, pixels, resized, upright
 from trainables.data.split import Integers
 from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
@@ -73,6 +73,7 @@ class Reader:
     """How images are read: resized to ``size`` in the way of ``resize``, or all of their own one size if that is None.
 
     ``alike``, (C, H, W), is what they must be without being resized. Nothing is written at a root that isn't ``writable``.
+    Targets that are ``masks`` are resized with their images.
     """
 
     size: Size | None = None
@@ -80,6 +81,7 @@ class Reader:
     skip_unreadable: bool = False
     writable: bool = True
     alike: tuple[int, ...] | None = None
+    masks: bool = False
 
     def like(self, first: Decoded) -> Reader:
         """A reader of more images for the same network."""
@@ -119,7 +121,7 @@ class Reader:
 
     @property
     def _suffix(self) -> str:
-        channels = f"-{self.alike[0]}" if self.alike else ""
+        channels = (f"-{self.alike[0]}" if self.alike else "") + ("-masks" if self.masks else "")
         return channels + (f"-{self.kept[0]}x{self.kept[1]}-{self.resize}" if self.kept else "")
 
 
@@ -259,6 +261,10 @@ def _decode_as(channels: int, size: Size | None, items: Items, reader: Reader, a
             image, target = items.read(i)
             found, colour = pixels(image, size, reader.resize)
             target = _target(target)
+            if reader.masks:
+                target = _mask(target, image, size, reader.resize, items.named(i))
+        except InputError:
+            raise
         except Exception as error:  # what a plugin of PIL, or a user's own code, raises can be almost anything
             unread.append((items.named(i), f"{type(error).__name__}: {one_line(error)}"))
             continue
@@ -287,6 +293,17 @@ def _target(target: Any) -> npt.NDArray[Any]:
     if found.dtype.kind not in "biuf":
         raise ValueError(f"its target is {target!r}, which is no number")
     return found
+
+
+def _mask(mask: npt.NDArray[Any], image: Any, size: Size | None, resize: str, name: str) -> npt.NDArray[Any]:
+    """The mask of an image, resized as that is."""
+    if mask.ndim != 2:
+        return mask  # which is told with all others
+    if mask.shape != (have := upright(image)):
+        raise InputError(
+            f"{name} is {have[1]}x{have[0]} pixels and its mask {mask.shape[1]}x{mask.shape[0]}; make them alike"
+        )
+    return fitted_mask(mask, size, resize)
 
 
 def _stacked(targets: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

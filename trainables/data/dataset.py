@@ -22,9 +22,12 @@ from trainables.data.images import RANDOM_RESIZED_CROP, Size
 from trainables.data.preparation import middle, transformed
 from trainables.data.sets.base import Seen
 from trainables.data.settings import SMALLEST_STD, DataSettings, data_set
-from trainables.data.split import Integers, limited, seen_twice, split
+from trainables.data.split import Integers, drawn, limited, seen_twice, split
 from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
+from trainables.tasks.base import Targets, Task
+from trainables.tasks.labels import Classification
+from trainables.tasks.registry import of_spec, spec
 
 Images = npt.NDArray[Any]
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
@@ -46,12 +49,13 @@ class Data:
 
     train_images: Images
     """uint8 or float32 [N, C, H, W], before what is done to them in training"""
-    train_labels: Integers
-    """int64 [N], indices of ``classes``"""
+    train_labels: Targets
+    """[N, ...], as the task keeps them: of a classification int64 [N], indices of ``classes``"""
     validation_images: Images
     """as the network sees them, but for their normalisation"""
-    validation_labels: Integers
+    validation_labels: Targets
     classes: tuple[str, ...]
+    """what the network's outputs are called: classes, labels, or columns of numbers"""
     mean: tuple[float, ...]
     """What each channel of an image, scaled to 0..1, is normalised by: the training images' own, unless it was given.
     Of images that are floats, which aren't scaled, 0 and 1, unless it was given."""
@@ -76,6 +80,13 @@ class Data:
     """Whether images of several sizes were resized to one."""
     told: tuple[str, ...] = ()
     """What to know of the images, in words."""
+    task_text: str = spec(Classification())
+    """The task, in the form in which it comes to every process."""
+
+    @property
+    def task(self) -> Task:
+        """What a network is trained for on these images."""
+        return of_spec(self.task_text)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -90,28 +101,35 @@ class Data:
         return {"size": list(self.shape[1:]), **{name: value for name in names if (value := getattr(self, name))}}
 
 
-def reader_of(settings: DataSettings, *, writable: bool) -> Reader:
+def reader_of(settings: DataSettings, task: Task, *, writable: bool) -> Reader:
     """How the images of a study are read."""
-    return Reader(settings.size, settings.resize, settings.skip_unreadable, writable)
+    return Reader(settings.size, settings.resize, settings.skip_unreadable, writable, masks=task.masks)
 
 
-def load(settings: DataSettings, *, writable: bool = True, moments: Moments | None = None) -> Data:
+def load(
+    settings: DataSettings, *, writable: bool = True, moments: Moments | None = None, task: Task | None = None
+) -> Data:
     """The training and validation images that the settings ask for; nothing is written at a root that isn't ``writable``.
 
-    ``moments`` are (mean, std) for images of as many channels, in place of their own where the settings give none.
+    The ``task``, a classification unless it is given, says what their targets must be. ``moments`` are (mean, std) for
+    images of as many channels, in place of their own where the settings give none.
 
     Raises InputError when images are missing, unreadable, or too few to split.
     """
-    chosen = data_set(settings)
-    seen = chosen.seen(reader_of(settings, writable=writable))
+    chosen, task = data_set(settings), task or Classification()
+    _check_alike(task, settings)
+    seen = chosen.seen(reader_of(settings, task, writable=writable))
+    seen = seen._replace(classes=task.names(seen.train.targets, seen.classes))
     for part, found in (("train", seen.train), ("validation", seen.validation)):
-        _check_classes(part, found, seen.classes)
-    train, validation = _parts(seen, settings)
+        if found is not None:
+            task.check(found.targets, seen.classes, _Item(part, found.kept))
+    train, validation = _parts(seen, settings, task)
     _check_memory(seen.train.images, len(train) + len(validation))
     held_out = _validation_images(seen, validation)
     resized = _resized(seen.train, settings)
     raw, shown = seen.train.images[train], evaluated(held_out[0], settings, resized)
-    arrays = (raw, seen.train.targets[train].astype(np.int64), shown, held_out[1].astype(np.int64))
+    task = task.fitted(seen.train.targets[train], seen.classes)
+    arrays = (raw, task.stored(seen.train.targets[train]), shown, task.stored(held_out[1]))
     _check_preparation(raw, shown.shape[1:], settings)
     if moments is not None and len(moments[0]) == shown.shape[1] and shown.dtype == np.uint8:
         update = {"mean": settings.mean or moments[0], "std": settings.std or moments[1]}
@@ -126,29 +144,36 @@ def load(settings: DataSettings, *, writable: bool = True, moments: Moments | No
     return Data(
         *arrays, seen.classes, mean, std, crop, flip, _fingerprint(arrays, {"classes": seen.classes, **done}),
         cutout, color, resized, settings.transforms, _resize(seen.train, settings), seen.train.mixed,
-        _told(seen, raw, *held_out, settings),
+        _told(seen, raw, *held_out, settings, task), spec(task),
     )  # fmt: skip
 
 
-def _check_classes(part: str, found: Decoded | None, classes: Sequence[str]) -> None:
-    """InputError if the targets aren't numbers of classes."""
-    if found is None:
-        return
-    targets = found.targets
-    if targets.ndim != 1 or targets.dtype.kind not in "biu":
-        told = f"{targets.dtype} {list(targets.shape[1:])}"
-        raise InputError(f"data.dataset: a target of {part} is {told}; give the number of a class, from 0")
-    if (outside := (targets < 0) | (targets >= len(classes))).any():
-        first = int(found.kept[outside.argmax()])
+@dataclass(frozen=True)
+class _Item:
+    """What messages call the items of one part."""
+
+    part: str
+    kept: Integers
+
+    def __call__(self, place: int) -> str:
+        return f"data.dataset: item {int(self.kept[place])} of {self.part}"
+
+
+def _check_alike(task: Task, settings: DataSettings) -> None:
+    """InputError if something is asked for that can't be done to masks as it is done to their images."""
+    if task.masks and settings.transforms is not None:
         raise InputError(
-            f"data.dataset: item {first} of {part} is of class {int(targets[outside][0])}, and there are {len(classes)} "
-            "classes, numbered from 0; correct it"
+            "data.transforms: masks can't be changed with their images; use data.crop, data.flip and data.color"
         )
+    if task.masks and settings.resize == RANDOM_RESIZED_CROP:
+        raise InputError(f"data.resize: {settings.resize!r} can't be done to masks; use shorter_side or squash")
 
 
-def _parts(seen: Seen, settings: DataSettings) -> tuple[Integers, Integers]:
+def _parts(seen: Seen, settings: DataSettings, task: Task) -> tuple[Integers, Integers]:
     """Indices of the training images, and of the validation images in the part that they come from."""
     labels = seen.train.targets
+    if not task.of_classes:
+        return _parts_of_others(seen, settings, task)
     if seen.validation is not None:
         train, validation = np.arange(len(labels)), np.arange(len(seen.validation.targets))
         if missing := np.flatnonzero(np.bincount(labels, minlength=len(seen.classes)) == 0).tolist():
@@ -158,7 +183,18 @@ def _parts(seen: Seen, settings: DataSettings) -> tuple[Integers, Integers]:
     return limited(train, labels, len(seen.classes), settings.limit, settings.split_seed), validation
 
 
-def _validation_images(seen: Seen, validation: Integers) -> tuple[Images, Integers]:
+def _parts_of_others(seen: Seen, settings: DataSettings, task: Task) -> tuple[Integers, Integers]:
+    count, seed = len(seen.train.targets), settings.split_seed
+    if seen.validation is not None:
+        train, validation = np.arange(count), np.arange(len(seen.validation.targets))
+    else:
+        train, validation = drawn(count, task.strata(seen.train.targets), settings.validation_fraction, seed)
+    if settings.limit is not None and settings.limit < len(train):  # a larger limit only adds
+        train = np.sort(np.random.default_rng(seed).permutation(train)[: settings.limit])
+    return train, validation
+
+
+def _validation_images(seen: Seen, validation: Integers) -> tuple[Images, Targets]:
     """The validation images with their labels."""
     source = seen.train if seen.validation is None else seen.validation
     return source.images[validation], source.targets[validation]
@@ -241,7 +277,9 @@ def _augmentation(settings: DataSettings, shown: Images, mirrored: bool) -> tupl
     )
 
 
-def _told(seen: Seen, train: Images, validation: Images, labels: Integers, settings: DataSettings) -> tuple[str, ...]:
+def _told(
+    seen: Seen, train: Images, validation: Images, labels: Targets, settings: DataSettings, task: Task
+) -> tuple[str, ...]:
     """What a user will want to know of the images, and may not."""
     found = []
     if seen.train.mixed:
@@ -251,10 +289,11 @@ def _told(seen: Seen, train: Images, validation: Images, labels: Integers, setti
     if left_out:
         found.append(f"{len(left_out)} left out that can't be read: {', '.join(left_out)}")
     if twice := seen_twice(train, validation):
-        classes = sorted({seen.classes[labels[i]] for i in twice})
+        classes = sorted({seen.classes[labels[i]] for i in twice}) if task.of_classes else []
+        of = f" (of {', '.join(classes[:FEW])}{' and others' if len(classes) > FEW else ''})" if classes else ""
         found.append(
             f"{len(twice)} of {len(labels)} validation images are training images too, pixel by pixel, and flatter the "
-            f"accuracy (of {', '.join(classes[:FEW])}{' and others' if len(classes) > FEW else ''})"
+            f"{task.quality.name}{of}"
         )
     return tuple(found)
 

@@ -17,6 +17,8 @@ SQUASH, SHORTER_SIDE, RANDOM_RESIZED_CROP = "squash", "shorter_side", "random_re
 RESIZES = (SQUASH, SHORTER_SIDE, RANDOM_RESIZED_CROP)
 MARGIN = 8 / 7
 """Of the images that random crops are taken from, as 256 pixels are for 224."""
+ORIENTATION, LAST_UPRIGHT = 0x0112, 4
+"""Exif's tag of it, and the last of its values of which height is height."""
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -45,18 +47,42 @@ def resized(images: npt.NDArray[Any], size: Size, resize: str) -> npt.NDArray[An
     return found
 
 
-def fitted(image: Any, size: Size | None, resize: str) -> Any:
-    """A picture, or a tensor [..., H, W], at this size, with antialiasing; as it is if that is its size."""
+def upright(image: Any) -> Size:
+    """The height and width of an image as it is looked at."""
+    if isinstance(image, Image.Image):
+        turned = image.getexif().get(ORIENTATION, 1) > LAST_UPRIGHT
+        return (image.width, image.height) if turned else (image.height, image.width)
+    height, width = image.shape[-2:]
+    return height, width
+
+
+def fitted_mask(mask: npt.NDArray[Any], size: Size | None, resize: str) -> npt.NDArray[Any]:
+    """A mask [H, W] at the size of its image, of whose classes none are mixed."""
+    import torch  # noqa: PLC0415 - as above
+
+    if size is None or mask.shape == size:
+        return mask
+    values = torch.from_numpy(mask[None].astype(np.float32))  # what is interpolated are floats, and sometimes uint8
+    return np.asarray(fitted(values, size, resize, nearest=True)[0].numpy().astype(mask.dtype))
+
+
+def fitted(image: Any, size: Size | None, resize: str, *, nearest: bool = False) -> Any:
+    """A picture, or a tensor [..., H, W], at this size, with antialiasing; as it is if that is its size.
+
+    With ``nearest`` each pixel has a value that was there.
+    """
     have = (image.height, image.width) if isinstance(image, Image.Image) else tuple(image.shape[-2:])
     if size is None or have == size:
         return image
-    from torchvision.transforms.v2 import functional as v2  # noqa: PLC0415 - a second and a half that few need
+    from torchvision.transforms import InterpolationMode  # noqa: PLC0415 - a second and a half that few need
+    from torchvision.transforms.v2 import functional as v2  # noqa: PLC0415 - the same
 
+    how: dict[str, Any] = {"interpolation": InterpolationMode.NEAREST} if nearest else {"antialias": True}
     if resize == SQUASH:
-        return v2.resize(image, list(size), antialias=True)
+        return v2.resize(image, list(size), **how)
     scale = max(size[0] / have[0], size[1] / have[1])
     covering = [max(size[side], round(have[side] * scale)) for side in (0, 1)]
-    return v2.center_crop(v2.resize(image, covering, antialias=True), list(size))
+    return v2.center_crop(v2.resize(image, covering, **how), list(size))
 
 
 def kept_size(size: Size, resize: str) -> Size:

@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 Transform = Callable[[Tensor], Tensor]
 
 
+def changed(images: Tensor, targets: Tensor, data: Data, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Training images as the study wants them changed at random, with their targets: masks are cropped and mirrored too."""
+    if not data.task.masks:
+        return augmented(images, data, random), targets
+    crop = data.crop
+    places = tuple(one.to(images.device) for one in _places(images.shape, crop, data.flip, random))
+    images = F.pad(images, (0, 0, crop, crop, crop, crop))[places]
+    targets = F.pad(targets, (crop, crop, crop, crop), value=data.task.outside)[places]
+    return _each(images, _color(data.color)) if data.color else images, targets
+
+
 def augmented(images: Tensor, data: Data, random: torch.Generator) -> Tensor:
     """Training images as the study wants them changed at random; crops and mirrors are drawn from ``random``."""
     if data.transforms is not None:
@@ -53,16 +64,19 @@ def augment(images: Tensor, crop: int, flip: bool, random: torch.Generator) -> T
 
     ``images`` is [B, H, W, C]; the result has the same shape and type. Crop and mirror are one gather.
     """
-    count, height, width, _ = images.shape
     padded = F.pad(images, (0, 0, crop, crop, crop, crop))
+    return padded[tuple(one.to(images.device) for one in _places(images.shape, crop, flip, random))]
+
+
+def _places(shape: torch.Size, crop: int, flip: bool, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Which image, row and column of padded ones each pixel of the result is of; they broadcast to [B, H, W]."""
+    count, height, width = shape[:3]
     top, left = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=random)
     columns = torch.arange(width).expand(count, width)
     if flip:
         mirrored = torch.rand(count, 1, generator=random) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = (top + torch.arange(height)).to(images.device), (left + columns).to(images.device)
-    which = torch.arange(count, device=images.device)
-    return padded[which[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return torch.arange(count)[:, None, None], (top + torch.arange(height))[:, :, None], (left + columns)[:, None, :]
 
 
 def cutout(images: Tensor, side: int, random: torch.Generator) -> Tensor:

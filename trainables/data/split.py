@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -20,6 +21,26 @@ def stratified(labels: Integers, fraction: float, seed: int) -> tuple[Integers, 
 
     kept, held_out = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
     return np.sort(kept), np.sort(held_out)
+
+
+def drawn(count: int, strata: Integers | None, fraction: float, seed: int) -> tuple[Integers, Integers]:
+    """Sorted indices of the training and of the validation images, of which no kind must be in both.
+
+    Each of the ``strata`` is in both in the same proportion, if it is large enough.
+    """
+    strata = np.zeros(count, np.int64) if strata is None else strata
+    _, kinds, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    fewest = math.ceil(1 / min(fraction, 1 - fraction))
+    try:
+        return stratified(np.where(sizes[kinds] < fewest, len(sizes), kinds), fraction, seed)
+    except ValueError:  # too few of something
+        pass
+    try:
+        return stratified(np.zeros(count, np.int64), fraction, seed)
+    except ValueError:
+        raise InputError(
+            f"data.validation_fraction: {fraction} of {count} images leaves none to train or to validate; add images"
+        ) from None
 
 
 def split(labels: Integers, classes: Sequence[str], fraction: float, seed: int) -> tuple[Integers, Integers]:

@@ -5,24 +5,23 @@ from __future__ import annotations
 from trainables.data.cache import Decoded
 from trainables.data.dataset import Data, Images, evaluated, reader_of
 from trainables.data.settings import DataSettings, data_set
-from trainables.data.split import Integers
 from trainables.records.names import InputError
+from trainables.tasks.base import Targets
 
 
-def load(settings: DataSettings, data: Data, *, writable: bool = True) -> tuple[Images, Integers]:
-    """Test images [N, C, H, W] of the shape of ``data``, and their labels, indices of ``data.classes``.
+def load(settings: DataSettings, data: Data, *, writable: bool = True) -> tuple[Images, Targets]:
+    """Test images [N, C, H, W] of the shape of ``data``, and their targets.
 
     Nothing is written at a root that isn't ``writable``.
     Raises InputError when there are none, or when they differ in shape from the training images.
     """
     kept = Decoded(data.train_images, data.train_labels, data.train_labels, mixed=data.mixed)
-    found = data_set(settings).held_out(reader_of(settings, writable=writable).like(kept))
-    if ((found.targets < 0) | (found.targets >= len(data.classes))).any():
-        raise InputError(f"data.dataset: test images are of other classes than the {len(data.classes)} known; correct them")
+    found = data_set(settings).held_out(reader_of(settings, data.task, writable=writable).like(kept))
+    data.task.check(found.targets, data.classes, lambda place: f"data.dataset: item {int(found.kept[place])} of test")
     images = evaluated(found.images, settings, data.resized)
     if images.shape[1:] != data.shape:
         raise InputError(
             f"data.root: the test images of {settings.root!r} are {list(images.shape[1:])} and the training images "
             f"{list(data.shape)} (channels, height, width); make them alike"
         )
-    return images, found.targets
+    return images, data.task.stored(found.targets)

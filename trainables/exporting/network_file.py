@@ -41,6 +41,8 @@ class About(Settings):
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     mean: tuple[float, ...]
     std: tuple[PositiveFloat, ...]
+    task: str | None = Field(None, description="what it was trained for, if not to tell classes apart")
+    outputs: tuple[PositiveInt, ...] | None = Field(None, description="shape of an output; null: a number for each class")
     preparation: dict[str, Any] = Field({}, description="what was done to images, beside being normalised")
 
     @model_validator(mode="after")
@@ -75,11 +77,18 @@ def content_of(network: Network, problem: Problem, form: Form | None = None) -> 
     about = About(
         model=problem.model.name, arguments=dict(problem.model.arguments), output=problem.model.output,
         classes=data.classes, shape=data.shape, mean=data.mean, std=data.std, preparation=data.preparation,
+        **_of_task(problem),
     )  # fmt: skip
     extra: dict[str, Any] = {EXPORT: about.model_dump(exclude_none=True)}
     if form is not None:
         return compact.encode(network, form, extra)
     return encode(network, extra | {SHAPES: {name: list(mask.shape) for name, mask in network.masks.items()}})
+
+
+def _of_task(problem: Problem) -> dict[str, Any]:
+    """What the file says of a task that isn't to tell classes apart."""
+    data, task = problem.data, problem.data.task
+    return {} if task.of_classes else {"task": task.name, "outputs": task.shape(len(data.classes), data.shape)}
 
 
 def load(
@@ -108,7 +117,8 @@ def load(
     check_size(settings, len(classes), shape, limit, f"if you trust {file}, load it with a larger most_bytes", MOST_MACS)
 
     def dense() -> nn.Module:
-        return build(settings, len(classes), shape, trusted=allow_code)
+        output = about.outputs if about.outputs or about.task is None else None
+        return build(settings, len(classes), shape, trusted=allow_code, output=() if about.task is None else output)
 
     built = dense()
     network = (compact.decode if is_compact else decode)(content, dense, survey(built, shape))

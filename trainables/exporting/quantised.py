@@ -40,13 +40,14 @@ class OnnxInt8(Onnx):
         with refused(self.name):
             content = self._quantised(model, problem.data)
             quantised = runner(content, problem.threads, self.name)
-            accuracies = [self._accuracy(one, problem.data) for one in (run, quantised)]
-        before, after = (f"{100 * one:.2f}%" for one in accuracies)
+            values = [self._measured(one, problem.data) for one in (run, quantised)]
+        measure = problem.data.task.quality
+        before, after = (measure.told(value) for value in values)
         count = min(self.calibration_images, len(problem.data.train_images))
         return File(
             content,
             (
-                f"In int8: {after} of the validation images right, {len(content):,} bytes. "
+                f"In int8: {measure.name} {after} on the validation images, {len(content):,} bytes. "
                 f"In fp32: {before}, {len(whole):,} bytes.",
                 f"Ranges of activations are those of {count} training images.",
                 f"Before quantisation: {told[0].lower()}{told[1:]}",
@@ -76,9 +77,7 @@ class OnnxInt8(Onnx):
         for some in order.split(BATCH):
             yield fed(as_evaluated(images[some], data), data, self.preprocessing)
 
-    def _accuracy(self, run: Callable[[Tensor], Tensor], data: Data) -> float:
-        images, labels = tensors(data.validation_images, data.validation_labels, "cpu")
-        right = 0
-        for some, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            right += int((run(fed(some, data, self.preprocessing)).argmax(1) == truth).sum())
-        return right / len(labels)
+    def _measured(self, run: Callable[[Tensor], Tensor], data: Data) -> float:
+        images, targets = tensors(data.validation_images, data.validation_labels, "cpu")
+        kept = [data.task.kept(run(fed(some, data, self.preprocessing))) for some in images.split(BATCH)]
+        return float(data.task.measure(torch.cat(kept), targets))

@@ -6,18 +6,29 @@ from pydantic import ValidationError
 
 from trainables import own
 from trainables.records.names import InputError
-from trainables.records.objectives import OBJECTIVES, Description, Objective
+from trainables.records.objectives import ACCURACY, OBJECTIVES, Description, Objective, Quality
 from trainables.settings import nearest, one_line
 
 FIELD = "objectives"
 
 
-def objective(name: str, *, trusted: bool) -> Objective:
-    """The objective of this name; InputError if there is none, or it is the user's own and can't be used or trusted."""
-    if name in OBJECTIVES:
+def names(measure: Quality = ACCURACY) -> list[str]:
+    """This program's objectives for a task with this measure."""
+    return [measure.name, *(name for name, one in OBJECTIVES.items() if not one.quality)]
+
+
+def objective(name: str, measure: Quality = ACCURACY, *, trusted: bool) -> Objective:
+    """The objective of this name; InputError if there is none, or it is the user's own and can't be used or trusted.
+
+    ``measure`` is the task's.
+    """
+    if name == measure.name:
+        return measure
+    known = names(measure)
+    if name in known:
         return OBJECTIVES[name]
     if not own.is_own(name):
-        raise InputError(f"{FIELD}: {name!r} is no objective; {nearest(name, OBJECTIVES)}, or package.module:Class")
+        raise InputError(f"{FIELD}: {name!r} is no objective; {nearest(name, known)}, or package.module:Class")
     kind = own.load(name, FIELD, "class", trusted=trusted)
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
         raise InputError(f"{FIELD}: {name!r} is no subclass of trainables.records.objectives.Objective; make it one")

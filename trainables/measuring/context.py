@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -15,7 +16,7 @@ from trainables.records.names import InputError
 from trainables.records.objectives import Objective
 from trainables.records.points import value_problem
 from trainables.settings import one_line
-from trainables.training.loop import evaluate
+from trainables.training.loop import Judged, judge, tensors
 
 SOURCES = "sources"
 """The key of a record that tells, for each column of an objective of the user's own, the code that measured it."""
@@ -36,8 +37,18 @@ class Stored:
     """what was timed, in order"""
 
     def evaluate(self) -> float:
-        """Accuracy on the validation images."""
-        return evaluate(self.model, self.data, self.device)
+        """The task's measure on the validation images."""
+        return self._judged.value
+
+    def error(self) -> float:
+        """Its standard error."""
+        return self._judged.error or 0.0
+
+    @cached_property
+    def _judged(self) -> Judged:
+        data, counted = self.data, self.data.task.quality.counted
+        split = tensors(data.validation_images, data.validation_labels, self.device)
+        return judge(self.model, *split, data, self.device, error=not counted)
 
     def milliseconds(self, batch: int | None = None) -> float:
         """Median of one forward pass of a batch, or of LARGE_BATCH."""

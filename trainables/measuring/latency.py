@@ -61,7 +61,7 @@ class LatencyTable:
             found = {column: record[column]["median_ms"] for column in COLUMNS}
         except (ValueError, KeyError, TypeError):
             return None
-        return found if all(found.values()) and fault_of(found, ()) is None else None
+        return found if all(found.values()) and fault_of(found, (), measure=None) is None else None
 
     def _stored(self, point: Mapping[str, Any], tree: Tree) -> Stored:
         problem, network = self._problem, tree.network(tree.node(point[n.STEP_ID]))

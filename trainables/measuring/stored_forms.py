@@ -13,7 +13,7 @@ from trainables.measuring.context import Stored, judged, lacks
 from trainables.networks.network import Network
 from trainables.problem import Problem
 from trainables.records import names as n
-from trainables.records.objectives import Objective
+from trainables.records.objectives import Objective, Quality
 from trainables.records.points import fault_of, form_of, format_of, stored_format
 
 SOURCE = "source"
@@ -56,7 +56,8 @@ def _whole(name: str, columns: Any, objectives: Sequence[Objective]) -> bool:
         return False
     if columns.get(SOURCE) != _source(name).get(SOURCE) or any(lacks(columns, one) for one in objectives):
         return False
-    return fault_of(columns, (n.ACCURACY, n.STORED_BYTES, n.COMPRESSION), objectives) is None
+    measure = next((one for one in objectives if isinstance(one, Quality)), None)
+    return fault_of(columns, (n.STORED_BYTES, n.COMPRESSION), objectives, measure) is None
 
 
 def _source(name: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import PurePath
@@ -201,13 +202,19 @@ class ModelSettings(Settings):
 
 
 def build(
-    settings: ModelSettings, classes: int, shape: tuple[int, int, int], *, trusted: bool, check: bool = True
+    settings: ModelSettings,
+    classes: int,
+    shape: tuple[int, int, int],
+    *,
+    trusted: bool,
+    check: bool = True,
+    output: Sequence[int] | None = (),
 ) -> nn.Module:
     """The network with random weights from torch's global generator, in training mode.
 
     ``shape`` is [C, H, W]. A factory of the user's own is imported only if ``trusted``. Raises InputError when the
     network can't be built, has nothing to prune, or (found only by ``check``, a forward pass in each mode) doesn't turn
-    images [B, C, H, W] into logits [B, classes].
+    images [B, C, H, W] into outputs [B, *output]: logits [B, classes], unless they are given; None if any will do.
     """
     factory, given = _factory(settings, classes, shape[0], trusted)
     try:
@@ -222,7 +229,7 @@ def build(
     if settings.name not in MODELS:
         only_logits(model, settings.output)
     if check:
-        _check_output(model, settings.name, classes, shape)
+        _check_output(model, settings.name, output if output is None else tuple(output) or (classes,), shape)
     return model
 
 
@@ -274,19 +281,21 @@ def _cannot_build(settings: ModelSettings, factory: Factory, error: Exception) -
     )
 
 
-def _check_output(model: nn.Module, name: str, classes: int, shape: tuple[int, int, int]) -> None:
+def _check_output(model: nn.Module, name: str, expected: tuple[int, ...] | None, shape: tuple[int, int, int]) -> None:
     """One forward pass in each mode, because some networks return something else while they train."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         model.eval()
-        _check_logits(model, name, classes, shape, "evaluation")
+        _check_one(model, name, expected, shape, "evaluation")
         before = {key: buffer.clone() for key, buffer in model.named_buffers()}
         model.train()
-        _check_logits(model, name, classes, shape, "training")
+        _check_one(model, name, expected, shape, "training")
         for key, buffer in model.named_buffers():
             buffer.copy_(before[key])
 
 
-def _check_logits(model: nn.Module, name: str, classes: int, shape: tuple[int, int, int], mode: str) -> None:
+def _check_one(
+    model: nn.Module, name: str, expected: tuple[int, ...] | None, shape: tuple[int, int, int], mode: str
+) -> None:
     batch = torch.zeros(2, *shape)
     try:
         output = model(batch)
@@ -295,9 +304,16 @@ def _check_logits(model: nn.Module, name: str, classes: int, shape: tuple[int, i
             f"model.name: {name!r} fails in {mode} on images {list(batch.shape)} ({one_line(error)}); "
             "use another model, or images of the size that it needs"
         ) from error
-    if not isinstance(output, Tensor) or output.shape != (2, classes):
+    wanted = None if expected is None else (2, *expected)
+    if not isinstance(output, Tensor) or (wanted is not None and output.shape != wanted):
         made = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
         raise InputError(
-            f"model.name: {name!r} turns images {list(batch.shape)} into {made} in {mode}, not into logits "
-            f"{[2, classes]}; change model.arguments or the model"
+            f"model.name: {name!r} turns images {list(batch.shape)} into {made} in {mode}, not into "
+            f"{_called(wanted)}; change model.arguments or the model"
         )
+
+
+def _called(wanted: tuple[int, ...] | None) -> str:
+    if wanted is None:
+        return "a tensor"
+    return f"{'logits' if len(wanted) == 2 else 'maps of logits'} {list(wanted)}"

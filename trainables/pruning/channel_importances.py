@@ -6,7 +6,6 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -175,7 +174,7 @@ class Hessian(FromData):
         ready(model)
         for image, truth in zip(images, labels, strict=True):
             model.zero_grad()
-            F.cross_entropy(model(image[None]), truth[None]).backward()
+            sample.data.task.summed(model(image[None]), truth[None]).backward()
             for parameter in model.parameters():
                 if parameter.grad is None:  # it is frozen, or runs in training alone: nothing changes the loss
                     parameter.grad = torch.zeros_like(parameter)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from trainables.networks.anatomy import Group, groups_in, leader, quiet, trace
@@ -77,7 +76,7 @@ def refuse_pruner(name: str, problem: Problem) -> str | None:
         hook = pruner.penalty(model, anatomy)
         images, labels = Sample(problem.data, 0).images(PROBE_IMAGES)
         model.train()
-        F.cross_entropy(model(images), labels).backward()
+        problem.data.task.loss(model(images), labels).backward()
         before = _gradients(model)
         hook(model)
     except Exception as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.data.dataset import Data
@@ -43,8 +42,7 @@ class Sample:
         images, labels = self.images(count)
         ready(model)
         for some, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            loss = F.cross_entropy(model(some), truth, reduction="sum") / len(labels)
-            loss.backward()
+            (self.data.task.summed(model(some), truth) / len(labels)).backward()
         for parameter in model.parameters():
             if parameter.grad is None:  # it is frozen, or runs in training alone: nothing changes the loss
                 parameter.grad = torch.zeros_like(parameter)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, Protocol
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from trainables.records import names as n
+from trainables.records.words import counted
 
 MAXIMISE: Final = "maximise"
 MINIMISE: Final = "minimise"
@@ -71,7 +72,10 @@ class Context(Protocol):
         """The record of the dense network; None for that one itself."""
 
     def evaluate(self) -> float:
-        """Share of the validation images that are classified rightly."""
+        """The task's measure on the validation images: the share that is classified rightly, unless a study has another."""
+
+    def error(self) -> float:
+        """Its standard error, where it doesn't follow from the value."""
 
     def milliseconds(self, batch: int | None = None) -> float:
         """One forward pass of a batch, or of a large one, with nothing else of ours running on the host."""
@@ -164,20 +168,85 @@ class Objective(ABC):
         return {name: getattr(self, name) for name in (*Description.model_fields, "source")}
 
 
-class Accuracy(Objective):
+class Quality(Objective):
+    """What a task wants of a network: measured on the validation images, and what pruning costs."""
+
+    slack, quality = None, True
+    low: float = -math.inf
+    """the least that a value can be"""
+    high: float = math.inf
+    """the most"""
+    counted: bool = False
+    """whether it is a share of the images, so that its noise follows from the value; else that is measured beside it"""
+
+    @property
+    def before(self) -> str:
+        """The column of its value between a cut and its retraining."""
+        return f"{self.column}_before"
+
+    @property
+    def error(self) -> str:
+        """The column of its standard error, where that is measured."""
+        return f"{self.column}_error"
+
+    @property
+    def test(self) -> str:
+        """The column of its value on the test images."""
+        return f"test_{self.column}"
+
+    @property
+    def retrained(self) -> str:
+        """The column of the validation value of a network that was trained again, and came out different."""
+        return f"retrained_{self.column}"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its values go from 0 to 1."""
+        return (self.low, self.high) == (0.0, 1.0)
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether the same difference means as much in every study: what is best is a number, and more is better."""
+        return self.direction == MAXIMISE and math.isfinite(self.high)
+
+    def told(self, value: float, digits: int = 2) -> str:
+        """A value in words: a share in percent, anything else in four digits with its unit."""
+        if self.is_share:
+            return f"{value:.{digits}%}"
+        return f"{value:.4g}" + (f" {self.unit}" if self.unit else "")
+
+    def told_drop(self, drop: float) -> str:
+        """How much worse a value is, in words."""
+        if not self.is_share:
+            return f"{drop:.4g} {self.unit or f'of {self.name}'}"
+        return counted(round(100 * drop, 6), "point")
+
+    def measure(self, context: Context) -> float:
+        """Between ``low`` and ``high``."""
+        return context.evaluate()
+
+    def beside(self, context: Context) -> Mapping[str, Any]:
+        """Its standard error, where that doesn't follow from the value."""
+        return {} if self.counted else {self.error: context.error()}
+
+    def noise(self, value: float, images: int) -> float:
+        """The standard error of a share, sqrt(a(1 - a)/n); 0 where it doesn't follow from the value."""
+        if not self.counted:
+            return 0.0
+        share = min(max(value, 0.5 / images), 1 - 0.5 / images)
+        return math.sqrt(share * (1 - share) / images)
+
+    def noise_beside(self, rows: Iterable[Mapping[str, Any]], images: int) -> float:
+        """The largest standard error of the values in rows of networks, such as the dense ones."""
+        errors = (self.noise(row[self.column], images) if self.counted else row.get(self.error) or 0.0 for row in rows)
+        return max(errors, default=0.0)
+
+
+class Accuracy(Quality):
     """Share of the validation images that are classified rightly."""
 
     name, column, label = "accuracy", n.ACCURACY, "validation accuracy"
-    slack, quality = None, True
-
-    def measure(self, context: Context) -> float:
-        """From 0 to 1."""
-        return context.evaluate()
-
-    def noise(self, value: float, images: int) -> float:
-        """The standard error of a share, sqrt(a(1 - a)/n)."""
-        share = min(max(value, 0.5 / images), 1 - 0.5 / images)
-        return math.sqrt(share * (1 - share) / images)
+    low, high, counted = 0.0, 1.0, True
 
 
 class Compression(Objective):
@@ -249,6 +318,7 @@ class Latency(Objective):
 
 
 ACCURACY, COMPRESSION = Accuracy(), Compression()
+"""What a classification is measured by, and what is gained where a study names nothing else."""
 OBJECTIVES: Mapping[str, Objective] = {one.name: one for one in (ACCURACY, COMPRESSION, Macs(), Params(), Latency())}
 """Those of this program, by name. A new one is a class above and an entry here: its columns follow."""
 
@@ -312,5 +382,11 @@ def reference(dense: Mapping[str, Any], objectives: Sequence[str | Objective], a
 
 def columns_of(objectives: Iterable[Objective] = ()) -> tuple[str, ...]:
     """The columns of points.jsonl, in order: the fixed ones, then what objectives add to them."""
-    ours = (column for one in (*OBJECTIVES.values(), *objectives) for column in (one.column, *one.fills))
+    ours = (column for one in (*OBJECTIVES.values(), *objectives) for column in own_columns(one))
     return tuple(dict.fromkeys((*n.POINT_COLUMNS, *ours)))
+
+
+def own_columns(objective: Objective) -> tuple[str, ...]:
+    """The columns that tell of one objective."""
+    before = (objective.before,) if isinstance(objective, Quality) else ()
+    return (*before, objective.column, *objective.fills)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from trainables.records import names as n
-from trainables.records.objectives import LOG2, OBJECTIVES, Objective
+from trainables.records.measures import MEASURE, measure_of
+from trainables.records.objectives import ACCURACY, LOG2, OBJECTIVES, Objective, Quality
 from trainables.records.untrusted import is_address
 
 WHOLE = (n.TRIAL, n.STEP, n.STEPS, n.CHANNEL_STEPS, n.SEED)
@@ -25,7 +28,8 @@ AMOUNTS = (
 )  # fmt: skip
 NUMBERS = frozenset((*WHOLE, *SHARES, *AMOUNTS))
 ADDRESSES = (n.STEP_ID, n.PARENT_ID, n.SHAPE_ID)
-REQUIRED = (n.STEP_ID, n.FAMILY, n.STEP, n.SEED, n.SPARSITY, n.ACCURACY, n.COMPRESSION)
+REQUIRED = (n.STEP_ID, n.FAMILY, n.STEP, n.SEED, n.SPARSITY, n.COMPRESSION)
+"""What every point has, beside the value of what its study measures quality by."""
 
 # Beyond it a float no longer holds every whole number; no count of a network comes near.
 LARGEST = 2**53
@@ -55,12 +59,23 @@ def point_id(row: Mapping[str, Any]) -> str:
 
 
 def fault_of(
-    row: Mapping[str, Any], required: Iterable[str] = REQUIRED, objectives: Iterable[Objective] = ()
+    row: Mapping[str, Any],
+    required: Iterable[str] = REQUIRED,
+    objectives: Iterable[Objective] = (),
+    measure: Quality | None = ACCURACY,
 ) -> str | None:
-    """The first column that cannot be used and why, or None if all can; ``objectives`` may have columns of their own."""
+    """The first column that cannot be used and why, or None if all can; ``objectives`` may have columns of their own.
+
+    Beside what is ``required``, a row has a value of the ``measure``, if it is of a network.
+    """
+    needed = {*required, *([measure.column] if measure else [])}
     for column in n.POINT_COLUMNS:
         value = row.get(column)
-        if problem := _problem(column, value, value is None and column in required):
+        if problem := _problem(column, value, value is None and column in needed):
+            return f"{column} {problem}"
+    for column in (measure.column, measure.before) if measure else ():
+        value = row.get(column)
+        if (value is not None or column in needed) and (problem := quality_problem(measure or ACCURACY, value)):
             return f"{column} {problem}"
     for one in (*OBJECTIVES.values(), *objectives):
         value = row.get(one.column)
@@ -75,12 +90,16 @@ def value_problem(objective: Objective, value: Any) -> str | None:
         return f"is {str(value)[:40]}, which is no finite number"
     if objective.scale == LOG2 and value < SMALLEST:
         return f"is {value}, and a log2 scale needs more than 0"
+    if isinstance(objective, Quality) and not objective.low <= value <= objective.high:
+        return f"is {value}, and {objective.name} goes from {objective.low:g} to {objective.high:g}"
     return None
 
 
-def share_problem(value: Any) -> str | None:
-    """Why this value is no share from 0 to 1, or None if it is one."""
-    return "is missing" if value is None else _number_problem(n.ACCURACY, value)
+def quality_problem(measure: Quality, value: Any) -> str | None:
+    """Why this can be no value of a measure, or None if it can."""
+    if value is None:
+        return "is missing"
+    return _number_problem(n.ACCURACY, value) if measure.is_share else value_problem(measure, value)
 
 
 SCHEMA = 2
@@ -92,6 +111,10 @@ OF_EVERY_RECORD = (
     n.STORED_BYTES, n.COMPRESSION, n.SHAPE_ID, n.EMPTY_LAYERS, n.TOTAL_EPOCHS,
 )  # fmt: skip
 """What records of every version have. The list is closed: a column put here would make every stored step unknown."""
+
+
+NEEDED = (n.SPARSITY, n.PARAMS, n.STORED_BYTES, n.COMPRESSION, n.EPOCHS, n.SECONDS)
+"""What a record must have a value of, beside its measure."""
 
 
 def is_record(record: Mapping[str, Any]) -> bool:
@@ -106,6 +129,10 @@ def is_record(record: Mapping[str, Any]) -> bool:
         raise n.InputError(
             f"step {record.get('id')}: its record has version {schema}, and this program knows {SCHEMA}; update the program"
         )
+    try:
+        measure = measure_of(record.get(MEASURE, {}))
+    except (ValidationError, AttributeError):
+        return False
     return (
         type(schema) is int
         and (parent is None or is_address(parent))
@@ -113,7 +140,7 @@ def is_record(record: Mapping[str, Any]) -> bool:
         and all(isinstance(pair, list) and len(pair) == 2 and all(type(count) is int for count in pair) for pair in counts)
         and is_address(record.get(n.SHAPE_ID))
         and all(column in record for column in OF_EVERY_RECORD)
-        and fault_of(record, (n.SPARSITY, n.ACCURACY, n.PARAMS, n.STORED_BYTES, n.COMPRESSION, n.EPOCHS, n.SECONDS)) is None
+        and fault_of(record, NEEDED, measure=measure) is None
     )
 
 

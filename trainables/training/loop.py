@@ -12,26 +12,30 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from trainables.data.dataset import Data
-from trainables.data.preparation import augmented, cutout
+from trainables.data.preparation import changed, cutout
 from trainables.networks.limits import frozen_norms
 from trainables.networks.outputs import with_auxiliary
 from trainables.networks.reproducible import reproducible
+from trainables.records.names import InputError
+from trainables.records.points import quality_problem
 from trainables.settings import Settings
+from trainables.tasks.base import Task, guarded
+from trainables.training.optimizers import OPTIMIZERS, Optimizer, Sgd, make
 from trainables.training.resuming import Resumable, Stateful, Training
 
 Precision = Literal["fp32", "bf16"]
 Hook = Callable[[nn.Module], None]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From logits [B, classes], labels [B] and the images that gave them, [B, C, H, W], to the mean loss."""
+"""From outputs, targets and the images that gave them, [B, C, H, W], to the mean loss of a batch."""
 
 EVALUATION_BATCH, CPU_EVALUATION_BATCH = 1000, 256
 """On a processor small enough for what a layer computes to stay in its cache: on an AMD EPYC a third faster, with the same
@@ -44,17 +48,55 @@ class TrainingDivergedError(RuntimeError):
     """The loss became infinite or not a number."""
 
 
+Decay = Literal["linear", "cosine", "constant"]
+
+
+class GivenRecipe(Settings):
+    """The schedule that a given network was trained with, whose end learning-rate rewinding replays."""
+
+    epochs: int = Field(ge=1, description="epochs that the given network was trained; with these, lr_rewind works on it")
+    learning_rate: float = Field(gt=0, description="peak of its learning rate")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of its epochs that warmed up")
+    decay: Decay = Field("cosine", description="how its learning rate fell: cosine or linear (to 0) | constant")
+
+
 class DenseSettings(Settings):
-    """How the dense network is trained when no checkpoint is given; its batch, momentum and decay hold for retraining."""
+    """How the dense network is trained when no checkpoint is given; its batch, optimizer and decay hold for retraining."""
 
     epochs: int = Field(30, ge=1, description="epochs of the dense training")
-    learning_rate: float = Field(0.1, gt=0, description="peak of the dense schedule: a linear warm-up, then linear to 0")
+    learning_rate: float = Field(0.1, gt=0, description="peak of the dense schedule: a linear warm-up, then decay")
     warmup: float = Field(0.2, ge=0, lt=1, description="share of the dense epochs that warm up")
     batch_size: int = Field(256, ge=2, description="images a batch, in dense training and in retraining")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum (Nesterov) of SGD, everywhere")
     weight_decay: float = Field(5e-4, ge=0, description="weight decay of SGD, everywhere")
     rewind_epoch: int = Field(1, ge=0, description="the early epoch whose weights weight rewinding goes back to")
     threads: int = Field(2, ge=1, description="threads that train the dense network; part of its identity")
+    decay: Decay = Field("linear", description="after the warm-up: linear | cosine (both to 0) | constant")
+    optimizer: Annotated[str, AfterValidator(OPTIMIZERS.known)] = Field(
+        Sgd.name, description=f"{OPTIMIZERS.help()} | package.module:Class (--allow-code), everywhere"
+    )
+    clip_norm: float | None = Field(
+        None, gt=0, description="largest norm of all gradients together, everywhere; larger ones are scaled to it"
+    )
+    recipe: GivenRecipe | None = None
+
+    def scheduled(self, *, given: bool) -> DenseSettings:
+        """With the schedule that the dense network has been trained with, if that is known of one that was given."""
+        if not given or self.recipe is None:
+            return self
+        return self.model_copy(update=self.recipe.model_dump())
+
+    def identity(self, *, given: bool) -> dict[str, Any]:
+        """What stands for it in a dense network's address: of one that was given only what retraining takes over.
+
+        What came later is left out at its default. The recipe is told by the steps that replay it.
+        """
+        later = {name: getattr(self, name) for name in ("decay", "optimizer", "clip_norm")}
+        changed = {key: value for key, value in later.items() if value != type(self).model_fields[key].default}
+        if given:
+            names = ("batch_size", "momentum", "weight_decay", *(changed.keys() - {"decay"}))
+            return {name: getattr(self, name) for name in names}
+        return {**self.model_dump(exclude={*later, "recipe"}), **changed}
 
 
 @dataclass(frozen=True)
@@ -63,23 +105,33 @@ class LearningRate:
 
     epochs: tuple[float, ...]
     values: tuple[float, ...]
+    cosine: bool = False
+    """Whether the last of its pieces is half a wave of a cosine (Loshchilov and Hutter 2017) instead of a line."""
 
     def at(self, epoch: float) -> float:
         """The learning rate at a (fractional) epoch."""
-        return float(np.interp(epoch, self.epochs, self.values))
+        start, end = self.epochs[-2:]
+        if not self.cosine or epoch <= start:
+            return float(np.interp(epoch, self.epochs, self.values))
+        above, below = self.values[-2:]
+        return below + (above - below) * (1 + math.cos(math.pi * min(1.0, (epoch - start) / (end - start)))) / 2
 
 
 def dense_schedule(dense: DenseSettings) -> LearningRate:
-    """The one-cycle schedule (Smith and Topin 2018), in its linear form, that the dense network is trained with."""
-    peak, total = dense.learning_rate, float(dense.epochs)
+    """The one-cycle schedule (Smith and Topin 2018), in its linear form unless it says otherwise, of the dense training."""
+    peak, total, cosine = dense.learning_rate, float(dense.epochs), dense.decay == "cosine"
+    last = peak if dense.decay == "constant" else 0.0
     if dense.warmup == 0:
-        return LearningRate((0.0, total), (peak, 0.0))
-    return LearningRate((0.0, dense.warmup * total, total), (0.1 * peak, peak, 0.0))
+        return LearningRate((0.0, total), (peak, last), cosine)
+    return LearningRate((0.0, dense.warmup * total, total), (0.1 * peak, peak, last), cosine)
+
+
+SGD = Sgd()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One call of :func:`fit`: epochs ``start`` to ``stop`` of a learning-rate schedule, and SGD's settings.
+    """One call of :func:`fit`: epochs ``start`` to ``stop`` of a learning-rate schedule, and the optimizer's settings.
 
     ``auxiliary`` is the weight of the loss of each auxiliary output. With ``hold_frozen``, BatchNorm layers whose
     parameters are frozen keep their statistics too, and normalise by them; torch alone would go on estimating these.
@@ -95,6 +147,8 @@ class Recipe:
     device: str = "cpu"
     auxiliary: float = 0.0
     hold_frozen: bool = False
+    optimizer: Optimizer = SGD
+    clip_norm: float | None = None
 
     @property
     def epochs(self) -> int:
@@ -114,7 +168,7 @@ def fit(
     resumable: Resumable | None = None,
     loss: Loss | None = None,
 ) -> None:
-    """Train ``model`` in place on the training images, and end with the last epoch's weights; ``loss`` is cross-entropy.
+    """Train ``model`` in place on the training images, and end with the last epoch's weights; ``loss`` is the task's.
 
     Every random draw (order, crops, flips, dropout, and what a network draws from Python's or NumPy's generator) comes
     from ``seed``. ``before_update`` runs between backward and the optimizer (regularisers add to gradients there),
@@ -127,20 +181,26 @@ def fit(
     for norm in frozen_norms(model).values() if recipe.hold_frozen else ():
         norm.eval()
     size = min(recipe.batch_size, len(labels))
-    optimizer, random = _sgd(model, recipe), torch.Generator().manual_seed(seed)
+    optimizer = make(recipe.optimizer, model, recipe.momentum, recipe.weight_decay)
+    random = torch.Generator().manual_seed(seed)
     training = Training(model, optimizer, random, range(recipe.start, recipe.stop), len(labels) // size)
 
     def update(chosen: Tensor) -> None:
-        optimizer.param_groups[0]["lr"] = recipe.rate.at(training.epoch + (training.batch + 0.5) / training.batches)
-        inputs = normalise(augmented(images[chosen], data, random), data)
+        rate = recipe.rate.at(training.epoch + (training.batch + 0.5) / training.batches)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch, truth = changed(images[chosen], labels[chosen], data, random)
+        inputs = normalise(batch, data)
         if data.cutout:
             inputs = cutout(inputs, data.cutout, random)
         with autocast(recipe.precision, recipe.device):
-            found = _loss(model, inputs, labels[chosen], recipe.auxiliary, loss or cross_entropy)
+            found = _loss(model, inputs, truth, recipe.auxiliary, data.task, loss)
         optimizer.zero_grad(set_to_none=True)
         found.backward()
         if before_update is not None:
             before_update(model)
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
         if after_update is not None:
             after_update(model)
@@ -170,29 +230,20 @@ def fit(
                 resumable.after_update(training)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, _inputs: Tensor) -> Tensor:
-    """The loss of labels alone."""
-    return F.cross_entropy(logits, labels)
-
-
-def _loss(model: nn.Module, inputs: Tensor, labels: Tensor, auxiliary: float, of: Loss) -> Tensor:
+def _loss(
+    model: nn.Module, inputs: Tensor, targets: Tensor, auxiliary: float, task: Task, of: Loss | None = None
+) -> Tensor:
     if not auxiliary:
-        return of(model(inputs), labels, inputs)
-    logits, others = with_auxiliary(model, inputs)
-    loss = of(logits, labels, inputs)
+        return _of(task, of, model(inputs), targets, inputs)
+    outputs, others = with_auxiliary(model, inputs)
+    loss = _of(task, of, outputs, targets, inputs)
     for other in others:
-        loss = loss + auxiliary * F.cross_entropy(other, labels)
+        loss = loss + auxiliary * task.loss(other, targets)
     return loss
 
 
-def _sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=0.0,
-        momentum=recipe.momentum,
-        nesterov=recipe.momentum > 0,
-        weight_decay=recipe.weight_decay,
-    )
+def _of(task: Task, loss: Loss | None, outputs: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
+    return task.loss(outputs, targets) if loss is None else loss(outputs, targets, inputs)
 
 
 def channels_last(model: nn.Module) -> nn.Module:
@@ -230,23 +281,44 @@ def tensors(images: np.ndarray, labels: np.ndarray, device: str) -> tuple[Tensor
         return torch.from_numpy(images).permute(0, 2, 3, 1).to(device), torch.from_numpy(labels).to(device)
 
 
-@torch.no_grad()
+class Judged(NamedTuple):
+    """What a network's outputs for some images are worth: the task's measure, and its standard error if that is wanted."""
+
+    value: float
+    error: float | None = None
+
+
 def evaluate(model: nn.Module, data: Data, device: str = "cpu") -> float:
-    """Accuracy on the validation images in fp32, between 0 and 1; BatchNorm's statistics are left as they are."""
-    images, labels = tensors(data.validation_images, data.validation_labels, device)
-    return accuracy(model, images, labels, data, device)
+    """The task's measure on the validation images in fp32; BatchNorm's statistics are left as they are."""
+    return judge(model, *tensors(data.validation_images, data.validation_labels, device), data, device).value
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor, data: Data, device: str) -> float:
-    """Accuracy of ``model`` on uint8 images [N, H, W, C], normalised as the training images are."""
+def judge(model: nn.Module, images: Tensor, targets: Tensor, data: Data, device: str, *, error: bool = False) -> Judged:
+    """The task's measure of ``model`` on images [N, H, W, C], normalised as the training images are.
+
+    InputError if a measure of the user's own fails, or gives no number.
+    """
+    task, quality = data.task, data.task.quality
+    outputs, truth = kept_outputs(model, images, data, device), targets.cpu()
+    value = guarded(task, "its measure", lambda: float(task.measure(outputs, truth)))
+    if problem := quality_problem(quality, value):
+        raise InputError(f"task: {task.name!r}: {quality.name} {problem}; correct what it measures")
+    known = guarded(task, "its error", lambda: float(task.error(outputs, truth))) if error else None
+    return Judged(value, known)
+
+
+@torch.no_grad()
+def kept_outputs(model: nn.Module, images: Tensor, data: Data, device: str) -> Tensor:
+    """What the task's measure needs of the outputs for all images, on the CPU."""
     channels_last(model.to(device)).eval()
     batch = CPU_EVALUATION_BATCH if device == "cpu" else EVALUATION_BATCH
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    found = []
     with reproducible(EVALUATION_SEED, device):
-        for some, truth in zip(images.split(batch), labels.split(batch), strict=True):
-            correct += (model(normalise(some, data)).argmax(1) == truth).sum()
-    return int(correct) / len(labels)
+        for some in images.split(batch):
+            outputs = model(normalise(some, data))
+            found.append(guarded(data.task, "what it keeps of outputs", partial(data.task.kept, outputs)).cpu())
+    return torch.cat(found)
 
 
 @contextlib.contextmanager

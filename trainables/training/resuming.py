@@ -26,7 +26,7 @@ INTERVAL = 60.0
 SHARE = 50
 """Keeping it that took a second is not done again for so many."""
 
-MODEL, MOMENTUM = "model.", "momentum."
+MODEL, MOMENTUM, REMEMBERED = "model.", "momentum.", "remembered."
 ORDER, DRAWS = "random.order", "random.draws"
 EPOCH, BATCH, LOSS, SECONDS, CHECKSUM = "epoch", "batch", "loss", "seconds", "checksum"
 BUFFER = "momentum_buffer"
@@ -49,7 +49,7 @@ class Training:
     """Where a training stands: before update ``batch`` of ``epoch``, both counted from 0."""
 
     model: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     random: torch.Generator
     """Draws the order of each epoch, and crops and mirrors of each batch."""
     epochs: range
@@ -139,10 +139,11 @@ class Resumable:
             for name in state:  # in place: what it says of versions stays with it
                 state[name] = stored[prefix + first.get(name, name)]
             part.load_state_dict(state)
-        for name, parameter in training.model.named_parameters():
-            if MOMENTUM + name in stored:
-                # In the parameter's order in memory, as SGD would have it.
-                training.optimizer.state[parameter][BUFFER] = torch.empty_like(parameter).copy_(stored[MOMENTUM + name])
+        for name, (parameter, key) in _memories(training, stored).items():
+            # In the parameter's order in memory, as the optimizer would have it.
+            like = stored[name].shape == parameter.shape
+            found = torch.empty_like(parameter).copy_(stored[name]) if like else stored[name].clone()
+            training.optimizer.state[parameter][key] = found
         self.seconds = float(stored[SECONDS])
 
     def after_update(self, training: Training) -> None:
@@ -150,11 +151,10 @@ class Resumable:
         if time.monotonic() < self._next:
             return
         began = time.monotonic()
-        state = self._state(training) | {
-            MOMENTUM + name: training.optimizer.state[parameter][BUFFER]
-            for name, parameter in training.model.named_parameters()
-            if training.optimizer.state.get(parameter, {}).get(BUFFER) is not None
-        }
+        memory = dict(_remembered(training))
+        if not all(isinstance(one, Tensor) for one in memory.values()):
+            return  # an optimizer of the user's own, of which not all can be kept
+        state = self._state(training) | memory
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         self.storage.write(self.key, safetensors.torch.save({**plain, CHECKSUM: _checksum(plain)}))
         self._kept = True
@@ -181,11 +181,39 @@ class Resumable:
         return {**parts, **training.state(), SECONDS: seconds}
 
     def _fits(self, stored: Mapping[str, Tensor], training: Training) -> bool:
-        momentum = {MOMENTUM + name: parameter for name, parameter in training.model.named_parameters()}
-        known = {**self._state(training), **{name: tensor for name, tensor in momentum.items() if name in stored}}
+        memories = _memories(training, stored)
+        known = {
+            **self._state(training),
+            **{name: _like(parameter, stored[name]) for name, (parameter, _) in memories.items()},
+        }
         return known.keys() == stored.keys() and all(
             tensor.shape == stored[name].shape and tensor.dtype == stored[name].dtype for name, tensor in known.items()
         )
+
+
+def _remembered(training: Training) -> Iterator[tuple[str, Any]]:
+    """What the optimizer remembers of each parameter, by the name that it is kept under."""
+    for name, parameter in training.model.named_parameters():
+        for key, value in training.optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                yield (MOMENTUM if key == BUFFER else f"{REMEMBERED}{key}.") + name, value
+
+
+def _memories(training: Training, stored: Mapping[str, Tensor]) -> dict[str, tuple[nn.Parameter, str]]:
+    """Of what was kept, the names of what an optimizer remembered: of which parameter, and as what."""
+    parameters, found = dict(training.model.named_parameters()), {}
+    for name in stored:
+        key, of = BUFFER, name.removeprefix(MOMENTUM)
+        if name.startswith(REMEMBERED):
+            key, _, of = name.removeprefix(REMEMBERED).partition(".")
+        if of != name and of in parameters:
+            found[name] = (parameters[of], key)
+    return found
+
+
+def _like(parameter: Tensor, memory: Tensor) -> Tensor:
+    """What a memory of a parameter looks like: the parameter, or a number such as a count of updates."""
+    return memory if memory.dim() == 0 else parameter
 
 
 def _first_names(part: Stateful) -> dict[str, str]:

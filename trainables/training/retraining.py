@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from trainables.methods import Method, Need, Registry
 from trainables.networks.network import Network
 from trainables.records import names as n
-from trainables.training.loop import DenseSettings, LearningRate, Loss, cross_entropy, dense_schedule
+from trainables.tasks.base import Task
+from trainables.training.loop import DenseSettings, LearningRate, Loss, dense_schedule
 
 
 class Plan(NamedTuple):
@@ -37,12 +38,18 @@ class Beginnings(Protocol):
     def recalibrated(self, images: int) -> Network:
         """What the cut has left, with BatchNorm statistics of so many training images."""
 
+    @property
+    def task(self) -> Task:
+        """What it is trained for."""
+
     def dense(self) -> nn.Module:
         """The dense network, where it is trained, in eval mode and not to be changed."""
 
 
 class Retraining(Method):
     """Which weights a step's training begins with, and at which learning rates it trains. Masks are held meanwhile."""
+
+    batch_size: int | None = Field(None, ge=2, description="images a batch in retraining; null: dense.batch_size")
 
     @abstractmethod
     def plan(self, dense: DenseSettings) -> Plan:
@@ -53,7 +60,7 @@ class Retraining(Method):
         return network
 
     def loss(self, beginnings: Beginnings) -> Loss | None:  # noqa: ARG002 - for those that learn from more than labels
-        """What it minimises: cross-entropy."""
+        """What it minimises: the task's loss."""
         return None
 
     def refuse(self, dense: DenseSettings) -> str | None:  # noqa: ARG002
@@ -88,28 +95,32 @@ class Distill(FineTune):
     """Fine-tuning on labels and on the dense network's answers to the same images, softened; fine_tune is its control."""
 
     name, label, source = "distill", "distillation", "Hinton et al. 2015, arXiv:1503.02531"
-    needs = frozenset({Need.DENSE_NETWORK})
+    needs = frozenset({Need.DENSE_NETWORK, Need.CLASSES})
     temperature: float = Field(4.0, gt=0, description="what distill divides the logits of both networks by")
     teacher_weight: float = Field(0.7, gt=0, le=1, description="distill's share of the dense network's answers in the loss")
 
     def loss(self, beginnings: Beginnings) -> Loss:
-        """(1 - w) · cross-entropy + w · T² · KL(teacher || student), means of a batch; both softened by T in the latter.
+        """(1 - w) · the task's loss + w · T² · KL(teacher || student), means of a batch; both softened by T in the latter.
 
         The teacher runs in training's precision, in eval mode.
         """
-        teacher, weight = beginnings.dense(), self.teacher_weight
+        teacher, task, weight = beginnings.dense(), beginnings.task, self.teacher_weight
 
         def mixed(logits: Tensor, labels: Tensor, inputs: Tensor) -> Tensor:
             with torch.no_grad():
                 answers = teacher(inputs)
-            return (1 - weight) * cross_entropy(logits, labels, inputs) + weight * self.divergence(logits, answers)
+            return (1 - weight) * task.loss(logits, labels) + weight * self.divergence(logits, answers)
 
         return mixed
 
     def divergence(self, logits: Tensor, answers: Tensor) -> Tensor:
-        """T² · KL(teacher || student) of logits [B, classes]; T² keeps its gradients as large at any T."""
+        """T² · KL(teacher || student) of logits [B, classes], or the mean over pixels of maps of them.
+
+        T² keeps its gradients as large at any T.
+        """
         student, teacher = (F.log_softmax(some.float() / self.temperature, dim=1) for some in (logits, answers))
-        return self.temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        summed = self.temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        return summed / student[0, 0].numel()
 
 
 class LrRewind(Retraining):
@@ -194,6 +205,7 @@ class Recalibrate(Retraining):
 RETRAININGS = Registry[Retraining](n.RETRAIN, Retraining, (FineTune, Distill, LrRewind, WeightRewind, Scratch, Recalibrate))
 
 
+BATCH_SIZE = "batch_size"
 RATES: Mapping[str, str] = {n.FINE_TUNE_LR: "learning_rate", n.FINE_TUNE_DECAY: "decay"}
 """What a schedule calls the fields of a retraining that it may choose itself, instead of the study's ``retraining``."""
 
@@ -212,7 +224,13 @@ def identity(retraining: Retraining) -> dict[str, Any]:
     """The part of a step's settings that stands for it; how no epochs would have been trained has no effect."""
     if getattr(retraining, n.EPOCHS, None) == 0:
         return {n.EPOCHS: 0}
-    return RETRAININGS.identity(retraining)
+    told = RETRAININGS.identity(retraining)
+    own = told.get(f"{n.RETRAIN}_settings", {})
+    if BATCH_SIZE in own and own[BATCH_SIZE] is None:  # which those of the user's own had not always
+        own = {key: value for key, value in own.items() if key != BATCH_SIZE}
+        told = {key: value for key, value in told.items() if key != f"{n.RETRAIN}_settings"}
+        told |= {f"{n.RETRAIN}_settings": own} if own else {}
+    return told
 
 
 def retraining_of(settings: Mapping[str, Any], *, trusted: bool = False) -> Retraining:

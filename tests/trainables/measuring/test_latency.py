@@ -32,7 +32,7 @@ from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.objectives import gains
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
-from trainables.training.loop import evaluate
+from trainables.training.loop import evaluate, judge
 from trainables.tree import Point, Tree, walk
 
 COLUMNS = {n.LATENCY, n.LATENCY_LARGE}
@@ -377,12 +377,15 @@ def test_a_training_pauses_after_each_epoch_and_scores_and_evaluates_under_the_l
     """Whoever asks for it: the dense network, a step of a trial, and weights that are computed again."""
     held, pauses = [], []
 
-    def noted(*args: Any) -> float:
-        held.append(bool(quiet._held.depth))
-        return evaluate(*args)
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            held.append(bool(quiet._held.depth))
+            return function(*args, **kwargs)
 
-    monkeypatch.setattr(steps, "evaluate", noted)
-    monkeypatch.setattr(context, "evaluate", noted)
+        return call
+
+    monkeypatch.setattr(steps, "evaluate", noted(evaluate))
+    monkeypatch.setattr(context, "judge", noted(judge))
     monkeypatch.setattr(quiet, "pause", lambda: pauses.append(1) or 0.0)
     node = tree.chain(UnstructuredSchedule(step_ratio=0.5, fine_tune_epochs=3))[0]
     tree.content(node)

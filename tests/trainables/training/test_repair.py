@@ -16,6 +16,7 @@ from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.words import recipe
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
+from trainables.tasks.labels import Classification
 from trainables.training.loop import LearningRate, Recipe, fit
 from trainables.training.recalibrating import drawn, recalibrate
 from trainables.training.retraining import Distill
@@ -36,6 +37,8 @@ class Teaching:
 
     def _count(self, *_: object) -> None:
         self.asked += 1
+
+    task = Classification()
 
     def dense(self) -> nn.Module:
         return self.teacher

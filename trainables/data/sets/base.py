@@ -15,7 +15,8 @@ from trainables.settings import Settings
 class Seen(NamedTuple):
     """What may be seen before the end. Validation images are split off the training images where there are none.
 
-    Targets are [N, ...], of any shape; where they tell classes, int64 [N], indices of ``classes``.
+    Targets are [N, ...], of any shape; where they tell classes, int64 [N], indices of ``classes``. That is empty where
+    the data set names none.
     """
 
     train: Decoded
@@ -56,6 +57,9 @@ class Columns(Settings):
     table: str = Field("labels.csv", description="csv: the file, in root, with a row an image (.tsv: separated by tabs)")
     path_column: str = Field("path", description="csv: the column of the images' paths, seen from root")
     label_column: str = Field("label", description="csv: the column of their classes")
+    label_columns: tuple[str, ...] | None = Field(
+        None, description="csv: columns of numbers instead, 0 or 1 for many labels, or any for regression"
+    )
     split_column: str = Field("split", description="csv: the column, if there is one, that says train, validation or test")
 
 

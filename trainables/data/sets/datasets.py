@@ -70,7 +70,7 @@ class Torchvision(Root, Named, DataSet):
         found = self._read(train, TRAIN, reader)
         validation = self._part(VALIDATION[0], ("val", "valid", "validation"), reader)
         more = None if validation is None else self._read(validation, VALIDATION[0], reader.like(found))
-        return Seen(found, _classes(train, found), more)
+        return Seen(found, _classes(train), more)
 
     def held_out(self, reader: Reader) -> Decoded:
         """Its test images."""
@@ -123,7 +123,7 @@ class Own(Named, DataSet):
         train = self._read(parts, TRAIN, reader)
         own_validation = VALIDATION[0] in parts
         more = self._read(parts, VALIDATION[0], reader.like(train)) if own_validation else None
-        return Seen(train, _classes(parts[TRAIN], train), more)
+        return Seen(train, _classes(parts[TRAIN]), more)
 
     def held_out(self, reader: Reader) -> Decoded:
         """Its test images."""
@@ -176,10 +176,9 @@ def _check_steady(items: ItemsOf) -> None:
         )
 
 
-def _classes(dataset: Any, found: Decoded) -> tuple[str, ...]:
-    """The names that a dataset gives its classes, or else their numbers."""
+def _classes(dataset: Any) -> tuple[str, ...]:
+    """The names that a dataset gives its classes."""
     names = getattr(dataset, "classes", None)
     if isinstance(names, list | tuple) and names:
         return tuple(one if isinstance(one, str) else ", ".join(map(str, one)) for one in names)
-    highest = int(found.targets.max()) if found.targets.dtype.kind in "biu" and found.targets.ndim == 1 else -1
-    return tuple(map(str, range(highest + 1)))
+    return ()

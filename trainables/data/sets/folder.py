@@ -9,23 +9,28 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from trainables.data.cache import Decoded, Reader
 from trainables.data.sets.base import DataSet, Root, Seen
-from trainables.data.split import Integers
 from trainables.records.names import InputError
 from trainables.settings import one_line
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 TRAIN, TEST = "train", "test"
+IMAGES, MASKS = "images", "masks"
 VALIDATION = ("validation", "valid", "val")
 
 
 class Folder(Root, DataSet):
-    """Images in ``root/train/<class>/*``, and in ``validation`` (``valid``, ``val``) and ``test`` beside it if there."""
+    """Images in ``root/train/<class>/*``, and in ``validation`` (``valid``, ``val``) and ``test`` beside it if there.
+
+    For segmentation they are in ``root/train/images``, with a mask of the same name in ``root/train/masks``.
+    """
 
     name = "folder"
 
@@ -34,8 +39,9 @@ class Folder(Root, DataSet):
         root = Path(self.root).expanduser()
         try:
             validation = _validation(root)
-            classes = class_names(root, [TEST, *([validation] if validation else [])])
-            parts = [_files(root, part, classes) for part in (TRAIN, validation) if part]
+            others = [TEST, *([validation] if validation else [])]
+            classes = () if reader.masks else class_names(root, others)
+            parts = [_part(root, part, classes) for part in (TRAIN, validation) if part]
         except OSError as error:
             raise InputError(f"data.root: {self.root!r} cannot be read ({one_line(error)}); check the folder") from error
         train = reader.read(parts[0], root)
@@ -48,7 +54,7 @@ class Folder(Root, DataSet):
             raise InputError(
                 f"data.root: {self.root!r} has no folder 'test'; put held-out images at {root / TEST}/<class>/*"
             )
-        return reader.read(_files(root, TEST, class_names(root, [TEST])), root)
+        return reader.read(_part(root, TEST, () if reader.masks else class_names(root, [TEST])), root)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class ImageFiles:
 
     root: Path
     files: Sequence[Path]
-    targets: Integers
+    targets: npt.NDArray[Any] | None
 
     @property
     def key(self) -> str:
@@ -68,15 +74,36 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.files)
 
-    def read(self, index: int) -> tuple[Image.Image, int]:
+    def read(self, index: int) -> tuple[Image.Image, Any]:
         """The picture in a file."""
         with Image.open(self.files[index]) as image:
             image.load()
-            return image, int(self.targets[index])
+            return image, 0 if self.targets is None else self.targets[index]
 
     def named(self, index: int) -> str:
         """The file."""
         return f"data.root: '{self.files[index]}'"
+
+
+@dataclass(frozen=True)
+class MaskedFiles(ImageFiles):
+    """Files of images, and for each a file with a mask."""
+
+    masks: Sequence[Path] = ()
+
+    @property
+    def key(self) -> str:
+        """Changes when an image or a mask does."""
+        described = [(os.path.relpath(file, self.root), *_stat(file)) for file in (*self.files, *self.masks)]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
+
+    def read(self, index: int) -> tuple[Image.Image, Any]:
+        """The picture in a file, and the classes of its pixels."""
+        image, _ = super().read(index)
+        with Image.open(self.masks[index]) as mask:
+            if mask.mode not in ("L", "P", "1", "I", "I;16"):
+                raise ValueError(f"its mask '{self.masks[index]}' has colours ({mask.mode}), not numbers of classes")
+            return image, np.array(mask).astype(np.int64 if mask.mode.startswith("I") else np.uint8)
 
 
 def _stat(file: Path) -> tuple[int, int]:
@@ -114,6 +141,33 @@ def _folders(parent: Path) -> dict[str, Path]:
     """Class folders by the name of the class, sorted: it may be written in two ways, as other systems do."""
     folders = sorted(entry for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return {unicodedata.normalize("NFC", folder.name): folder for folder in folders}
+
+
+def _part(root: Path, part: str, classes: Sequence[str]) -> ImageFiles:
+    """The files of one part; without classes those of images and masks."""
+    return _files(root, part, classes) if classes else _masked(root, part)
+
+
+def _masked(root: Path, part: str) -> MaskedFiles:
+    for folder in (root / part / IMAGES, root / part / MASKS):
+        if not folder.is_dir():
+            raise InputError(
+                f"data.root: there is no folder '{folder}'; put images at {root / part / IMAGES}, and for each a mask of "
+                f"its name at {root / part / MASKS}"
+            )
+    images, masks = (
+        {_name(file, folder): file for file in image_files(folder)}
+        for folder in (root / part / IMAGES, root / part / MASKS)
+    )
+    if alone := sorted(images.keys() ^ masks.keys()):
+        lacking, there = (MASKS, images) if alone[0] in images else (IMAGES, masks)
+        raise InputError(f"data.root: '{there[alone[0]]}' has nothing of its name in {lacking}; add it, or remove the file")
+    files = list(images.values())
+    return MaskedFiles(root, files, None, [masks[name] for name in images])
+
+
+def _name(file: Path, folder: Path) -> str:
+    return str(file.relative_to(folder).with_suffix(""))
 
 
 def _files(root: Path, part: str, classes: Sequence[str]) -> ImageFiles:

@@ -1,0 +1,73 @@
+"""A study whose measure isn't accuracy: the same networks in other words, and the same front."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import trainables.records.names as n
+from analysis.__main__ import main
+from analysis.load import Study, load_study
+from analysis.pareto import front, hypervolume
+from analysis.report import write_report
+from analysis.tables import best_table
+from tests.made_up import example_study
+from trainables.records.measures import MEASURE
+from trainables.records.names import InputError
+from trainables.tasks.labels import Regression
+
+MAE = Regression(measured_by="mae").quality
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
+    """A study measured by accuracy, and the folder of one whose networks miss ten times what is wrong with those."""
+    folder = tmp_path_factory.mktemp("results")
+    told, other = load_study(example_study(folder / "accuracy")), example_study(folder / "mae")
+    rows = [json.loads(line) for line in (other / n.POINTS_FILE).read_text().splitlines()]
+    for row in rows:
+        row |= {
+            "mae": 10 * (1 - row.pop(n.ACCURACY)),
+            "mae_before": 10 * (1 - row.pop(n.ACCURACY_BEFORE)),
+            "mae_error": 0.05,
+        }
+    (other / n.POINTS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = (other / n.STUDY_FILE).read_text()
+    settings = settings.replace("- accuracy", "- mae").replace("accuracy_drop: 0.1", "drop: 1.0")
+    (other / n.STUDY_FILE).write_text(settings)
+    (other / n.METHODS_FILE).write_text(json.dumps({MEASURE: {"mae": MAE.describe()}}))
+    return told, other
+
+
+def test_the_same_networks_have_the_same_front(both: tuple[Study, Path]) -> None:
+    told, other = both[0], load_study(both[1])
+    assert other.measure.name == "mae" and other.accuracy_drop == 1.0 and other.points[n.ACCURACY].isna().all()
+    fronts = [list(front(one.pruned, one.objectives, one.dense)[n.STEP_ID]) for one in (told, other)]
+    assert fronts[0] == fronts[1] and len(fronts[0]) > 3
+    volumes = [hypervolume(one.pruned, one.objectives, one.dense, one.accuracy_drop) for one in (told, other)]
+    assert volumes[1] == pytest.approx(10 * volumes[0])
+    best = best_table(other)
+    assert list(best["mae given up"].unique()) == ["none", "0.05 of mae", "0.1 of mae", "0.2 of mae"]
+    assert list(best["step id"]) == list(best_table(told)["step id"])
+
+
+def test_the_report_speaks_of_the_measure_by_its_name(both: tuple[Study, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    page = write_report(load_study(both[1])).read_text()
+    assert "validation mean absolute error" in page and "1 of mae more than the dense mae" in page
+    assert "accura" not in page.partition("<details")[0].lower().replace("the most accurate networks", "")
+    assert main(["report", str(both[1])]) == 0
+    assert "mae" in capsys.readouterr().out
+    assert main(["compare", str(both[1])]) == 2
+    assert "comparisons speak of accuracy" in capsys.readouterr().err
+
+
+def test_a_measure_that_is_described_wrongly_is_one_line(both: tuple[Study, Path], tmp_path: Path) -> None:
+    folder = example_study(tmp_path / "study")
+    (folder / n.METHODS_FILE).write_text(json.dumps({MEASURE: {"mae": {**MAE.describe(), "direction": "up"}}}))
+    with pytest.raises(InputError, match=r"methods.json: measure: direction: "):
+        load_study(folder)
+    (folder / n.METHODS_FILE).write_text(json.dumps({MEASURE: {"mae": MAE.describe()}}))
+    with pytest.raises(InputError, match="mae is missing"):
+        load_study(folder)

@@ -1,0 +1,40 @@
+"""A study whose measure is to be minimised through the command line: run, confirmed, exported and reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from analysis.__main__ import main as analyse
+from search.__main__ import main
+from tests.search_helpers import UNSTRUCTURED_SPACE, raw_study, rows, write
+from tests.task_helpers import write_numbers
+from trainables.export import load
+from trainables.records import names as n
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
+
+
+def test_a_regression_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_numbers(tmp_path / "numbers")
+    data = {"dataset": "csv", "root": str(root), "label_columns": ["red", "green"], "validation_fraction": 0.4, "crop": 0}
+    raw = raw_study(
+        tmp_path, data=data, task={"name": "regression", "measured_by": "mae"}, reference={"drop": 0.3},
+        dense={"epochs": 6, "batch_size": 8, "threads": 1}, space={"unstructured": UNSTRUCTURED_SPACE},
+        search={"trials": 2, "stop": "front"}, storage_forms=["fp32", "int8"],
+    )  # fmt: skip
+    assert main(["run", str(write(tmp_path, raw))]) == 0
+    shown, folder = capsys.readouterr().out, tmp_path / "results" / "tiny"
+    points = rows(folder / n.POINTS_FILE)
+    assert "validation mean absolute error" in shown and all(0 < row["mae"] < 2 and row["mae_error"] > 0 for row in points)
+    assert all(row[n.ACCURACY] is None and row["mae_before"] is not None for row in points)
+    assert main(["status", str(folder)]) == 0 and "mae" in capsys.readouterr().out
+    assert main(["confirm", str(folder), "--set", f"data.root={root}"]) == 0
+    assert all(row["test_mae"] > 0 for row in rows(folder / n.CONFIRMED_FILE))
+    point, target = next(row[n.STEP_ID] for row in points if row[n.STEP] == 1), tmp_path / "net.safetensors"
+    assert main(["export", str(folder), "--point", point, "--to", str(target)]) == 0
+    assert load(target).model(torch.zeros(1, 3, 16, 16)).shape == (1, 2)
+    assert analyse(["report", str(folder)]) == 0
+    assert "Mae against compression" in (folder / n.REPORT_FOLDER / "index.html").read_text()
