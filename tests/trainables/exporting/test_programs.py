@@ -130,7 +130,8 @@ def test_int8_is_measured_beside_fp32(made: tuple[Problem, dict[str, Network]], 
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
     found = session.run(None, {"images": problem.data.validation_images})[0].argmax(1)
     accuracy = float((found == problem.data.validation_labels).mean())
-    assert file.notes[0].startswith(f"In int8: accuracy {accuracy:.2%} on the validation images, {len(file.content):,} bytes.")
+    told = f"In int8: accuracy {accuracy:.2%} on the validation images, {len(file.content):,} bytes."
+    assert file.notes[0].startswith(told)
     assert f"In fp32: {evaluate(networks['structured'].model, problem.data):.2%}" in file.notes[0]
     assert "100 training images" in file.notes[1] and "Largest difference".lower() in file.notes[2].lower()
     weights = weights_of(onnx.load(tmp_path / "net.onnx"))
