@@ -27,6 +27,7 @@ from search.stages.finalists import Final
 from search.stages.recompute import compute_again
 from search.study import Study
 from trainables.data import test_split
+from trainables.data.mapped import Pixels
 from trainables.measuring import quiet, stored_forms
 from trainables.problem import Problem
 from trainables.records import names as n
@@ -76,9 +77,7 @@ def _parted(tree: Tree, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return [row for row in rows if row[n.STEP_ID] in whole], [row for row in rows if row[n.STEP_ID] not in whole]
 
 
-def _open(
-    tree: Tree, rows: Sequence[Row], split: tuple[torch.Tensor, torch.Tensor], folder: Path, console: Console
-) -> None:
+def _open(tree: Tree, rows: Sequence[Row], split: tuple[Pixels, torch.Tensor], folder: Path, console: Console) -> None:
     """Measure these networks, a network a core, and append each as it is measured."""
     problem, one_at_a_time = tree.problem, Lock()
 

@@ -1,14 +1,16 @@
 """Data sets: what training and validation see, as plain arrays. Test images are never returned by this module.
 
 ``load`` is the algorithm: read a labelled set, split it once, describe it. The arrays are C-contiguous numpy, because
-that is what Ray's object store shares between processes without a copy.
+that is what Ray's object store shares between processes without a copy; of very many images, what stands for them is where
+they are (``mapped``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +21,12 @@ import torch
 from trainables import own
 from trainables.data.cache import MIXED_SIZE, Decoded, Reader
 from trainables.data.images import RANDOM_RESIZED_CROP, Size
+from trainables.data.mapped import Mapped, picked
 from trainables.data.preparation import middle, transformed
 from trainables.data.sets.base import Seen
 from trainables.data.settings import SMALLEST_STD, DataSettings, data_set
 from trainables.data.split import Integers, drawn, limited, seen_twice, split
 from trainables.records.names import InputError
-from trainables.records.untrusted import machine_memory
 from trainables.tasks.base import Targets, Task
 from trainables.tasks.labels import Classification
 from trainables.tasks.registry import of_spec, spec
@@ -39,19 +41,17 @@ AT_ONCE = 256
 TRIED = 8
 """Images on which those for training are tried before the start."""
 FEW = 6
-COPIES = 2
-"""Of an image that is used: the split's, and the one in the store that all workers of a machine share."""
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
     """Training and validation images, and all that training has to know of them."""
 
-    train_images: Images
+    train_images: Images | Mapped
     """uint8 or float32 [N, C, H, W], before what is done to them in training"""
     train_labels: Targets
     """[N, ...], as the task keeps them: of a classification int64 [N], indices of ``classes``"""
-    validation_images: Images
+    validation_images: Images | Mapped
     """as the network sees them, but for their normalisation"""
     validation_labels: Targets
     classes: tuple[str, ...]
@@ -124,10 +124,9 @@ def load(
         if found is not None:
             task.check(found.targets, seen.classes, _Item(part, found.kept))
     train, validation = _parts(seen, settings, task)
-    _check_memory(seen.train.images, len(train) + len(validation))
     held_out = _validation_images(seen, validation)
-    resized = _resized(seen.train, settings)
-    raw, shown = seen.train.images[train], evaluated(held_out[0], settings, resized)
+    raw, resized = picked(seen.train.images, train), _resized(seen.train, settings)
+    shown = evaluated(held_out[0], settings, resized)
     task = task.fitted(seen.train.targets[train], seen.classes)
     arrays = (raw, task.stored(seen.train.targets[train]), shown, task.stored(held_out[1]))
     _check_preparation(raw, shown.shape[1:], settings)
@@ -194,20 +193,10 @@ def _parts_of_others(seen: Seen, settings: DataSettings, task: Task) -> tuple[In
     return train, validation
 
 
-def _validation_images(seen: Seen, validation: Integers) -> tuple[Images, Targets]:
+def _validation_images(seen: Seen, validation: Integers) -> tuple[Images | Mapped, Targets]:
     """The validation images with their labels."""
     source = seen.train if seen.validation is None else seen.validation
-    return source.images[validation], source.targets[validation]
-
-
-def _check_memory(images: Images, used: int) -> None:
-    """InputError if copies of the ``used`` images that a study takes into memory are more than the machine has."""
-    _, _, height, width = images.shape
-    if (needed := COPIES * used * images[0].nbytes) > machine_memory():
-        raise InputError(
-            f"data.root: {used:,} images of {width}x{height} pixels take {needed / 1e9:.0f} GB of memory, more than the "
-            "machine has; use fewer of them with data.limit, or smaller ones with data.size"
-        )
+    return picked(source.images, validation), source.targets[validation]
 
 
 def _resized(train: Decoded, settings: DataSettings) -> Size | None:
@@ -223,14 +212,16 @@ def _resize(train: Decoded, settings: DataSettings) -> str | None:
     return settings.resize if changed else None
 
 
-def evaluated(images: Images, settings: DataSettings, resized: Size | None) -> Images:
+def evaluated(images: Images | Mapped, settings: DataSettings, resized: Size | None) -> Images | Mapped:
     """Images [N, C, H, W] as evaluation sees them; user's transforms are the same for the same images."""
-    if resized is not None:
+    if isinstance(images, Mapped):
+        images = images if resized is None else images.middle(*resized)
+    elif resized is not None:
         batch = middle(torch.from_numpy(images).permute(0, 2, 3, 1), resized)
         images = np.ascontiguousarray(batch.permute(0, 3, 1, 2).numpy())
     if settings.transforms is None:
         return images
-    return _transformed(images, settings.transforms, training=False)
+    return _transformed(images[:], settings.transforms, training=False)
 
 
 def _transformed(images: Images, name: str, *, training: bool) -> Images:
@@ -244,7 +235,7 @@ def _transformed(images: Images, name: str, *, training: bool) -> Images:
     return np.ascontiguousarray(found if found.dtype == np.uint8 else found.astype(np.float32))
 
 
-def _check_preparation(raw: Images, shape: tuple[int, ...], settings: DataSettings) -> None:
+def _check_preparation(raw: Images | Mapped, shape: tuple[int, ...], settings: DataSettings) -> None:
     """InputError if what is to be done to the images can't be."""
     if settings.transforms is not None:
         made = _transformed(raw[:TRIED], settings.transforms, training=True).shape[1:]
@@ -263,7 +254,7 @@ def _check_preparation(raw: Images, shape: tuple[int, ...], settings: DataSettin
         raise InputError(f"data.color: images of {shape[0]} channels of {raw.dtype} have no such colours; set it to 0")
 
 
-def _augmentation(settings: DataSettings, shown: Images, mirrored: bool) -> tuple[int, bool, int, float]:
+def _augmentation(settings: DataSettings, shown: Images | Mapped, mirrored: bool) -> tuple[int, bool, int, float]:
     """Crop, flip, cutout and color: those asked for, and else what images of this kind are used to."""
     if settings.transforms is not None:
         return 0, False, 0, 0.0
@@ -278,7 +269,7 @@ def _augmentation(settings: DataSettings, shown: Images, mirrored: bool) -> tupl
 
 
 def _told(
-    seen: Seen, train: Images, validation: Images, labels: Targets, settings: DataSettings, task: Task
+    seen: Seen, train: Images | Mapped, validation: Images | Mapped, labels: Targets, settings: DataSettings, task: Task
 ) -> tuple[str, ...]:
     """What a user will want to know of the images, and may not."""
     found = []
@@ -298,7 +289,7 @@ def _told(
     return tuple(found)
 
 
-def _normalisation(images: Images, settings: DataSettings) -> Moments:
+def _normalisation(images: Images | Mapped, settings: DataSettings) -> Moments:
     """Mean and standard deviation of each channel: those asked for, and else those of the images; of floats 0 and 1."""
     channels = images.shape[1]
     for name, given in (("mean", settings.mean), ("std", settings.std)):
@@ -310,27 +301,33 @@ def _normalisation(images: Images, settings: DataSettings) -> Moments:
     return settings.mean or mean, settings.std or std
 
 
-def _moments(images: Images) -> Moments:
+def _moments(images: Images | Mapped) -> Moments:
     """Mean and standard deviation of each channel, scaled to 0..1: from exact counts, so the same on every machine."""
     levels = np.arange(256) / 255
-    share = np.stack([_histogram(images[:, channel]) for channel in range(images.shape[1])]) / images[:, 0].size
+    share = _histograms(images) / (math.prod(images.shape) / images.shape[1])
     mean = share @ levels
     std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(1))
     return tuple(mean.tolist()), tuple(np.maximum(std, SMALLEST_STD).tolist())
 
 
-def _histogram(images: Images, pixels: int = 2**22) -> Integers:
-    """How often each grey level occurs; so many pixels at a time, because bincount widens them eightfold."""
-    counts = np.zeros(256, np.int64)
-    chunk = max(1, pixels // images[0].size)
-    for start in range(0, len(images), chunk):
-        counts += np.bincount(images[start : start + chunk].ravel(), minlength=256)
+def _histograms(images: Images | Mapped, values: int = 2**22) -> Integers:
+    """How often each grey level occurs in each channel; of so many values at a time, because bincount widens them."""
+    counts = np.zeros((images.shape[1], 256), np.int64)
+    for some in _chunks(images, values):
+        counts += np.stack([np.bincount(some[:, channel].ravel(), minlength=256) for channel in range(some.shape[1])])
     return counts
 
 
-def _fingerprint(arrays: Sequence[npt.NDArray[Any]], rest: Mapping[str, Any]) -> str:
+def _chunks(array: Images | Mapped, values: int) -> Iterator[npt.NDArray[Any]]:
+    """The array, about so many values at a time."""
+    each = max(1, values // max(1, math.prod(array.shape[1:])))
+    return (array[start : start + each] for start in range(0, len(array), each))
+
+
+def _fingerprint(arrays: Sequence[npt.NDArray[Any] | Mapped], rest: Mapping[str, Any]) -> str:
     shapes = [(array.dtype.str, array.shape) for array in arrays]
     digest = hashlib.sha256(json.dumps([shapes, rest], sort_keys=True).encode())
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
+        for some in _chunks(array, 2**26):
+            digest.update(np.ascontiguousarray(some).data)
     return digest.hexdigest()

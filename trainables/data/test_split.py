@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from trainables.data.cache import Decoded
 from trainables.data.dataset import Data, Images, evaluated, reader_of
+from trainables.data.mapped import Mapped
 from trainables.data.settings import DataSettings, data_set
 from trainables.records.names import InputError
 from trainables.tasks.base import Targets
 
 
-def load(settings: DataSettings, data: Data, *, writable: bool = True) -> tuple[Images, Targets]:
+def load(settings: DataSettings, data: Data, *, writable: bool = True) -> tuple[Images | Mapped, Targets]:
     """Test images [N, C, H, W] of the shape of ``data``, and their targets.
 
     Nothing is written at a root that isn't ``writable``.
     Raises InputError when there are none, or when they differ in shape from the training images.
     """
-    kept = Decoded(data.train_images, data.train_labels, data.train_labels, mixed=data.mixed)
+    kept = Decoded(data.train_images[:1], data.train_labels, data.train_labels, mixed=data.mixed)
     found = data_set(settings).held_out(reader_of(settings, data.task, writable=writable).like(kept))
     data.task.check(found.targets, data.classes, lambda place: f"data.dataset: item {int(found.kept[place])} of test")
     images = evaluated(found.images, settings, data.resized)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from trainables.data.dataset import Data
+from trainables.data.mapped import Mapped, MappedTensor, Pixels
 from trainables.data.preparation import changed, cutout
 from trainables.networks.limits import frozen_norms
 from trainables.networks.outputs import with_auxiliary
@@ -268,13 +269,23 @@ def normalise(images: Tensor, data: Data) -> Tensor:
     return ((images - mean) / std).permute(0, 3, 1, 2)
 
 
-def training_tensors(data: Data, device: str) -> tuple[Tensor, Tensor]:
+def training_tensors(data: Data, device: str) -> tuple[Pixels, Tensor]:
     """The training images [N, H, W, C], and labels, without a copy on the CPU."""
     return tensors(data.train_images, data.train_labels, device)
 
 
-def tensors(images: np.ndarray, labels: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
+@overload
+def tensors(images: np.ndarray, labels: np.ndarray, device: str) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def tensors(images: np.ndarray | Mapped, labels: np.ndarray, device: str) -> tuple[Pixels, Tensor]: ...
+
+
+def tensors(images: np.ndarray | Mapped, labels: np.ndarray, device: str) -> tuple[Pixels, Tensor]:
     """Images [N, C, H, W] as [N, H, W, C], and labels, on the device; on the CPU without a copy."""
+    if isinstance(images, Mapped):
+        return MappedTensor(images, device), torch.from_numpy(labels).to(device)
     with warnings.catch_warnings():
         # Arrays from Ray's object store are read-only, and nothing here writes to them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -294,7 +305,7 @@ def evaluate(model: nn.Module, data: Data, device: str = "cpu") -> float:
 
 
 @torch.no_grad()
-def judge(model: nn.Module, images: Tensor, targets: Tensor, data: Data, device: str, *, error: bool = False) -> Judged:
+def judge(model: nn.Module, images: Pixels, targets: Tensor, data: Data, device: str, *, error: bool = False) -> Judged:
     """The task's measure of ``model`` on images [N, H, W, C], normalised as the training images are.
 
     InputError if a measure of the user's own fails, or gives no number.
@@ -309,7 +320,7 @@ def judge(model: nn.Module, images: Tensor, targets: Tensor, data: Data, device:
 
 
 @torch.no_grad()
-def kept_outputs(model: nn.Module, images: Tensor, data: Data, device: str) -> Tensor:
+def kept_outputs(model: nn.Module, images: Pixels, data: Data, device: str) -> Tensor:
     """What the task's measure needs of the outputs for all images, on the CPU."""
     channels_last(model.to(device)).eval()
     batch = CPU_EVALUATION_BATCH if device == "cpu" else EVALUATION_BATCH

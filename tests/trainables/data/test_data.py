@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import pickle
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -17,15 +18,19 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from tests.conftest import digits_problem
 from tests.data_helpers import CLASSES, folder, refusal, trusting, write_fashion, write_images, write_table
-from trainables.data import cache, dataset
+from trainables.data import cache, mapped
 from trainables.data.dataset import Data, DataSettings, load
+from trainables.data.mapped import Mapped
 from trainables.data.sets.digits import digits_development
 from trainables.data.sets.registry import DATASETS
 from trainables.data.settings import SMALLEST_STD
 from trainables.records.names import InputError
 from trainables.settings import parse
-from trainables.training.loop import normalise
+from trainables.storage.store import Store
+from trainables.training.loop import normalise, training_tensors
+from trainables.tree import Tree
 
 
 class FakeCifar10:
@@ -58,7 +63,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
 def contents(found: Data) -> tuple[bytes, ...]:
     arrays = (found.train_images, found.train_labels, found.validation_images, found.validation_labels)
-    return tuple(array.tobytes() for array in arrays)
+    return tuple(array[:].tobytes() for array in arrays)
 
 
 def test_every_dataset_keeps_the_contract(settings: DataSettings) -> None:
@@ -336,19 +341,47 @@ def test_images_that_fit_on_no_disk_are_refused_before_they_are_decoded(
     assert len(list((tmp_path / ".cache").glob("*.npy"))) == 1
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_images_that_are_not_held_twice_by_the_memory_are_refused(
-    cached: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("changes", [{}, {"resize": "random_resized_crop", "size": 8}, {"limit": 20, "size": 8}])
+def test_many_images_stay_in_their_file_and_are_the_same(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = large_images(tmp_path, each=10)
-    if cached:
-        load(folder(tmp_path))
-    monkeypatch.setattr(dataset, "machine_memory", lambda: 2 * size - 1)
-    assert "data.limit" in refusal(folder(tmp_path))
-    assert "20 images of 256x256 pixels" in refusal(folder(tmp_path))
-    assert len(load(folder(tmp_path, limit=15)).train_labels) == 15
-    monkeypatch.setattr(dataset, "machine_memory", lambda: 2 * size)
-    assert len(load(folder(tmp_path)).train_labels) == 16
+    settings = folder(write_images(tmp_path, each=20), **changes)
+    before = load(settings)
+    monkeypatch.setattr(mapped, "MAPPED_FROM", 0)
+    found = load(settings)
+    sent = pickle.dumps(found)
+    assert isinstance(found.train_images, Mapped) and isinstance(found.validation_images, Mapped)
+    assert len(sent) < 4000 + found.train_labels.nbytes * 2 + found.validation_labels.nbytes * 2
+    for one in (found, pickle.loads(sent)):  # noqa: S301 - as Ray does
+        assert (one.fingerprint, one.mean, one.std, one.shape) == (
+            before.fingerprint,
+            before.mean,
+            before.std,
+            before.shape,
+        )
+        assert contents(one) == contents(before)
+    here, there = (training_tensors(one, "cpu")[0] for one in (before, found))
+    order = torch.randperm(len(here), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(here[order], there[order]) and len(here) == len(there)
+    assert all(torch.equal(*pair) for pair in zip(here.split(7), there.split(7), strict=True))
+
+
+def test_training_on_images_in_their_file_is_the_same_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = folder(write_images(tmp_path, each=20))
+    states = []
+    for bound in (10**9, 0):
+        monkeypatch.setattr(mapped, "MAPPED_FROM", bound)
+        problem = digits_problem(data=load(settings))
+        states.append(Tree(problem, Store(tmp_path / str(bound))).network(problem.root(0)).model.state_dict())
+    assert all(torch.equal(states[0][name], tensor) for name, tensor in states[1].items())
+
+
+def test_a_file_of_images_that_another_node_doesnt_see_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "MAPPED_FROM", 0)
+    sent = pickle.dumps(load(folder(write_images(tmp_path))))
+    shutil.rmtree(tmp_path / ".cache")
+    with pytest.raises(InputError, match=r"have data\.root, .* on a file system that all nodes share"):
+        _ = pickle.loads(sent).train_images[:1]  # noqa: S301
 
 
 def test_test_images_are_never_opened(tmp_path: Path) -> None:
