@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,17 +20,41 @@ FILE = ROOT / "search" / "studies" / "comparison.yaml"
 QUESTIONS = ("one_shot", "iterative", "structured", "families")
 
 
+LEVELS = {n.UNSTRUCTURED: [0.2, 0.5, 0.8, 0.95], n.STRUCTURED: [0.1, 0.3, 0.5]}
+DENSE_EPOCHS = 20
+
+
 def shorter(folder: Path) -> Path:
-    """The file with three importances, one pruner beside the base and two seeds of each kind; all its parts are there."""
+    """The file with fewer levels, epochs and importances, one pruner beside the base and two seeds of each kind.
+
+    All its parts are there, and what is compared at one budget still has one.
+    """
     raw = yaml.safe_load(FILE.read_text())
+    raw["dense"]["epochs"] = DENSE_EPOCHS
+    sweep = []
     for entry in raw["sweep"]:
+        kept = LEVELS[entry[n.FAMILY]]
+        if not (levels := fewer(entry["levels"], kept)):
+            continue
+        if entry.get(n.RETRAIN) == "scratch":
+            entry[n.FINE_TUNE_EPOCHS] = DENSE_EPOCHS + 2 * len(kept)
+        elif len(entry["levels"]) == 1:  # one cut with the epochs that a chain had spent when it reached that level
+            entry[n.FINE_TUNE_EPOCHS] = 1 + kept.index(levels[0])
         if isinstance(entry.get(n.IMPORTANCE), list):
             entry[n.IMPORTANCE] = ["magnitude_l2", "taylor", "random"]
         if n.PRUNER in entry:
             entry[n.PRUNER] = ["group_norm"]
-        entry[n.SEED] = entry[n.SEED][:2]
+        sweep.append(entry | {"levels": levels, n.SEED: entry[n.SEED][:2]})
+    raw["sweep"] = sweep
     raw["finalists"] |= {"top": 2, "seeds": [10, 11]}
     return write(folder, raw)
+
+
+def fewer(levels: list[Any], kept: list[float]) -> list[Any]:
+    """Those of the levels that are kept; of several chains, what is left of each."""
+    if isinstance(levels[0], list):
+        return [chain for chain in (fewer(chain, kept) for chain in levels) if chain]
+    return [level for level in levels if level in kept]
 
 
 @pytest.mark.slow
