@@ -168,6 +168,14 @@ def one_ray() -> Iterator[None]:
 
 
 @pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ray that a study starts for itself in this process has one core, and so one worker for trials."""
+    import ray  # noqa: PLC0415
+
+    monkeypatch.setattr(ray, "init", partial(ray.init, num_cpus=1))
+
+
+@pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where Ray is started, or the one that is there is asked for."""
 

@@ -72,7 +72,7 @@ def until(what: str, happened: Callable[[], T | None], seconds: float = DEADLINE
     deadline = time.monotonic() + seconds
     while not (found := happened()):
         assert time.monotonic() < deadline, f"waited {seconds:g} seconds for {what}"
-        time.sleep(0.2)
+        time.sleep(0.5)  # to look takes time of the cores that are waited for
     return found
 
 
@@ -115,6 +115,7 @@ class Host:
     def _start_ray(self, *words: str, before: str = "") -> None:
         # One after the other: two that start at once in one temporary folder get into each other's way.
         own = [f"--node-ip-address={self.address}", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
+        own.append("--include-log-monitor=false")  # the hosts are one machine, and nobody reads what it would send
         node = self.start(*RAY, "start", *words, *own, before=before)
         until("a node", lambda: "Ray runtime started" in self.output(node) or node.poll() is not None)
         assert node.poll() is None, self.output(node)

@@ -15,6 +15,8 @@ import psutil
 from tests import ROOT
 
 HOOK = Path(__file__).parent / "hook"
+ONE_CORE = {"FAULTS_CORES": "1"}
+"""The environment of a driver that runs one trial at a time."""
 LINGER = 30.0
 """Seconds after which no process of a dead driver may be left."""
 

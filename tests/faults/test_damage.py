@@ -14,7 +14,7 @@ import pytest
 from search.__main__ import main
 from search.cluster.interrupts import GO_ON, STOPPED
 from search.study import load_study
-from tests.faults.driver import Driver
+from tests.faults.driver import ONE_CORE, Driver
 from tests.faults.storm import outcome, steps_of
 from tests.faults.test_interrupts import has_points, wait_until
 from tests.search_helpers import one_line, raw_study, refusal, write
@@ -91,7 +91,7 @@ def test_a_line_cut_in_the_middle_is_named_and_its_loss_made_good(
 
 def test_damaged_steps_are_computed_again_as_they_were(finished: Path, tmp_path: Path) -> None:
     study, folder = write(tmp_path, raw_study(tmp_path, sweep=SWEEP)), tmp_path / "results" / "tiny"
-    driver = Driver(study, said=tmp_path / "said")
+    driver = Driver(study, said=tmp_path / "said", environment=ONE_CORE)
     try:
         wait_until(lambda: has_points(folder, 4), driver)
         driver.process.kill()
@@ -143,7 +143,7 @@ def fill(folder: Path) -> Path:
 
 def test_a_full_disk_stops_the_study_and_with_room_it_goes_on(small_disk: Path, tmp_path: Path) -> None:
     study = write(tmp_path, raw_study(tmp_path, sweep=SWEEP, storage=str(small_disk)))
-    driver = Driver(study, said=tmp_path / "said")
+    driver = Driver(study, said=tmp_path / "said", environment=ONE_CORE)
     try:
         wait_until(lambda: has_points(small_disk / "tiny"), driver)
         ballast = fill(small_disk)

@@ -12,7 +12,7 @@ import pytest
 
 from search.__main__ import main
 from search.cluster.interrupts import GO_ON, INTERRUPTED
-from tests.faults.driver import Driver
+from tests.faults.driver import ONE_CORE, Driver
 from tests.faults.storm import steps_of
 from tests.search_helpers import raw_study, rows, write
 from trainables.records import names as n
@@ -39,7 +39,7 @@ def has_points(folder: Path, count: int = 2) -> bool:
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     study, folder = write(tmp_path, raw_study(tmp_path, sweep=SWEEP)), tmp_path / "results" / "tiny"
-    driver = Driver(study, said=tmp_path / "said")
+    driver = Driver(study, said=tmp_path / "said", environment=ONE_CORE)
     try:
         wait_until(lambda: has_points(folder), driver)
         for _ in range(2):  # to the whole process group, Ray's daemons included
@@ -76,7 +76,7 @@ def test_ended_cleanly_with_weights_that_need_not_stay_it_goes_on_at_no_extra_co
 
 def test_an_interrupt_before_the_first_trial(tmp_path: Path) -> None:
     study, folder = write(tmp_path, raw_study(tmp_path, sweep=SWEEP)), tmp_path / "results" / "tiny"
-    driver = Driver(study, said=tmp_path / "said")
+    driver = Driver(study, said=tmp_path / "said", environment=ONE_CORE)
     try:
         wait_until((folder / n.OPTUNA_FILE).exists, driver)
         os.killpg(driver.process.pid, signal.SIGINT)

@@ -26,6 +26,7 @@ from trainables.storage.base import UnreachableError
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
+@pytest.mark.usefixtures("one_core")
 def test_a_disk_that_the_driver_finds_full_stops_the_study_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from search.__main__ import main
 from tests.search_helpers import STRUCTURED_SPACE, UNSTRUCTURED_SPACE, raw_study, refusal, rows, write
 from trainables.records import names as n
 
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
+
 SWEEP = [{"family": n.STRUCTURED, "importance": "random", "step_ratio": 0.5, "steps": 2, "fine_tune_epochs": 1}]
 
 

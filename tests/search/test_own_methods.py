@@ -11,6 +11,7 @@ import pytest
 
 from search.__main__ import main
 from tests import ROOT
+from tests.conftest import ray_of_one_core
 from tests.search_helpers import raw_study, refusal, rows, write
 from trainables import own
 from trainables.methods import Registry
@@ -92,7 +93,17 @@ def study(here: Path, **changes: Any) -> Path:
     return write(here, raw_study(here, sweep=sweep, storage="results", **changes))
 
 
-def test_they_run_and_are_told_as_ours_are(here: Path) -> None:
+@pytest.fixture
+def here_with_ray(here: Path) -> Iterator[Path]:
+    """One Ray for several studies, started where the module is."""
+    with ray_of_one_core():
+        yield here
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_they_run_and_are_told_as_ours_are(here_with_ray: Path) -> None:
+    here = here_with_ray
     assert main(["run", str(study(here)), "--allow-code"]) == 0
     folder = here / "results" / "tiny"
     assert [row[n.STATE] for row in rows(folder / n.TRIALS_FILE)] == [n.COMPLETE] * 3

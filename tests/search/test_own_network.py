@@ -17,7 +17,7 @@ from tests import ROOT
 from tests.search_helpers import FACTORY, NETS, optuna_rows, raw_study, rows, write
 from trainables.records import names as n
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("one_core")]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 FAULTS_LOG names a file to which each computation of a step appends ``start ID`` and, when the step is complete, ``end ID``;
 trainings then keep their state ten times a second, so that each of them goes on close to where it was killed.
+FAULTS_CORES is how many cores the machine seems to have; with one, a single worker imports torch for all trials.
 FAULTS_CLOCK names a file with the seconds by which ``time.time`` is wrong; they may change while the processes run.
 """
 
@@ -50,6 +51,9 @@ class _WhenWalkIsImported:
 
 if "FAULTS_LOG" in os.environ:
     sys.meta_path.insert(0, _WhenWalkIsImported())
+
+if "FAULTS_CORES" in os.environ:
+    os.cpu_count = lambda: int(os.environ["FAULTS_CORES"])
 
 if "FAULTS_CLOCK" in os.environ:
     _true, _true_ns, _wrong = time.time, time.time_ns, Path(os.environ["FAULTS_CLOCK"])

@@ -191,6 +191,8 @@ def test_a_study_outlives_its_nodes(cluster: Hosts, nodes: list[Host], tmp_path:
             let_go(2)
     until("the end of the study", lambda: driver.poll() is not None, 600 + 60 * ROUNDS)
     assert driver.returncode == 0, head.output(driver)
+    for host in (survivor, late):  # the next study has nodes of its own
+        host.kill()
     _nothing_lost(study, tmp_path)
 
 
