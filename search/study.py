@@ -21,6 +21,7 @@ from trainables.forms.forms import FORMS
 from trainables.measuring.chosen import objective
 from trainables.networks.factory import ModelSettings, is_torchvision
 from trainables.records import names as n
+from trainables.records.limits import COLUMNS, Limits
 from trainables.records.names import InputError
 from trainables.records.objectives import OBJECTIVES, Objective
 from trainables.records.untrusted import check_links, parse_yaml, read
@@ -160,6 +161,7 @@ class Study(Settings):
         "the step's own file, and otherwise all are in compact files",
     )
     reference: ReferenceSettings = ReferenceSettings()
+    limits: Limits = Limits()
     space: SpaceSettings | None = Field(None, description="what the sampler chooses from")
     sweep: tuple[dict[str, Any], ...] | None = Field(
         None,
@@ -213,6 +215,9 @@ class Study(Settings):
             raise ValueError("a study needs either 'space' or 'sweep', and not both")
         if len(set(self.objectives)) != len(self.objectives):
             raise ValueError("objectives: each can be named once")
+        measured = {*n.COUNTED, *(one.column for one in self.goals)}
+        if unmeasured := [name for name in self.limits.given if COLUMNS[name] not in measured]:
+            raise ValueError(f"limits: the study measures nothing that {unmeasured[0]} limits; add it to objectives")
         if self.finalists is not None and self.sweep is None:
             raise ValueError("finalists are chosen among the schedules of a sweep; give a sweep")
         return self
@@ -403,7 +408,7 @@ OF_PLACE = ("data.root", "model.checkpoint", "resources", "keep", "storage", "re
 
 Data and checkpoint may have moved: what they hold is part of the dense network's address, and is compared there.
 """
-MAY_CHANGE = (*OF_PLACE, "space", "objectives", "reference")
+MAY_CHANGE = (*OF_PLACE, "space", "objectives", "reference", "limits")
 """What a study may be continued with: every step on record stays what it is, and the sampler is told of it anew.
 
 A sampler is made afresh for each ask, from what it was told, so that it too may be another.
