@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.best import answer, limits_of
 from analysis.load import load_study
 from analysis.pareto import front
 from analysis.tables import front_table, own_of
+from trainables.records.limits import Limits
 from trainables.records.names import InputError, printable
 
 STEP_ID, FAMILY, RECIPE = "step id", "family", "recipe"
@@ -42,9 +44,9 @@ def report(options: argparse.Namespace) -> None:
 
     study = load_study(options.folder)
     path = write_report(study)
-    best = front(study.pruned, study.objectives, study.dense, study.dense_forms)
+    members = front(study.pruned, study.objectives, study.dense, study.dense_forms, study.accuracy_drop)
     console = Console()
-    shown = front_table(best, study.objectives, study.retrainings, study.measure)
+    shown = front_table(members, study.objectives, study.retrainings, study.measure)
     own = [one.label for one in own_of(study.objectives)]
     # What fits a terminal of 80 columns; the page has the rest.
     console.print(_shown(shown, f"Front of {study.name}", ["compression", study.measure.name, *own]))
@@ -59,6 +61,14 @@ def compare(options: argparse.Namespace) -> None:
     for text in summary:
         print(textwrap.fill(text, width=100, initial_indent="- ", subsequent_indent="  "))
     print(f"comparison: {path}")
+
+
+def best(options: argparse.Namespace) -> None:
+    """Show the best network within limits, or what comes nearest."""
+    study = load_study(options.folder)
+    limits = limits_of(study, {name: getattr(options, name) for name in Limits.model_fields})
+    for text in answer(study, limits):
+        print(text)
 
 
 def _shown(rows: pd.DataFrame, title: str, numbers: Sequence[str]) -> Table:
@@ -98,6 +108,18 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     command.add_argument("folder", type=Path, help="the sweep's folder, for example results/comparison")
     command.set_defaults(command=compare)
+    command = commands.add_parser(
+        "best",
+        help="the best network within limits, or what comes nearest",
+        description="Show the best network of a study within all limits: the most accurate within limits of size, and "
+        "with a limit of accuracy alone the smallest. Limits that aren't given are those of the study file. Only what lies "
+        "in the folder is read.",
+    )
+    command.add_argument("folder", type=Path, help="the study's folder, for example results/quickstart")
+    for name, field in Limits.model_fields.items():
+        told = (field.description or "").replace("%", "%%")
+        command.add_argument(f"--{name.replace('_', '-')}", metavar="AMOUNT", help=told)
+    command.set_defaults(command=best)
 
 
 if __name__ == "__main__":

@@ -58,12 +58,14 @@ def excess(
 
 
 def front(
-    points: pd.DataFrame, objectives: Objectives, dense: pd.DataFrame, competing: pd.DataFrame | None = None
-) -> pd.DataFrame:
+    points: pd.DataFrame, objectives: Objectives, dense: pd.DataFrame, competing: pd.DataFrame | None = None,
+    accuracy_drop: float | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """The pruned networks that no other and no dense network beats, by rising gain on the second objective.
 
     The dense networks are ``competing`` in their stored forms; without them, as they are in ``dense``.
-    Of points equal on every objective the first is kept; points not measured on every objective are left out.
+    Of points equal on every objective the first is kept; points not measured on every objective are left out, and with an
+    ``accuracy_drop`` those below the hypervolume's reference, which count for nothing.
     """
     unpruned = dense if competing is None else competing
     rivals = measured(pd.concat([unpruned, points], ignore_index=True), objectives, dense)
@@ -73,6 +75,8 @@ def front(
     best = nondominated(values)
     # A stable order, so that the table is the same on every run.
     order = np.argsort(values[:, 1], kind="stable")
+    if accuracy_drop is not None:
+        best &= (excess(rivals, objectives, dense, accuracy_drop) >= -ROUNDING).all(axis=1)
     members: pd.DataFrame = rivals.iloc[order[best[order]]]
     return members[members[n.FAMILY] != n.DENSE].reset_index(drop=True)
 

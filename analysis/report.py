@@ -30,7 +30,7 @@ def write_report(study: Study) -> Path:
     """Write the whole report, the page last, and return the page's path."""
     folder = study.folder / n.REPORT_FOLDER
     folder.mkdir(exist_ok=True)
-    best = front(study.pruned, study.objectives, study.dense, study.dense_forms)
+    best = front(study.pruned, study.objectives, study.dense, study.dense_forms, study.accuracy_drop)
     mattered = what_mattered(study, main_axis(study))
     for name, figure in {**figures(study), **mattered.figures}.items():
         for kind in ("png", "svg"):

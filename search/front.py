@@ -30,6 +30,7 @@ from trainables.training.retraining import RETRAININGS
 if TYPE_CHECKING:
     from ray.tune import Callback
 
+ROUNDING = 1e-9
 logging.getLogger("ray.widgets").setLevel(logging.WARNING)  # in a notebook it misses a package as soon as it is imported
 
 
@@ -117,8 +118,10 @@ class Front:
         return pack(self._opened)
 
     def table(self) -> Table:
-        """The front, one row a point, for a terminal."""
-        return front_table(self._ledger.front_rows(), self.study.goals, self.study.measure)
+        """The front, one row a point, for a terminal; what is below the hypervolume's reference counts for nothing."""
+        ledger = self._ledger
+        rows = [row for row in ledger.front_rows() if min(ledger.above_reference(row)) >= -ROUNDING]
+        return front_table(rows, self.study.goals, self.study.measure)
 
     def summary(self) -> str:
         """What it took to find it, in a line."""

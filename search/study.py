@@ -30,6 +30,7 @@ from trainables.forms.forms import FORMS
 from trainables.measuring.chosen import objective
 from trainables.networks.factory import ModelSettings, is_torchvision
 from trainables.records import names as n
+from trainables.records.limits import COLUMNS, Limits
 from trainables.records.names import InputError
 from trainables.records.objectives import ACCURACY, COMPRESSION, OBJECTIVES, Objective, Quality
 from trainables.records.untrusted import check_links, parse_yaml, read
@@ -190,6 +191,7 @@ class Study(Settings):
         "the step's own file, and otherwise all are in compact files",
     )
     reference: ReferenceSettings = ReferenceSettings()
+    limits: Limits = Limits()
     space: SpaceSettings | None = Field(None, description="what the sampler chooses from")
     sweep: tuple[dict[str, Any], ...] | None = Field(
         None,
@@ -248,6 +250,11 @@ class Study(Settings):
             )
         if len(set(self.objectives)) != len(self.objectives):
             raise ValueError("objectives: each can be named once")
+        measured = {*n.COUNTED, *(one.column for one in self.goals)}
+        if self.limits.given and self.measure.column != n.ACCURACY:
+            raise ValueError(f"limits: they are of accuracy, and the task measures {self.measure.name}; leave them out")
+        if unmeasured := [name for name in self.limits.given if COLUMNS[name] not in measured]:
+            raise ValueError(f"limits: the study measures nothing that {unmeasured[0]} limits; add it to objectives")
         if self.finalists is not None and self.sweep is None:
             raise ValueError("finalists are chosen among the schedules of a sweep; give a sweep")
         return self
@@ -454,7 +461,7 @@ OF_PLACE = ("data.root", "model.checkpoint", "resources", "keep", "storage", "re
 
 Data and checkpoint may have moved: what they hold is part of the dense network's address, and is compared there.
 """
-MAY_CHANGE = (*OF_PLACE, "space", "objectives", "reference")
+MAY_CHANGE = (*OF_PLACE, "space", "objectives", "reference", "limits")
 """What a study may be continued with: every step on record stays what it is, and the sampler is told of it anew.
 
 A sampler is made afresh for each ask, from what it was told, so that it too may be another.

@@ -74,4 +74,5 @@ def _wanted(study: Study) -> dict[str, Any]:
     plain = study.model_dump(mode="json")
     sources = {one.name: one.source for one in study.goals if one.source is not None}
     forms = {"storage_forms": plain["storage_forms"]} if format_of(study.storage_forms) == n.COMPACT else {}
-    return {key: plain[key] for key in ("objectives", "space")} | ({"sources": sources} if sources else {}) | forms
+    limits = {"limits": study.limits.given} if study.limits.given else {}  # rows say how far beyond them they are
+    return {key: plain[key] for key in ("objectives", "space")} | ({"sources": sources} if sources else {}) | forms | limits

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainables.records import names as n
 from trainables.records.files import write_atomically
-from trainables.records.fronts import best_of, nondominated, volume
+from trainables.records.fronts import nondominated, volume
 from trainables.records.jsonl import Row, read_rows
 from trainables.records.objectives import ACCURACY, LOG2, Objective, Quality, columns_of, gains, objectives_of, reference
 from trainables.records.points import REQUIRED, fault_of, format_of, point_id, stored_format
@@ -183,11 +183,6 @@ class Ledger:
     def front(self) -> list[str]:
         """The points, named by ``point_id``, that no other beats on every objective."""
         return list(self._front)
-
-    def told(self, rows: Sequence[Row]) -> tuple[list[float], list[list[float]]]:
-        """Of the points of one step: the gains of the form that is worth most, and the gains of each."""
-        found = [self.gains(row) for row in rows]
-        return found[best_of(found, self.reference_of(rows[0][n.SEED]))], found
 
     @property
     def hypervolume(self) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 
 from search.records.ledger import Ledger
 from search.records.recovery import ADDED, FAILED, GIVEN_UP, KNOWN, REASON, schedule_of
+from search.sampling.constraints import Constraints, constrained, no_constraints
 from search.sampling.space import Params, Space
 from trainables.records import names as n
 from trainables.records.jsonl import Row
@@ -26,12 +28,14 @@ from trainables.tree import Tree
 
 Told = set[str | None]
 """Addresses of the steps that Optuna's study has with their values; each is told once."""
+Tell = Callable[[FixedTrial, Mapping[str, object], list[Row]], FrozenTrial]
+"""Makes the row of a step of its parameters, further attributes, and its points."""
 OUTSIDE = "the space has changed"
 UNMEASURED = "an objective was not measured"
 
 
 def retold(
-    space: Space, tree: Tree, ledger: Ledger, known: Iterable[FrozenTrial]
+    space: Space, tree: Tree, ledger: Ledger, known: Iterable[FrozenTrial], constraints: Constraints = no_constraints
 ) -> Iterator[tuple[int, list[FrozenTrial]]]:
     """Each trial that has ended and is not among the ``known`` rows, with the rows that stand for it and its points.
 
@@ -51,11 +55,19 @@ def retold(
         rows_of_trial = sorted(points.get(trial[0], ()), key=itemgetter(n.STEP))
         own = [list(forms) for _, forms in groupby(rows_of_trial, key=itemgetter(n.STEP))]
         if len(own) == trial[1].steps if end[n.STATE] == n.COMPLETE else points:
-            yield trial[0], list(_rows(space, tree, ledger, trial, end, own, told))
+            tell = partial(_told, ledger=ledger, constraints=constraints)
+            yield trial[0], list(_rows(space, tree, ledger, trial, end, own, told, tell))
 
 
 def _rows(
-    space: Space, tree: Tree, ledger: Ledger, trial: tuple[int, Schedule], end: Row, points: list[list[Row]], told: Told
+    space: Space,
+    tree: Tree,
+    ledger: Ledger,
+    trial: tuple[int, Schedule],
+    end: Row,
+    points: list[list[Row]],
+    told: Told,
+    tell: Tell,
 ) -> Iterator[FrozenTrial]:
     number, schedule = trial
     complete = end[n.STATE] == n.COMPLETE
@@ -63,12 +75,12 @@ def _rows(
         fixed, step_id = within(space, schedule, forms[0][n.STEP]), forms[0][n.STEP_ID]
         if fixed is not None and step_id not in told and all(map(ledger.measured, forms)):
             told.add(step_id)
-            yield _told(fixed, {ADDED: number, n.STEP_ID: step_id}, forms, ledger)
+            yield tell(fixed, {ADDED: number, n.STEP_ID: step_id}, forms)
     asked = within(space, schedule)
     if asked is None:
         return
     if complete:
-        yield from _last(asked, number, points[-1], ledger, told, sweep=space.size is not None)
+        yield from _last(asked, number, points[-1], ledger, told, tell, sweep=space.size is not None)
     elif end[n.STATE] == n.FAILED:  # it would fail again; one that was stopped might be worth it now
         done = {forms[0][n.STEP_ID] for forms in points}
         given_up = next((node.id for node in tree.chain(schedule) if node.id not in done), None)
@@ -76,7 +88,7 @@ def _rows(
 
 
 def _last(
-    asked: FixedTrial, number: int, forms: list[Row], ledger: Ledger, told: Told, *, sweep: bool
+    asked: FixedTrial, number: int, forms: list[Row], ledger: Ledger, told: Told, tell: Tell, *, sweep: bool
 ) -> Iterator[FrozenTrial]:
     """The row of a trial that was asked for and ran to its end: a step is told once, and a sweep's trial always counted."""
     step_id = forms[0][n.STEP_ID]
@@ -84,22 +96,29 @@ def _last(
         yield _row(asked, {n.TRIAL: number, REASON: f"{KNOWN}{step_id}"})
     elif all(map(ledger.measured, forms)):
         told.add(step_id)
-        yield _told(asked, {n.TRIAL: number, n.STEP_ID: step_id}, forms, ledger)
+        yield tell(asked, {n.TRIAL: number, n.STEP_ID: step_id}, forms)
     elif sweep:
         yield _row(asked, {n.TRIAL: number, REASON: UNMEASURED})
 
 
-def _told(fixed: FixedTrial, attributes: Mapping[str, object], forms: list[Row], ledger: Ledger) -> FrozenTrial:
+def _told(
+    fixed: FixedTrial, attributes: Mapping[str, object], forms: list[Row], ledger: Ledger, constraints: Constraints
+) -> FrozenTrial:
     """The row of a step, with the values of the stored form that is worth most, and beside them those of each."""
-    values, each = ledger.told(forms)
-    return _row(fixed, {**attributes, **({n.FORMS: each} if len(each) > 1 else {})}, values)
+    found = [constraints(row) for row in forms]
+    values, each, limits = constrained([ledger.gains(row) for row in forms], found, ledger.reference_of(forms[0][n.SEED]))
+    return _row(fixed, {**attributes, **each}, values, limits)
 
 
-def _row(fixed: FixedTrial, attributes: Mapping[str, object], values: list[float] | None = None) -> FrozenTrial:
+def _row(
+    fixed: FixedTrial, attributes: Mapping[str, object], values: list[float] | None = None,
+    constraints: Mapping[str, float] | None = None,
+) -> FrozenTrial:  # fmt: skip
     state = TrialState.FAIL if values is None else TrialState.COMPLETE
     return create_trial(
-        state=state, params=fixed.params, distributions=fixed.distributions, values=values, user_attrs=dict(attributes)
-    )
+        state=state, params=fixed.params, distributions=fixed.distributions, values=values, user_attrs=dict(attributes),
+        constraints=dict(constraints or {}),
+    )  # fmt: skip
 
 
 def end_outside(lost: Mapping[int, Schedule], space: Space, ledger: Ledger) -> None:

@@ -25,6 +25,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.sampling.constraints import EXCESS
 from search.sampling.expected_gain import Radii, chain_gains, directions, draws, farthest
 from search.sampling.step_tree import Flags, Floats, Integers, StepTree
 
@@ -63,6 +64,8 @@ class State:
     """Nodes that may be picked."""
     left: Flags
     """These, and nodes that come after one that another trial is at: picked where nothing is open."""
+    excess: Floats
+    """How far each candidate told is beyond the limits, [candidate, form, limit]; 0 or less is within."""
 
 
 class TreeSampler(BaseSampler):
@@ -147,22 +150,40 @@ class TreeSampler(BaseSampler):
         nodes = self._looked_at(state, random)
         at = tree.point[nodes & (tree.point >= 0)]
         wanted = np.concatenate([at, self._waited_for(state)])
-        far = farthest(values, along)
+        far = farthest(np.where(_beyond(state.excess), WORST, values), along)
         fitted = _worth_fitting(far, random)
         told = values[fitted].reshape(len(fitted), -1)  # what is believed of one form says nothing of the others
         drawn = self._believed(state.told[fitted], told, wanted, int(random.integers(2**31)))
         drawn = drawn.reshape(*drawn.shape[:2], *values.shape[1:])
+        excess = self._believed_excess(state, fitted, wanted, random)
+        drawn = np.where(_beyond(excess), WORST, drawn)  # what can't come within the limits is no gain
         front = np.repeat(far.max(axis=0)[None], drawn.shape[1], axis=0)
         for pending in farthest(drawn[len(at) :], along):
             front = np.maximum(front, pending)
         gains = chain_gains(tree, nodes, state.known, at, drawn[: len(at)], front)
         rates = gains / np.maximum(self._costs(state), tree.cost[tree.cost > 0].min(initial=1.0)) ** self.haste
         rates[~self._open(state)] = 0.0
-        return int(tree.point[rates.argmax()]) if rates.max() > 0 else self._any(state, random)
+        if rates.max() > 0:
+            return int(tree.point[rates.argmax()])
+        if excess.size and (among := self._open(state)[tree.node[at]]).any():  # the nearest to what is within them
+            missed = np.where(among, excess[: len(at)].clip(min=0).sum(-1).min(-1).mean(-1), np.inf)
+            return int(at[random.choice(np.flatnonzero(missed == missed.min()))])
+        return self._any(state, random)
 
     def _believed(self, told: Integers, values: Floats, wanted: Integers, seed: int) -> Floats:
         """Draws of the values of the wanted candidates, [candidate, draw, objective]."""
         return draws(self._tree.features[told], np.maximum(values, WORST), self._tree.features[wanted], seed)
+
+    def _believed_excess(self, state: State, fitted: Integers, wanted: Integers, random: np.random.Generator) -> Floats:
+        """Draws of how far the wanted candidates are beyond the limits, [candidate, draw, form, limit]."""
+        known = state.excess[fitted]
+        if not known.shape[-1]:
+            return np.zeros((len(wanted), 1, 1, 0))
+        drawn = draws(
+            self._tree.features[state.told[fitted]], known.reshape(len(fitted), -1).clip(-1, 1),
+            self._tree.features[wanted], int(random.integers(2**31)),
+        )  # fmt: skip
+        return drawn.reshape(*drawn.shape[:2], *known.shape[1:])
 
     def _costs(self, state: State) -> Floats:
         """What each node counts as costing."""
@@ -213,6 +234,7 @@ def _worth_fitting(far: Radii, random: np.random.Generator) -> Integers:
 def state_of(study: Study, tree: StepTree, but: int | None = None) -> State:
     """What the study's trials, other than number ``but``, say of the tree."""
     told: dict[int, list[list[float]]] = {}
+    excess: dict[int, list[list[float]]] = {}
     pending: list[int] = []
     failed: list[int] = []
     for trial in study.get_trials(deepcopy=False):
@@ -223,10 +245,12 @@ def state_of(study: Study, tree: StepTree, but: int | None = None) -> State:
             continue
         if trial.state == TrialState.COMPLETE:
             told[number] = trial.user_attrs.get(FORMS, [trial.values])
+            excess[number] = trial.user_attrs.get(EXCESS, [list(trial.constraints.values())] * len(told[number]))
         else:
             (pending if trial.state == TrialState.RUNNING else failed).append(number)
     # The order in which trials ended decides nothing.
-    return _state(tree, dict(sorted(told.items())), [number for number in pending if number not in told], failed)
+    waiting = [number for number in pending if number not in told]
+    return _state(tree, dict(sorted(told.items())), dict(sorted(excess.items())), waiting, failed)
 
 
 def _number(trial: FrozenTrial, tree: StepTree) -> int | None:
@@ -242,7 +266,15 @@ def _picked(trial: FrozenTrial, tree: StepTree) -> int | None:
     return int(pick) if trial.params.items() <= tree.candidates[pick].params.items() else None
 
 
-def _state(tree: StepTree, told: dict[int, list[list[float]]], pending: list[int], failed: list[int]) -> State:
+def _beyond(excess: Floats) -> Flags:
+    """Which of some points [..., limit] are beyond a limit, [..., 1]."""
+    return np.asarray((excess > 0).any(axis=-1, keepdims=True))
+
+
+def _state(
+    tree: StepTree, told: dict[int, list[list[float]]], excess: dict[int, list[list[float]]], pending: list[int],
+    failed: list[int],
+) -> State:  # fmt: skip
     size = len(tree.parent)
     is_told, known, at, shut = (np.zeros(size, bool) for _ in range(4))
     numbers = np.array(list(told), np.int64)
@@ -258,4 +290,5 @@ def _state(tree: StepTree, told: dict[int, list[list[float]]], pending: list[int
     still_open = left & ~tree.down(at)
     left[tree.node[np.array(pending, np.int64)]] = False
     values = np.array(list(told.values()), np.float64)
-    return State(numbers, values, np.unique(np.array(waited_for, np.int64)), tree.up(known), still_open, left)
+    beyond = np.array(list(excess.values()), np.float64).reshape(*values.shape[:2], -1) if told else np.empty((0, 1, 0))
+    return State(numbers, values, np.unique(np.array(waited_for, np.int64)), tree.up(known), still_open, left, beyond)

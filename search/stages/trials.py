@@ -40,7 +40,7 @@ def run_trials(driver: Driver) -> str | None:
     study = session.study
     searcher = FrontSearch(
         session.space, study.search, session.tree, ledger, study.objectives, driver.journal, lost=driver.lost,
-        began=driver.began,
+        began=driver.began, limits=study.limits,
     )  # fmt: skip
     heal(searcher.rows, session, ledger)
     if not searcher.finished:

@@ -30,6 +30,7 @@ from search.records.ledger import Ledger
 from search.records.recovery import ADDED, EXHAUSTED, KNOWN
 from search.records.retelling import end_outside, retold, under_way
 from search.sampling.candidates import step_tree
+from search.sampling.constraints import constraints_of
 from search.sampling.samplers import SAMPLERS, Random, sampler_for_ask
 from search.sampling.space import Params, Space
 from search.sampling.step_tree import StepTree
@@ -37,11 +38,13 @@ from search.study import SearchSettings
 from search.tune.telling import Asked, Telling
 from search.tune.trial_ends import not_swallowed
 from trainables.records import names as n
+from trainables.records.limits import Limits
 from trainables.records.names import InputError
 from trainables.schedule import Schedule
 from trainables.trainable import gain_metric
 from trainables.tree import Tree
 
+NO_LIMITS = Limits()
 KNOWN_BEFORE_RANDOM = 5
 """After so many proposals in a row that are known already, the next are drawn at random.
 
@@ -76,7 +79,7 @@ class FrontSearch(OptunaSearch):
     def __init__(
         self, space: Space, settings: SearchSettings, tree: Tree, ledger: Ledger, objectives: tuple[str, ...],
         storage: BaseStorage, clock: Callable[[], float] = time.monotonic, lost: Mapping[int, Schedule] | None = None,
-        began: float | None = None,
+        began: float | None = None, limits: Limits = NO_LIMITS,
     ) -> None:  # fmt: skip
         # OptunaSearch enqueues starting points at every start; here they are enqueued once in a study's life.
         metrics = [gain_metric(name) for name in objectives]
@@ -87,6 +90,7 @@ class FrontSearch(OptunaSearch):
         )  # fmt: skip
         self._schedules, self._settings, self._tree, self._ledger = space, settings, tree, ledger
         self._clock, self._began = clock, clock() if began is None else began
+        self._constraints = constraints_of(limits, ledger.dense)
         self._under_way: dict[str, Asked] = {}
         self._died: dict[str, Asked] = {}
         self.finished_because: str | None = None
@@ -101,7 +105,7 @@ class FrontSearch(OptunaSearch):
                 if params not in enqueued:
                     self._ot_study.enqueue_trial(params)
                     self._waiting += 1
-        self._telling = Telling(self._ot_study, space, metrics, ledger.reference_of)
+        self._telling = Telling(self._ot_study, space, metrics, ledger.reference_of, self._constraints)
         asked = [row for row in asked if row.state != TrialState.WAITING]
         self._asks, self._known = len(asked), known_in_a_row(asked)
         numbers = {row.user_attrs[n.TRIAL] for row in rows if n.TRIAL in row.user_attrs}
@@ -113,7 +117,7 @@ class FrontSearch(OptunaSearch):
         rows = self._ot_study.get_trials(deepcopy=False)
         told = {row.user_attrs.get(n.TRIAL) for row in rows}
         end_outside({trial: one for trial, one in lost.items() if trial not in told}, self._schedules, self._ledger)
-        for trial, own in retold(self._schedules, self._tree, self._ledger, rows):
+        for trial, own in retold(self._schedules, self._tree, self._ledger, rows, self._constraints):
             told.add(trial)
             self._ot_study.add_trials(own)
         self._ot_study.add_trials(

@@ -11,9 +11,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
 from search.records.recovery import ADDED, FAILED, GIVEN_UP, KNOWN, REASON
+from search.sampling.constraints import CONSTRAINTS, Constraints, constrained, no_constraints
 from search.sampling.space import Params, Space
 from trainables.records import names as n
-from trainables.records.fronts import best_of
 from trainables.trainable import points_of
 
 
@@ -33,13 +33,20 @@ class Telling:
     """Tells an Optuna study of the points of a space, from the trials' results: the values are those of ``metrics``.
 
     Of a step's stored forms they are those of the one that is worth most above the ``reference`` of the step's seed; beside
-    them a row has the values of each, for a sampler that looks at all of them.
+    them a row has the values of each, for a sampler that looks at all of them. How far each point is beyond the study's
+    limits is told as Optuna's constraints.
     """
 
     def __init__(
-        self, study: optuna.Study, space: Space, metrics: Sequence[str], reference: Callable[[int], Sequence[float]]
+        self,
+        study: optuna.Study,
+        space: Space,
+        metrics: Sequence[str],
+        reference: Callable[[int], Sequence[float]],
+        constraints: Constraints = no_constraints,
     ) -> None:
         self._study, self._space, self._metrics, self._reference = study, space, metrics, reference
+        self._constraints = constraints
         rows = study.get_trials(deepcopy=False)
         self._told = {row.user_attrs.get(n.STEP_ID) for row in rows if row.state == TrialState.COMPLETE}
         given_up = {row.user_attrs[GIVEN_UP] for row in rows if GIVEN_UP in row.user_attrs}
@@ -59,11 +66,14 @@ class Telling:
             return
         self._tell(result[n.STEP_ID])
         params = self._space.prefix(asked.params, result[n.STEP])
-        values, forms = self._values(result)
+        values, forms, constraints = self._values(result)
         attributes = {ADDED: asked.trial, n.STEP_ID: result[n.STEP_ID], **forms}
         self._study.add_trial(
-            create_trial(params=params, distributions=dict(asked.distributions), values=values, user_attrs=attributes)
-        )
+            create_trial(
+                params=params, distributions=dict(asked.distributions), values=values, user_attrs=attributes,
+                constraints=constraints,
+            )
+        )  # fmt: skip
 
     def end(self, asked: Asked, result: Mapping[str, Any]) -> None:
         """Tell how a trial ended, from its last result: failed, stopped, or with its last step."""
@@ -77,9 +87,11 @@ class Telling:
         else:
             self._tell(result[n.STEP_ID])
             self._attribute(asked.number, n.STEP_ID, result[n.STEP_ID])
-            values, forms = self._values(result)
+            values, forms, constraints = self._values(result)
             for key, each in forms.items():
                 self._attribute(asked.number, key, each)
+            for name, value in constraints.items():
+                self._constrain(asked.number, name, value)
             self._study.tell(asked.number, values)
 
     def failed(self, asked: Asked, reason: str) -> None:
@@ -105,13 +117,19 @@ class Telling:
         self._told.add(step_id)
         self._given_up.discard(step_id)
 
-    def _values(self, result: Mapping[str, Any]) -> tuple[list[float], dict[str, list[list[float]]]]:
-        """The values of the best of a step's forms, and beside them those of all if there are several."""
-        each = [[float(point[metric]) for metric in self._metrics] for point in points_of(result)]
-        if len(each) == 1:
-            return each[0], {}
-        return each[best_of(each, self._reference(result[n.SEED]))], {n.FORMS: each}
+    def _values(self, result: Mapping[str, Any]) -> tuple[list[float], dict[str, Any], dict[str, float]]:
+        """The values of the best of a step's forms, beside them what attributes tell of all, and its constraints."""
+        points = points_of(result)
+        each = [[float(point[metric]) for metric in self._metrics] for point in points]
+        found = [self._constraints(point) for point in points]
+        return constrained(each, found, self._reference(result[n.SEED]))
 
     def _attribute(self, number: int, key: str, value: Any) -> None:
-        storage, study_id = self._study._storage, self._study._study_id
-        storage.set_trial_user_attr(storage.get_trial_id_from_study_id_trial_number(study_id, number), key, value)
+        self._study._storage.set_trial_user_attr(self._id(number), key, value)
+
+    def _constrain(self, number: int, name: str, value: float) -> None:
+        """As ``Trial.set_constraint`` does, of which only its number is at hand."""
+        self._study._storage.set_trial_system_attr(self._id(number), f"{CONSTRAINTS}:{name}", value)
+
+    def _id(self, number: int) -> int:
+        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)

@@ -71,3 +71,11 @@ def test_a_measure_that_is_described_wrongly_is_one_line(both: tuple[Study, Path
     (folder / n.METHODS_FILE).write_text(json.dumps({MEASURE: {"mae": MAE.describe()}}))
     with pytest.raises(InputError, match="mae is missing"):
         load_study(folder)
+
+
+def test_limits_of_accuracy_are_refused_in_one_line(both: tuple[Study, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["best", str(both[1]), "--max-bytes", "70k"]) == 2
+    assert (
+        capsys.readouterr().err.strip()
+        == "error: limits: they are of accuracy, and made-up measures mae; look at its front"
+    )

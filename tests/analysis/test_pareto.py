@@ -47,6 +47,12 @@ def test_front(pairs: list[tuple[float, float]], expected: list[str]) -> None:
     assert ids(front(networks(*pairs), BOTH, DENSE)) == expected
 
 
+def test_tables_leave_out_what_is_below_the_reference() -> None:
+    points = networks((0.10, 64), (0.88, 4), (0.80, 8))
+    assert ids(front(points, BOTH, DENSE)) == ["s1", "s2", "s0"]
+    assert ids(front(points, BOTH, DENSE, accuracy_drop=0.1)) == ["s1", "s2"]
+
+
 # The reference is (0.8, 1x): accuracy counts from 0.8, compression in doublings.
 VOLUMES = {
     "single point": ([(0.9, 2)], 0.1 * 1),

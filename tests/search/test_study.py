@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,7 @@ def test_every_key_that_is_written_out_is_explained(preset: Study) -> None:
 GOES_ON = (
     "search.trials=99", "search.sampler=tpe", "search.seed=9", "keep=none", "space.structured=null",
     "reference.accuracy_drop=0.2", "objectives=[accuracy, macs]", "reuse=[results/other]",
+    "limits.max_drop=0.5",
 )  # fmt: skip
 
 
@@ -211,6 +213,21 @@ GOES_ON = (
 def test_a_study_goes_on_with_what_leaves_its_steps_as_they_are(override: str, tmp_path: Path) -> None:
     file = begun(tmp_path)
     check_folder(load_study(file, [override]))
+
+
+def test_limits_are_kept_as_they_are_and_must_be_of_what_is_measured(tmp_path: Path) -> None:
+    file = write(tmp_path, raw_study(tmp_path, limits={"max_drop": "1%", "max_bytes": "64 KiB"}))
+    study = load_study(file)
+    assert study.limits.given == {"max_drop": "1%", "max_bytes": 65536}
+    assert load_study(write(tmp_path, to_yaml(study))).limits == study.limits
+    for override, told in (
+        ("limits.max_bytes=64 kBB", "limits.max_bytes: '64 kBB' cannot be used: there is no unit 'kBB'; did you mean 'kB'"),
+        ("limits.min_accuracy=0.9", "max_drop and min_accuracy both limit the accuracy; give one of them"),
+        ("limits.max_latency=2ms", "limits: the study measures nothing that max_latency limits; add it to objectives"),
+        ("limits.max_byte=3", "did you mean 'max_bytes'"),
+    ):
+        with pytest.raises(InputError, match=re.escape(told)):
+            load_study(file, [override])
 
 
 @pytest.mark.parametrize("override", ["dense.epochs=9", "retraining.learning_rate=0.3", "precision=bf16", "data.limit=200"])

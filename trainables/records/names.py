@@ -138,5 +138,8 @@ POINT_COLUMNS = (
     SHAPE_ID, EMPTY_LAYERS, LATENCY, LATENCY_LARGE, LATENCY_DENSE, LATENCY_LARGE_DENSE,
 )  # fmt: skip
 
+COUNTED = (ACCURACY, STORED_BYTES, PARAMS, MACS)
+"""What is measured of every network, whatever a study's objectives are."""
+
 # How far below the dense accuracy the hypervolume's fixed reference lies, unless the study file says otherwise.
 REFERENCE_ACCURACY_DROP = 0.10

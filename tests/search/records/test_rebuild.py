@@ -12,11 +12,13 @@ from search.records.journal import open_journal
 from search.records.ledger import Ledger
 from search.records.recovery import ADDED, GIVEN_UP, lost_trials
 from search.records.retelling import OUTSIDE, end_outside, retold, under_way
+from search.sampling.constraints import EXCESS, constraints_of
 from search.sampling.space import SearchSpace, Space, SpaceSettings, Sweep
 from search.study import load_study
 from tests.conftest import MakeProblem
 from tests.search_helpers import raw_study, write
 from trainables.records import names as n
+from trainables.records.limits import Limits, excesses
 from trainables.records.objectives import gains
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
@@ -180,6 +182,17 @@ def test_trials_that_have_ended_are_told_from_their_points(
     assert [own for _, own in retold(SPACE, tree, ledger, again) if own] == []
 
 
+def test_how_far_points_are_beyond_limits_is_told(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, found, n.COMPLETE)
+    limits = Limits(max_drop=1, max_bytes="50%")
+    told = retold(SPACE, found[0], ledger, [], constraints_of(limits, ledger.dense))
+    rows = [row for _, own in told for row in own if row.state == TrialState.COMPLETE]
+    points = {point[n.STEP_ID]: point for own in found[1] for point in own}
+    expected = [excesses(limits, points[row.user_attrs[n.STEP_ID]], ledger.dense[0]) for row in rows]
+    assert [row.constraints for row in rows] == expected and rows
+    assert [row.user_attrs[EXCESS] for row in rows] == [[list(one.values())] for one in expected]
+
+
 def test_of_another_space_what_is_within_it_is_told(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, found, n.COMPLETE)
     short = SearchSpace(SpaceSettings.model_validate({"unstructured": {"max_steps": 1}}))
@@ -217,3 +230,7 @@ def test_without_points_optuna_s_study_is_forgotten(points: bool, tmp_path: Path
         (study.folder / n.POINTS_FILE).touch()
     journal, anew = open_journal(study)
     assert (anew, journal.get_n_trials(0)) == (not points, int(points))
+    for limits in (Limits(max_drop=1), Limits(max_drop=2), Limits()):  # rows say how far beyond them they are
+        journal, anew = open_journal(study.model_copy(update={"limits": limits}))
+        assert anew
+        journal.create_new_trial(0)

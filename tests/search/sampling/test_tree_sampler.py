@@ -11,7 +11,7 @@ import moocore
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
@@ -22,33 +22,15 @@ from search.sampling.samplers import sampler_for_ask
 from search.sampling.space import SearchSpace, SpaceSettings
 from search.sampling.step_tree import Candidate, Floats, StepTree, encode
 from search.sampling.tree_sampler import TreeSampler, state_of
+from tests.sampling_helpers import LENGTH, ask, chains, kinds, line
 from tests.search_helpers import SPACE
 from trainables.settings import parse
 from trainables.storage.store import Store
 from trainables.tree import Tree
 
-LENGTH = 4
 Params = Mapping[str, Any]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-def chains(names: str = "abcdef", cost: Mapping[str, float] | None = None, length: int = LENGTH) -> StepTree:
-    """A chain of steps for each letter; step k of it is the candidate (letter, k)."""
-    costs = {f"{name}{step}": (cost or {}).get(name, 1.0) for name in names for step in range(1, length + 1)}
-    return StepTree(
-        [
-            Candidate({"name": name, "steps": step}, tuple(f"{name}{k}" for k in range(1, step + 1)))
-            for name in names
-            for step in range(1, length + 1)
-        ],
-        costs,
-    )
-
-
-def kinds(tree: StepTree) -> dict[str, BaseDistribution]:
-    names = sorted({str(one.params["name"]) for one in tree.candidates})
-    return {"name": CategoricalDistribution(names), "steps": IntDistribution(1, LENGTH)}
 
 
 def study_of(tree: StepTree, told: Mapping[str, Sequence[float]], seed: int = 0, **options: Any) -> optuna.Study:
@@ -60,17 +42,6 @@ def study_of(tree: StepTree, told: Mapping[str, Sequence[float]], seed: int = 0,
         params = {"name": address[0], "steps": int(address[1])}
         study.add_trial(create_trial(params=params, distributions=kinds(tree), values=list(values)))
     return study
-
-
-def ask(study: optuna.Study, tree: StepTree) -> tuple[optuna.Trial, str]:
-    """The next trial and the address of its last step."""
-    trial = study.ask(kinds(tree))
-    return trial, f"{trial.params['name']}{trial.params['steps']}"
-
-
-def line(name: str, height: float) -> dict[str, tuple[float, float]]:
-    """A whole chain at one height, each step farther out."""
-    return {f"{name}{step}": (height, float(step)) for step in range(1, LENGTH + 1)}
 
 
 def test_the_obviously_best_chain_is_extended() -> None:

@@ -28,6 +28,7 @@ from search.tune import searcher as module
 from search.tune.searcher import FrontSearch
 from tests.search_helpers import STRUCTURED_SPACE, UNSTRUCTURED_SPACE
 from trainables.records import names as n
+from trainables.records.limits import Limits, excesses
 from trainables.records.names import InputError
 from trainables.schedule import FAMILIES, Schedule, UnstructuredSchedule
 from trainables.settings import parse
@@ -74,12 +75,16 @@ class Study:
     lost: Mapping[int, Schedule] = field(default_factory=dict)
     reported: dict[str, list[float]] = field(default_factory=dict)
     configs: list[dict[str, Any]] = field(default_factory=list)
+    limits: Limits = field(default_factory=Limits)
 
     def search(self) -> FrontSearch:
         ledger = Ledger(self.folder, OBJECTIVES, 0.1)
         ledger.add_dense({**dict.fromkeys(n.POINT_COLUMNS), **DENSE})
         self.ledger = ledger
-        return FrontSearch(self.space, self.settings, self.tree, ledger, OBJECTIVES, self.storage, self.clock, self.lost)
+        return FrontSearch(
+            self.space, self.settings, self.tree, ledger, OBJECTIVES, self.storage, self.clock, self.lost,
+            limits=self.limits,
+        )  # fmt: skip
 
     def rows(self) -> list[FrozenTrial]:
         return optuna.load_study(study_name="pruning", storage=self.storage).get_trials()
@@ -202,6 +207,18 @@ def test_every_row_has_the_parameters_of_the_schedule_that_ends_in_its_step(
         assert study.tree.chain(schedule)[-1].id == row.user_attrs[n.STEP_ID]
         assert row.params[f"{row.params['family']}.steps"] == schedule.steps
     assert any(ADDED in row.user_attrs for row in rows)
+
+
+@pytest.mark.parametrize("sampler", ["tree", "tpe"])
+def test_every_row_says_how_far_it_is_beyond_the_limits(sampler: str, make: Callable[..., Study]) -> None:
+    study = make(sampler=sampler, trials=6)
+    study.limits = Limits(max_drop=1)
+    study.run(study.search())
+    rows = [row for row in study.rows() if row.state == TrialState.COMPLETE]
+    assert {ADDED in row.user_attrs for row in rows} == {True, False}
+    for row in rows:
+        accuracy = {n.ACCURACY: row.values[0]}
+        assert row.constraints == pytest.approx(excesses(study.limits, accuracy, DENSE)) and row.constraints
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -1,0 +1,169 @@
+"""The best network within limits; or, where there is none, what comes nearest, what it lacks, and whether to search on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+import trainables.records.names as n
+from analysis import words
+from analysis.load import Study
+from analysis.pareto import HYPERVOLUME, hypervolume_history
+from trainables.records.limits import COLUMNS, OF_ACCURACY, Bound, Limits, bounds
+from trainables.records.objectives import Objective
+from trainables.records.points import point_id, stored_format
+from trainables.records.words import recipe
+
+MISSES = 3
+LATE = 0.8
+"""The share of all epochs after which a search that still gains is one that was ended too early."""
+SHOWN = {
+    n.ACCURACY: ("accuracy", lambda value: words.percent(value, 2)),
+    n.STORED_BYTES: ("bytes", lambda value: f"{value:,.0f}"),
+    n.PARAMS: ("parameters", lambda value: f"{value:,.0f}"),
+    n.MACS: ("MACs", lambda value: f"{value:,.0f}"),
+    n.LATENCY: ("latency", lambda value: f"{value:.3g} ms"),
+}
+Record = Mapping[str, Any]
+
+
+def limits_of(study: Study, given: Mapping[str, Any]) -> Limits:
+    """The limits ``given`` over those of the study file; InputError if they can't be, or there are none.
+
+    Of what the study doesn't measure there can be no limit.
+    """
+    if study.measure.column != n.ACCURACY:
+        raise n.InputError(
+            f"limits: they are of accuracy, and {study.name} measures {study.measure.name}; look at its front"
+        )
+    own = study.settings.get("limits") or {}
+    limits = _read({name: value for name, value in given.items() if value is not None}, "--").over(_read(own, "limits."))
+    if not limits.given:
+        raise n.InputError("limits: none are given; name some, such as --max-drop 0.5 --max-bytes 200k")
+    for name in limits.given:
+        if study.pruned[COLUMNS[name]].isna().all():
+            raise n.InputError(
+                f"{_flag(name)}: no network of {study.name} has a {SHOWN[COLUMNS[name]][0]} measured; add it to the "
+                "study's objectives and run it again, or leave the limit out"
+            )
+    return limits
+
+
+def _read(raw: Any, prefix: str) -> Limits:
+    try:
+        return Limits.model_validate(raw)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        field = str(detail["loc"][0]) if detail["loc"] else ""
+        told = detail["msg"].removeprefix("Value error, ")
+        name = (field.replace("_", "-") if prefix == "--" else field) or "limits"
+        shown = f": {detail['input']!r} cannot be used" if field else ""
+        raise n.InputError(f"{prefix if field else ''}{name}{shown}: {told}") from None
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def answer(study: Study, limits: Limits) -> list[str]:
+    """The answer, in lines: the best network within all limits and how to export it, or the nearest misses."""
+    rows: list[Record] = [{str(key): value for key, value in row.items()} for row in study.pruned.to_dict("records")]
+    found = [(row, _excess(row, limits, study)) for row in rows]
+    inside = [row for row, excess in found if all(value is not None and value <= 0 for value in excess.values())]
+    lines = [f"Limits: {_told(study, limits)}."]
+    if not inside:
+        return [*lines, *_misses(study, found), *_chances(study, limits, found)]
+    best, why = _best(inside, study, limits)
+    lines += [f"{why} of {len(inside)} networks within all limits:", *_described(best, study)]
+    return [*lines, f"  {_export(study, best)}"]
+
+
+def _excess(row: Record, limits: Limits, study: Study) -> dict[str, float | None]:
+    return {bound.name: bound.excess(row) for bound in _bounds(row, limits, study)}
+
+
+def _bounds(row: Record, limits: Limits, study: Study) -> list[Bound]:
+    return bounds(limits, _dense(row, study))
+
+
+def _dense(row: Record, study: Study) -> Record:
+    """The dense network of a point's seed; its latency as it was timed beside the point."""
+    dense = {str(key): value for key, value in study.dense[study.dense[n.SEED] == row[n.SEED]].iloc[0].items()}
+    beside = row.get(n.LATENCY_DENSE)
+    return dense | ({n.LATENCY: beside} if beside is not None and not pd.isna(beside) else {})
+
+
+def _best(inside: Sequence[Record], study: Study, limits: Limits) -> tuple[Record, str]:
+    """Within limits of size the most accurate; with a limit of accuracy alone the smallest on the main objective."""
+    if set(limits.given) - set(OF_ACCURACY):
+        return max(inside, key=lambda row: row[n.ACCURACY]), "The most accurate"
+    one: Objective = next(one for one in study.objectives if not one.quality)
+    measured = [row for row in inside if not pd.isna(row[one.column])] or list(inside)
+    value = {id(row): one.gain(float(row[one.column]), one.dense_value(row, _dense(row, study))) for row in measured}
+    return max(measured, key=lambda row: (value[id(row)], row[n.ACCURACY])), f"The largest {one.noun}"
+
+
+def _told(study: Study, limits: Limits) -> str:
+    """Every limit as a number, beside the dense network of the first seed."""
+    dense = {str(key): value for key, value in study.dense.iloc[0].items()}
+    return ", ".join(
+        f"{SHOWN[one.column][0]} {'at least' if one.at_least else 'at most'} {SHOWN[one.column][1](one.value)}"
+        for one in bounds(limits, dense)
+    )
+
+
+def _described(row: Record, study: Study) -> Iterator[str]:
+    numbers = [f"{label} {show(row[column])}" for column, (label, show) in SHOWN.items() if not pd.isna(row[column])]
+    change = 100 * (row[n.ACCURACY] - _dense(row, study)[n.ACCURACY])
+    yield f"  {point_id(row)}"
+    yield f"  {', '.join(numbers)}; {words.times(row[n.COMPRESSION])} compression, {change:+.2f} points against dense"
+    yield f"  {row[n.FAMILY]}: {recipe(row, study.retrainings)}"
+
+
+def _export(study: Study, row: Record) -> str:
+    suffix = "safetensors" if stored_format(row) == n.SAFETENSORS else "compact"
+    return (
+        f"python -m search export {shlex.quote(str(study.folder))} --point {point_id(row)} "
+        f"--to {row[n.STEP_ID][:12]}.{suffix}"
+    )
+
+
+def _misses(study: Study, found: Sequence[tuple[Record, dict[str, float | None]]]) -> Iterator[str]:
+    near = sorted(found, key=lambda pair: sum(1.0 if value is None else max(value, 0.0) for value in pair[1].values()))
+    yield f"No network of {len(found)} is within all limits. The nearest:"
+    for row, excess in near[:MISSES]:
+        yield from _described(row, study)
+        yield f"  lacks: {', '.join(_lacks(name, value) for name, value in excess.items() if value is None or value > 0)}"
+
+
+def _lacks(name: str, excess: float | None) -> str:
+    label = SHOWN[COLUMNS[name]][0]
+    if excess is None:
+        return f"a {label} that was measured"
+    return f"{label} {100 * excess:.3g}% {'short of' if name in OF_ACCURACY else 'above'} the limit"
+
+
+def _chances(study: Study, limits: Limits, found: Sequence[tuple[Record, dict[str, float | None]]]) -> Iterator[str]:
+    """Whether more search could help: what each limit alone was met by, and whether the search was still gaining."""
+    unmet = [name for name in limits.given if not any(each[name] is not None and each[name] <= 0 for _, each in found)]  # type: ignore[operator]
+    for name in unmet:
+        column = COLUMNS[name]
+        label, show = SHOWN[column]
+        values = study.pruned[column].dropna()
+        most = values.max() if name in OF_ACCURACY else values.min()
+        yield f"{'The most' if name in OF_ACCURACY else 'The least'} {label} of any network is {show(most)}."
+    if unmet:
+        yield "More search helps only if the space has more: further steps, larger step ratios, or another family."
+    else:
+        yield "Each limit is met by some network, and never all by one."
+    history = hypervolume_history(study.points, study.objectives, study.dense, study.accuracy_drop)
+    last, whole = history[n.EPOCHS].iloc[-1], history[HYPERVOLUME].iloc[-1]
+    before = history[history[n.EPOCHS] <= LATE * last][HYPERVOLUME].iloc[-1]
+    if whole > 0:
+        gained = 1 - before / whole
+        more = "it was still gaining, and more trials may help" if gained >= 0.01 else "more trials of the kind help little"
+        yield f"The last fifth of the search's epochs gave {gained:.1%} of its hypervolume: {more}."

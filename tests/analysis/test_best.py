@@ -1,0 +1,83 @@
+"""The best network within limits of a made-up study, and what is said where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.__main__ import main
+from tests.made_up import dense, point, write_study
+from trainables.records import names as n
+
+POINTS = [
+    dense(accuracy=0.9),
+    point(step_id="a1", accuracy=0.89, compression=2.0, stored_bytes=120_000, macs=4_200_000),
+    point(step_id="b2", accuracy=0.86, compression=4.0, stored_bytes=60_000, macs=2_000_000, family=n.STRUCTURED),
+    point(step_id="c3", accuracy=0.84, compression=5.0, stored_bytes=48_000, macs=4_200_000),
+    point(step_id="d4", accuracy=0.30, compression=9.0, stored_bytes=26_000, macs=900_000, family=n.STRUCTURED),
+]
+
+
+def asked(tmp_path: Path, capsys: pytest.CaptureFixture[str], *limits: str, **settings: Any) -> tuple[int, str, str]:
+    folder = write_study(tmp_path / "made", POINTS, settings=settings)
+    code = main(["best", str(folder), *limits])
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("limits", "best"),
+    [
+        (["--max-drop", "5"], "b2"),  # the smallest, with a limit of accuracy alone
+        (["--max-drop", "6.5"], "c3"),
+        (["--min-accuracy", "88%"], "a1"),
+        (["--max-bytes", "70k"], "b2"),  # the most accurate, within limits of size
+        (["--max-bytes", "70k", "--max-macs", "1M"], "d4"),
+        (["--max-bytes", "25%", "--max-drop", "10%"], "b2"),
+    ],
+)
+def test_the_best_within_limits(limits: list[str], best: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = asked(tmp_path, capsys, *limits)
+    assert (code, err) == (0, "")
+    assert f"python -m search export {tmp_path / 'made'} --point {best} --to {best}.safetensors" in out
+
+
+def test_where_none_is_within_them_the_nearest_say_what_they_lack(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = asked(tmp_path, capsys, "--max-drop", "5", "--max-macs", "1.9M")
+    assert code == 0 and "No network of 4 is within all limits" in out and "export" not in out
+    assert [line.strip() for line in out.splitlines() if line.strip() in ("a1", "b2", "c3", "d4")] == ["b2", "d4", "a1"]
+    assert "lacks: MACs 5.26% above the limit" in out and "lacks: accuracy 64.7% short of the limit" in out
+    assert "Each limit is met by some network, and never all by one." in out
+    _, out, _ = asked(tmp_path, capsys, "--max-bytes", "20k")
+    assert "The least bytes of any network is 26,000." in out and "only if the space has more" in out
+
+
+def test_the_study_s_own_limits_are_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = {"max_drop": 5.0, "max_bytes": None}
+    assert "--point b2" in asked(tmp_path, capsys, limits=own)[1]
+    assert "--point a1" in asked(tmp_path, capsys, "--min-accuracy", "0.88", limits=own)[1]
+    assert (
+        "accuracy at least 85.00%, bytes at most 130,000" in asked(tmp_path, capsys, "--max-bytes", "130k", limits=own)[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ([], "limits: none are given; name some, such as --max-drop 0.5"),
+        (["--max-bytes", "10kq"], "--max-bytes: '10kq' cannot be used: there is no unit 'kq'; did you mean 'k'?"),
+        (["--max-latency", "2ms"], "--max-latency: no network of made-up has a latency measured; add it to the study's"),
+        (
+            ["--max-drop", "1", "--min-accuracy", "0.9"],
+            "max_drop and min_accuracy both limit the accuracy",
+        ),
+    ],
+)
+def test_limits_that_cannot_be_are_one_line(
+    limits: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = asked(tmp_path, capsys, *limits)
+    assert (code, out) == (2, "") and told in err and len(err.splitlines()) == 1
