@@ -37,9 +37,7 @@ def limits_of(study: Study, given: Mapping[str, Any]) -> Limits:
     Of what the study doesn't measure there can be no limit.
     """
     if study.measure.column != n.ACCURACY:
-        raise n.InputError(
-            f"limits: they are of accuracy, and {study.name} measures {study.measure.name}; look at its front"
-        )
+        raise n.InputError(f"limits: they are of accuracy, and {study.name} measures {study.measure.name}; see its front")
     own = study.settings.get("limits") or {}
     limits = _read({name: value for name, value in given.items() if value is not None}, "--").over(_read(own, "limits."))
     if not limits.given:
