@@ -12,7 +12,7 @@ from pathlib import Path
 import search
 from search.cluster.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
 from search.front import Front, console_here
-from search.study import Study, describe
+from search.study import Study, describe, key_and_value
 from trainables.exporting.formats import FORMATS
 from trainables.records import names as n
 from trainables.records.names import InputError, StoppedError
@@ -90,7 +90,7 @@ def _parser(program: str) -> tuple[argparse.ArgumentParser, argparse._SubParsers
     confirm.add_argument("--stored-only", action="store_true", help="pass over networks whose weights aren't on disk")
     _common(confirm)
     confirm.set_defaults(command=_confirm)
-    export = commands.add_parser("export", help="write one point's network to a file of its own")
+    export = commands.add_parser("export", help="write one point's network to a file of its own, with a model card")
     export.add_argument("folder", help="a study's folder, results/<study>, or its URL")
     export.add_argument(
         "--point",
@@ -101,6 +101,11 @@ def _parser(program: str) -> tuple[argparse.ArgumentParser, argparse._SubParsers
     export.add_argument(
         "--format", metavar="NAME", help=f"{FORMATS.help()} [default: safetensors for fp32, compact for other forms]"
     )
+    export.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE",
+        help="a setting of the format, e.g. --option preprocessing=true (`methods` lists them)",
+    )  # fmt: skip
+    export.add_argument("--force", action="store_true", help="replace the file, and its model card, if they are there")
     export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the file to write")
     _common(export)
     export.set_defaults(command=_export)
@@ -160,8 +165,9 @@ def _confirm(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    step_id = _front(options).export(options.point, options.to, form=options.format)
-    print(f"Wrote point {step_id} to {options.to} ({options.to.stat().st_size:,} bytes)")
+    settings = dict(key_and_value(given, "--option", "preprocessing=true") for given in options.option)
+    step_id = _front(options).export(options.point, options.to, form=options.format, options=settings, force=options.force)
+    print(f"Wrote point {step_id} to {options.to} ({options.to.stat().st_size:,} bytes), and its model card beside it")
 
 
 def _pack(options: argparse.Namespace) -> None:

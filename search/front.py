@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -94,16 +94,21 @@ class Front:
             confirm(self._opened, console_here(), stored_only=stored_only)
         return self.confirmed
 
-    def export(self, point: str, path: str | Path, *, form: str | None = None) -> str:
+    def export(
+        self, point: str, path: str | Path, *, form: str | None = None, options: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ) -> str:  # fmt: skip
         """Write the network of a point, ``step_id[:form]`` or the beginning of the id, to a file; the whole point.
 
         ``form`` is a format's name; without it, fp32 is written as safetensors and any other stored form as compact.
-        InputError if there is no such point, or the file can't be written.
+        ``options`` are settings of the format, such as ``{"fold": True}``. Beside the file is its model card. A file that
+        is there is replaced only with ``force``. InputError if there is no such point, or the file can't be written.
         """
-        from search.export import export_point  # noqa: PLC0415 - the same
+        from search.export import Request, export_point  # noqa: PLC0415 - the same
 
+        request = Request(point, Path(path), form, options or {}, force)
         with _at_work(self.study):
-            return export_point(self._opened, point, Path(path), console_here(), form)
+            return export_point(self._opened, request, console_here())
 
     def pack(self) -> str:
         """Put the records of a finished study's steps into one compressed file, and return which; it can still go on."""

@@ -393,13 +393,18 @@ def _mapping(content: bytes, path: str) -> dict[str, Any]:
 
 
 def _override(override: str) -> tuple[str, Any]:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise InputError(f"--set {override!r}: is not key=value, for example --set search.trials=20")
+    return key_and_value(override, "--set", "search.trials=20")
+
+
+def key_and_value(given: str, option: str, example: str) -> tuple[str, Any]:
+    """``key=value`` of a command line, its value as YAML reads it; InputError if it isn't that."""
+    key, equals, text = given.partition("=")
+    if not equals or not key:
+        raise InputError(f"{option} {given!r}: is not key=value, for example {option} {example}")
     try:
-        return path, parse_yaml(text)
+        return key, parse_yaml(text)
     except ValueError as error:
-        raise InputError(f"--set {override!r}: the value is not valid YAML ({error}); quote it") from None
+        raise InputError(f"{option} {given!r}: the value is not valid YAML ({error}); quote it") from None
 
 
 def _put(raw: dict[str, Any], path: str, value: Any) -> None:

@@ -137,13 +137,11 @@ def test_every_form_of_a_point_is_exported_and_measures_the_same(copy: Path, tmp
     problem, step = problem_of(data, trusted=False), pruned(copy)[0][n.STEP_ID]
     for row in pruned(copy)[: len(NAMES)]:
         file = tmp_path / "exported"
-        assert main(["export", str(copy), "--point", point_id(row), "--to", str(file)]) == 0
+        assert main(["export", str(copy), "--point", point_id(row), "--to", str(file), "--force"]) == 0
         assert evaluate(load(file).model, problem.data, "cpu") == row[n.ACCURACY]
         plain = tmp_path / "plain"
-        assert (
-            main(["export", str(copy), "--point", f"{step}:{row[n.FORM]}", "--format", "safetensors", "--to", str(plain)])
-            == 0
-        )
+        point = ["--point", f"{step}:{row[n.FORM]}", "--format", "safetensors"]
+        assert main(["export", str(copy), *point, "--to", str(plain), "--force"]) == 0
         images = torch.zeros(2, *problem.data.shape)
         torch.testing.assert_close(load(plain).model(images), load(file).model(images), rtol=0, atol=1e-4)
 

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field
 
 from trainables.exporting import network_file
+from trainables.exporting.base import File, Format
+from trainables.exporting.onnx_file import Onnx
+from trainables.exporting.programs import TorchExport
+from trainables.exporting.quantised import OnnxInt8
 from trainables.forms.forms import FORMS
-from trainables.methods import Method, Registry
+from trainables.methods import Registry
 from trainables.networks.network import Network
 from trainables.problem import Problem
 from trainables.records import names as n
 
+USAGE = """\
+import torch
+from trainables.export import load
 
-class Format(Method):
-    """How a network is written to a file of its own."""
+exported = load({file!r}{trusted})
+mean, std = (torch.tensor(one)[:, None, None] for one in (exported.mean, exported.std))
+images = torch.zeros(1, *exported.shape)  # [N, C, H, W], {scale}
+with torch.no_grad():
+    found = exported.model((images - mean) / std).argmax(1)
+print([exported.classes[i] for i in found])"""
 
-    suffix: ClassVar[str]
-    """What the file's name ends with."""
 
-    @abstractmethod
-    def write(self, network: Network, problem: Problem, target: Path) -> int:
-        """Write the file whole or not at all; the bytes written. The network's values are those of its stored form."""
+def _usage(file: str, problem: Problem) -> str:
+    trusted = ", allow_code=True" if problem.trusted else ""
+    scale = "in 0..1" if problem.data.validation_images.dtype == "uint8" else "floats"
+    return USAGE.format(file=file, trusted=trusted, scale=scale)
 
 
 class Safetensors(Format):
@@ -32,9 +41,13 @@ class Safetensors(Format):
 
     name, suffix = n.SAFETENSORS, ".safetensors"
 
-    def write(self, network: Network, problem: Problem, target: Path) -> int:
+    def encode(self, network: Network, problem: Problem, about: Mapping[str, Any]) -> File:  # noqa: ARG002
         """Nothing in the file is code."""
-        return network_file.export(network, problem, target)
+        return File(network_file.content_of(network, problem))
+
+    def usage(self, file: str, problem: Problem) -> str:
+        """By this program; ``docs/loading.md`` has a loader that does without."""
+        return _usage(file, problem)
 
 
 class Compact(Format):
@@ -43,10 +56,13 @@ class Compact(Format):
     name, suffix = n.COMPACT, ".compact"
     form: str = Field(n.FP32, description="the stored form of the values")
 
-    def write(self, network: Network, problem: Problem, target: Path) -> int:
+    def encode(self, network: Network, problem: Problem, about: Mapping[str, Any]) -> File:  # noqa: ARG002
         """Nothing in the file is code."""
-        form = FORMS.load(self.form, trusted=problem.trusted)()
-        return network_file.export(network, problem, target, form)
+        return File(network_file.content_of(network, problem, FORMS.load(self.form, trusted=problem.trusted)()))
+
+    def usage(self, file: str, problem: Problem) -> str:
+        """By this program alone."""
+        return _usage(file, problem)
 
 
-FORMATS = Registry[Format]("format", Format, (Safetensors, Compact))
+FORMATS = Registry[Format]("format", Format, (Safetensors, Compact, TorchExport, Onnx, OnnxInt8))

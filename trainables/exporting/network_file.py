@@ -22,6 +22,8 @@ from trainables.records.untrusted import read
 from trainables.settings import Settings, parse
 
 EXPORT = "export"
+SHAPES = "shapes"
+"""The shapes of masked tensors, for loaders that have no architecture to ask; :func:`load` doesn't look at them."""
 LARGEST_DENSE = 10**9
 LARGEST_COMPRESSION = 100
 MOST_MACS = 1e12
@@ -64,16 +66,23 @@ class Exported:
 
 def export(network: Network, problem: Problem, target: Path, form: Form | None = None) -> int:
     """Write ``network`` to ``target``: compact in a stored form, safetensors without one; returns the bytes written."""
+    content = content_of(network, problem, form)
+    write_atomically(target, content)
+    return len(content)
+
+
+def content_of(network: Network, problem: Problem, form: Form | None = None) -> bytes:
+    """The bytes of a file: compact in a stored form, safetensors without one."""
     data = problem.data
     about = About(
         model=problem.model.name, arguments=dict(problem.model.arguments), output=problem.model.output,
         classes=data.classes, shape=data.shape, mean=data.mean, std=data.std, preparation=data.preparation,
         **_of_task(problem),
     )  # fmt: skip
-    extra = {EXPORT: about.model_dump(exclude_none=True)}
-    content = encode(network, extra) if form is None else compact.encode(network, form, extra)
-    write_atomically(target, content)
-    return len(content)
+    extra: dict[str, Any] = {EXPORT: about.model_dump(exclude_none=True)}
+    if form is not None:
+        return compact.encode(network, form, extra)
+    return encode(network, extra | {SHAPES: {name: list(mask.shape) for name, mask in network.masks.items()}})
 
 
 def _of_task(problem: Problem) -> dict[str, Any]:
@@ -108,8 +117,8 @@ def load(
     check_size(settings, len(classes), shape, limit, f"if you trust {file}, load it with a larger most_bytes", MOST_MACS)
 
     def dense() -> nn.Module:
-        output = about.outputs if about.outputs or about.task is None else None
-        return build(settings, len(classes), shape, trusted=allow_code, output=() if about.task is None else output)
+        output = () if about.task is None else about.outputs
+        return build(settings, len(classes), shape, trusted=allow_code, output=output)
 
     built = dense()
     network = (compact.decode if is_compact else decode)(content, dense, survey(built, shape))

@@ -28,7 +28,7 @@ def read(name: str) -> dict[str, Any]:
 def check_command(text: str) -> None:
     """The ``python -m search`` in a text is one that this program understands, and its study file is there."""
     words = shlex.split(text[text.index("-m search") :])[2:]
-    options = _parser().parse_args(words)
+    options = _parser("python -m search")[0].parse_args(words)
     assert options.address == "auto"
     assert load_study(ROOT / options.study, [change for change in options.set if "s3://" not in change]).resources.cpu == 2
 

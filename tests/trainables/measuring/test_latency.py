@@ -170,7 +170,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 OTHER: dict[str, Callable[[Problem], dict[str, Any]]] = {
     "threads": lambda problem: {"threads": problem.threads + 1},
-    "images": lambda problem: {"data": replace(problem.data, train_images=problem.data.train_images.repeat(6, axis=2))},
+    "images": lambda problem: {
+        "data": replace(problem.data, validation_images=problem.data.validation_images.repeat(6, axis=2))
+    },
     "device": lambda _: {"device": "cuda"},
 }
 
