@@ -94,8 +94,8 @@ def _numbers(exported: Exported, size: int, alike: Sequence[Row]) -> list[str]:
     if (value := point.get(measure.column)) is None:
         return [*lines, "", "Nothing was measured of this stored form."]
     noise = math.sqrt(value * (1 - value) / count) if measure.counted else float(point.get(measure.error) or 0.0)
-    what, size = f"{measure.article} {measure.name} on {count:,} validation images", _difference(measure, noise)
-    lines += ["", f"The standard error of {what} is {size} here."]
+    what, error = f"{measure.article} {measure.name} on {count:,} validation images", _difference(measure, noise)
+    lines += ["", f"The standard error of {what} is {error} here."]
     if len(alike) > 1:
         found = [row[measure.column] for row in alike]
         mean, spread = measure.told(float(np.mean(found))), _difference(measure, float(np.std(found, ddof=1)))
