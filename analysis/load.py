@@ -151,8 +151,11 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
             f"{path}: objectives: {objectives!r} cannot be used; list two or three of {', '.join(OBJECTIVES)}"
         )
     drop = _accuracy_drop(settings)
-    if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 < drop < LARGEST:
-        raise n.InputError(f"{path}: reference.accuracy_drop: {drop!r} cannot be used; give a share above 0, up to 1")
+    of_accuracy = _reference(settings).get("drop") is None
+    most = 1 if of_accuracy else LARGEST
+    if isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 < drop <= most:
+        what, give = ("accuracy_drop", "a share above 0, up to 1") if of_accuracy else ("drop", "a number above 0")
+        raise n.InputError(f"{path}: reference.{what}: {drop!r} cannot be used; give {give}")
     if not _are_texts(_forms(settings)):
         raise n.InputError(f"{path}: storage_forms: {_forms(settings)!r} cannot be used; list stored forms, each once")
     return settings
@@ -198,14 +201,14 @@ def _objectives(names: Sequence[str], folder: Path, measure: Quality) -> tuple[O
 
 
 def _accuracy_drop(settings: Mapping[str, Any]) -> Any:
-    section = settings.get("reference")
-    section = section if isinstance(section, dict) else {}
+    section = _reference(settings)
     drop = section.get("drop")
-    if drop is not None:
-        return drop
-    of_accuracy = section.get("accuracy_drop", n.REFERENCE_ACCURACY_DROP)
-    share = isinstance(of_accuracy, int | float) and of_accuracy <= 1
-    return of_accuracy if share else str(of_accuracy)
+    return section.get("accuracy_drop", n.REFERENCE_ACCURACY_DROP) if drop is None else drop
+
+
+def _reference(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    section = settings.get("reference")
+    return section if isinstance(section, dict) else {}
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

@@ -101,12 +101,8 @@ def _by_luck(share: float, level: float) -> str:
 def _noise(error: float | None, images: int | None, measure: Quality) -> str:
     if error is None or images is None:
         return ". How many validation images there were is not recorded, so their noise could not be considered."
-    what, size = f"{_article(measure)} on {images:,} validation images", points(error, measure)
+    what, size = f"{measure.article} {measure.name} on {images:,} validation images", points(error, measure)
     return f". The standard error of {what} is {size}, and no lead is smaller."
-
-
-def _article(measure: Quality) -> str:
-    return f"{'an' if measure.name[0] in 'aeiou' else 'a'} {measure.name}"
 
 
 def _named(row: Mapping[Any, Any]) -> str:

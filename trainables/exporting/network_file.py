@@ -117,8 +117,8 @@ def load(
     check_size(settings, len(classes), shape, limit, f"if you trust {file}, load it with a larger most_bytes", MOST_MACS)
 
     def dense() -> nn.Module:
-        output = about.outputs if about.outputs or about.task is None else None
-        return build(settings, len(classes), shape, trusted=allow_code, output=() if about.task is None else output)
+        output = () if about.task is None else about.outputs
+        return build(settings, len(classes), shape, trusted=allow_code, output=output)
 
     built = dense()
     network = (compact.decode if is_compact else decode)(content, dense, survey(built, shape))

@@ -209,6 +209,11 @@ class Quality(Objective):
         """Whether the same difference means as much in every study: what is best is a number, and more is better."""
         return self.direction == MAXIMISE and math.isfinite(self.high)
 
+    @property
+    def article(self) -> str:
+        """What stands before its name."""
+        return "an" if self.name[0] in "aeiou" else "a"
+
     def told(self, value: float, digits: int = 2) -> str:
         """A value in words: a share in percent, anything else in four digits with its unit."""
         if self.is_share:
