@@ -75,7 +75,4 @@ def test_a_measure_that_is_described_wrongly_is_one_line(both: tuple[Study, Path
 
 def test_limits_of_accuracy_are_refused_in_one_line(both: tuple[Study, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["best", str(both[1]), "--max-bytes", "70k"]) == 2
-    assert (
-        capsys.readouterr().err.strip()
-        == "error: limits: they are of accuracy, and made-up measures mae; look at its front"
-    )
+    assert capsys.readouterr().err.strip() == "error: limits: they are of accuracy, and made-up measures mae; see its front"
