@@ -15,7 +15,7 @@ from tests import ROOT
 from tests.search_helpers import rows, write
 from trainables.records import names as n
 
-FILE = ROOT / "search" / "studies" / "comparison.yaml"
+FILE = ROOT / "search" / "studies" / "comparison_short_budgets.yaml"
 QUESTIONS = ("one_shot", "iterative", "structured", "families")
 
 
@@ -45,7 +45,7 @@ def test_the_comparison_s_own_file_answers_its_four_questions_on_the_digits(tmp_
     ]
     file = shorter(tmp_path)
     assert main(["run", str(file), *(part for setting in small for part in ("--set", setting))]) == 0
-    folder = tmp_path / "results" / "comparison"
+    folder = tmp_path / "results" / "comparison_short_budgets"
     study = load_study(file)
     assert study.finalists is not None
     steps = {row[n.STEP_ID]: row for row in rows(folder / n.POINTS_FILE)}
@@ -66,7 +66,7 @@ def test_the_comparison_s_own_file_answers_its_four_questions_on_the_digits(tmp_
 
 def test_the_readme_quotes_the_report_as_it_is() -> None:
     readme = " ".join((ROOT / "README.md").read_text().split())
-    report = (ROOT / "results" / "comparison" / "report" / "comparison.md").read_text()
+    report = (ROOT / "results" / "comparison_short_budgets" / "report" / "comparison.md").read_text()
     answers = report.partition("## Summary")[2].partition("## 1.")[0].strip().splitlines()
     assert len(answers) > 3
     assert all(answer in readme for answer in answers)

@@ -4,7 +4,7 @@ torch-pruning's pruners other than Base differ from Base only by a regulariser t
 The penalties weigh channels by their group's L2 norm whatever importance cuts later, so one regularised training serves
 them all. A penalty acts at every update, so what a strength does grows with the updates of an epoch. The defaults are for
 some hundreds of updates: with 351, strengths of 0.01, 0.002 and 0.001 growing by 0.002 took 1.5, 2 and 13 points off the
-accuracy that these leave (``search/studies/comparison.yaml``).
+accuracy that these leave (``search/studies/comparison_short_budgets.yaml``).
 """
 
 from __future__ import annotations
