@@ -57,7 +57,8 @@ def test_frozen_records_are_known(study: str, tmp_path: Path) -> None:
 
 def test_a_record_without_a_column_that_is_newer_is_known_and_one_of_a_newer_program_is_told(tmp_path: Path) -> None:
     store = tree_of(tmp_path, []).store
-    record = {key: value for key, value in frozen("comparison_short_budgets")[0].items() if key not in ("checksum", "checksums")}
+    written = frozen("comparison_short_budgets")[0]
+    record = {key: value for key, value in written.items() if key not in ("checksum", "checksums")}
     nothing: Any = None
     tree, step_id = Tree(nothing, store), record["id"]
     store.write({**record, "schema": SCHEMA, "column_of_tomorrow": 1.5}, {})
