@@ -50,8 +50,12 @@ def rows(count: int = 240, lost: dict[Any, float] | None = None, column: str = n
 
 
 def test_no_bar_is_cut() -> None:
-    shares = [("accuracy", "scope", 0.3), ("accuracy", "steps", 0.1), ("compression", "scope", 0.9), ("compression", "steps", 0)]
-    told = [{n.FAMILY: "a", TARGET: target, SETTING: name, SHARE: share} for target, name, share in shares]
+    shares = {"accuracy": (0.3, 0.1), "compression": (0.9, 0.0)}
+    told = [
+        {n.FAMILY: "a", TARGET: target, SETTING: name, SHARE: share}
+        for target, both in shares.items()
+        for name, share in zip(("scope", "steps"), both, strict=True)
+    ]
     figure = importance_figure(pd.DataFrame(told).assign(**{CHANCE: 0.05}))
     assert all(bar.get_width() <= panel.get_xlim()[1] for panel in figure.axes for bar in panel.patches)  # type: ignore[attr-defined]
 
