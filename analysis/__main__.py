@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,8 +57,7 @@ def compare(options: argparse.Namespace) -> None:
     from analysis.comparison.report import write_comparison  # noqa: PLC0415 - the same
 
     path, summary = write_comparison(load_study(options.folder))
-    for text in summary:
-        print(textwrap.fill(text, width=100, initial_indent="- ", subsequent_indent="  "))
+    print("\n".join(summary))
     print(f"comparison: {path}")
 
 
@@ -102,9 +100,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.set_defaults(command=report)
     command = commands.add_parser(
         "compare",
-        help="answer a sweep's questions: one-shot, iterative and structured pruning",
-        description="Write comparison.html, comparison.md, answers.json, figures and tables to <folder>/report. Nothing is "
-        "computed again: only what lies in the folder is read, so a sweep may still be running.",
+        help="answer a sweep's questions: its own contrasts, or one-shot, iterative and structured pruning",
+        description="Write index.html, comparison.md, figures and the table of contrasts to <folder>/report. What is "
+        "compared stands in the folder's study.yaml (arms, contrasts, seeds), and must have run; without contrasts the "
+        "exercise's questions are asked, as far as there are networks. Nothing is computed again.",
     )
     command.add_argument("folder", type=Path, help="the sweep's folder, for example results/comparison")
     command.set_defaults(command=compare)

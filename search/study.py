@@ -30,6 +30,7 @@ from trainables.forms.forms import FORMS
 from trainables.measuring.chosen import objective
 from trainables.networks.factory import ModelSettings, is_torchvision
 from trainables.records import names as n
+from trainables.records.contrasts import Contrast, Seeds, Where, where_of
 from trainables.records.limits import COLUMNS, Limits
 from trainables.records.names import InputError
 from trainables.records.objectives import ACCURACY, COMPRESSION, OBJECTIVES, Objective, Quality
@@ -199,6 +200,11 @@ class Study(Settings):
         description="schedules to run, instead of a space; a list in any field but levels stands for each of its values",
     )
     finalists: FinalistSettings | None = Field(None, description="of a sweep: the best run again on fresh seeds")
+    arms: dict[str, Where] = Field({}, description="networks by the columns of their points, under names for contrasts")
+    contrasts: dict[str, Contrast] | None = Field(
+        None, description="what analysis compares: left less right, within seeds; its own questions if left out"
+    )
+    seeds: tuple[Seeds, ...] = Field((), description="seeds that never conclude: of tuning, of selection, added later")
     search: SearchSettings = SearchSettings()
     resources: ResourceSettings = ResourceSettings()
     reuse: tuple[Annotated[str, AfterValidator(_without_file_scheme)], ...] = Field(
@@ -257,6 +263,9 @@ class Study(Settings):
             raise ValueError(f"limits: the study measures nothing that {unmeasured[0]} limits; add it to objectives")
         if self.finalists is not None and self.sweep is None:
             raise ValueError("finalists are chosen among the schedules of a sweep; give a sweep")
+        for name, contrast in (self.contrasts or {}).items():
+            for side in (contrast.left, contrast.right):
+                where_of(side, self.arms, f"contrasts.{name}")
         return self
 
     @property
@@ -461,7 +470,7 @@ OF_PLACE = ("data.root", "model.checkpoint", "resources", "keep", "storage", "re
 
 Data and checkpoint may have moved: what they hold is part of the dense network's address, and is compared there.
 """
-MAY_CHANGE = (*OF_PLACE, "space", "objectives", "reference", "limits")
+MAY_CHANGE = (*OF_PLACE, "space", "objectives", "reference", "limits", "arms", "contrasts", "seeds")
 """What a study may be continued with: every step on record stays what it is, and the sampler is told of it anew.
 
 A sampler is made afresh for each ask, from what it was told, so that it too may be another.

@@ -137,155 +137,89 @@ def _log_kept(recipe: Mapping[str, Any], step: int) -> float:
     return math.log(kept) * (1.6 if recipe[n.FAMILY] == n.STRUCTURED else 1.0)
 
 
-LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
-MATCHED = (0.5, 0.8, 0.9, 0.95)
-CHANNELS = (0.1, 0.2, 0.3, 0.4, 0.5)
-SCORES = {"lamp": 0.9, "taylor": 0.8, "magnitude_l2": 1.0, "fpgm": 1.1, "random": 2.2}
-PRUNERS = {"base": 1.0, "group_norm": 1.25, "growing_reg": 1.15}
+LEVELS = (0.5, 0.8, 0.9)
+CHANNELS = (0.2, 0.5)
 SWEEP_DENSE = 0.91
+WORTH = {"magnitude_l2": 0.0, "taylor": -0.01, "random": -0.05}
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A made-up sweep of one-shot, iterative and structured pruning; its fields say who wins, and by how much."""
+    """A made-up sweep of one-shot, iterative and structured pruning; its fields say by how much which loses."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
-    fresh: tuple[int, ...] = (10, 11, 12, 13, 14)
-    noise: float = 0.0006
-    iterative: float = 0.5
-    """share of one-shot's loss at equal epochs that iterative pruning avoids; negative where it loses more"""
-    rewinding: float = 0.35
-    scores: Mapping[str, float] = field(default_factory=lambda: dict(SCORES))
-    pruners: Mapping[str, float] = field(default_factory=lambda: dict(PRUNERS))
-    turning: Mapping[str, float] = field(default_factory=dict)
-    """importance -> how much dearer it is at few channels and cheaper at many"""
-    finalists: tuple[tuple[str, str], ...] = (
-        ("taylor", "base"),
-        ("lamp", "base"),
-        ("taylor", "growing_reg"),
-        ("random", "base"),
-    )
-    channel_cost: float = 0.07
-    weight_cost: float = 0.0022
-    scratch: float = 0.008
-    """what training from scratch loses on pruning"""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    noise: float = 0.0005
+    chain: float = -0.02
+    """what cutting in steps adds to one cut of equal epochs"""
+    importances: Mapping[str, float] = field(default_factory=lambda: dict(WORTH))
+    """what each adds to structured pruning"""
     timed: bool = True
 
     def rows(self) -> list[dict[str, Any]]:
         """All lines of points.jsonl."""
-        return [row for seed in self.seeds for row in self.choosing(seed)] + [
-            r for s in self.fresh for r in self.confirming(s)
-        ]
+        return [row for seed in self.seeds for row in self.of_seed(seed)]
 
-    def choosing(self, seed: int) -> list[dict[str, Any]]:
-        """The lines of a seed that chooses."""
-        rows = [self.dense(seed)]
-        for importance, retrain in (("magnitude", "fine_tune"), ("magnitude", "lr_rewind"), ("random", "fine_tune")):
-            rows += [self.weights(seed, importance, retrain, level, 2) for level in LEVELS]
-            rows += [self.weights(seed, importance, retrain, level, 2, step) for step, level in enumerate(LEVELS, start=1)]
-            if importance != "random":
-                rows += [self.weights(seed, importance, retrain, a, 2 * (LEVELS.index(a) + 1)) for a in MATCHED]
-        recipes = [(importance, pruner) for importance in self.scores for pruner in self.pruners]
-        rows += [self.channels(seed, *recipe, step) for recipe in recipes for step in range(1, len(CHANNELS) + 1)]
-        return rows + [self.from_scratch(seed, step) for step in range(1, len(CHANNELS) + 1)]
+    def of_seed(self, seed: int) -> list[dict[str, Any]]:
+        """The lines of a seed: dense, one-shot, longer one-shot, a chain, random weights; channels, and from scratch."""
+        times = {n.LATENCY: 0.8, n.LATENCY_LARGE: 20.0} if self.timed else {n.LATENCY: None}
+        root = dense(**{n.SEED: seed, n.STEP_ID: f"dense{seed}", n.ACCURACY: _dense(seed), n.EPOCHS: 30, n.TOTAL_EPOCHS: 0})
+        rows = [root | {n.SHAPE_ID: "dense", **times}]
+        for step, level in enumerate(LEVELS, start=1):
+            rows.append(self.weights(seed, level, 2))
+            rows.append(self.weights(seed, level, 2, adds=-0.1, **{n.IMPORTANCE: "random"}))
+            rows += [self.weights(seed, level, 2 * step)] if step > 1 else []
+            in_chain = {n.STEP: step, n.STEPS: len(LEVELS), n.TOTAL_EPOCHS: 2 * step}
+            adds = 0.0 if step == 1 else self.chain - 0.01 * (2 - 2 * step)
+            rows.append(self.weights(seed, level, 2, adds=adds, **in_chain))
+        for importance, adds in self.importances.items():
+            rows += [self.channels(seed, importance, step, adds) for step in range(1, len(CHANNELS) + 1)]
+        scratch = {n.RETRAIN: "scratch", n.STEPS: 1, n.STEP: 1, n.FINE_TUNE_EPOCHS: 34, n.TOTAL_EPOCHS: 34}
+        return [*rows, self.channels(seed, "magnitude_l2", len(CHANNELS), 0.01, **scratch)]
 
-    def confirming(self, seed: int) -> list[dict[str, Any]]:
-        """The lines of a fresh seed."""
-        steps = range(1, len(CHANNELS) + 1)
-        return [self.dense(seed), *(self.channels(seed, *recipe, step) for recipe in self.finalists for step in steps)]
+    def weights(self, seed: int, level: float, epochs: int, adds: float = 0.0, **columns: Any) -> dict[str, Any]:
+        """An unstructured network: of one cut, unless its columns say otherwise."""
+        loss = 0.05 * level**4 - 0.01 * (epochs - 2) - adds
+        settings = {n.FINE_TUNE_EPOCHS: epochs, n.TOTAL_EPOCHS: epochs, n.EPOCHS: epochs, n.SHAPE_ID: "dense", **columns}
+        return self.network(seed, level, loss, 1 / (1.03 * (1 - level) + 0.004), **settings)
 
-    def dense(self, seed: int) -> dict[str, Any]:
-        """The dense network of a seed."""
-        time = {n.LATENCY: 0.8, n.LATENCY_LARGE: 20.0} if self.timed else {n.LATENCY: None, n.LATENCY_LARGE: None}
-        accuracy = SWEEP_DENSE + 0.003 * _gauss(["dense", seed])
-        return dense(**{n.SEED: seed, n.STEP_ID: f"dense{seed}", n.ACCURACY: accuracy, n.EPOCHS: 30, n.TOTAL_EPOCHS: 0}) | {
-            n.ACCURACY_BEFORE: accuracy, n.SHAPE_ID: "dense", n.SECONDS: 600.0, **time,
-        }  # fmt: skip
-
-    def weights(self, seed: int, importance: str, retrain: str, level: float, epochs: int, step: int = 0) -> dict[str, Any]:
-        """An unstructured network: of the chain, at this step, or one-shot."""
-        total, chain = epochs * max(step, 1), step > 1
-        worth = (2 / total) ** 0.2 * (1 - self.rewinding * (retrain == "lr_rewind")) * (1 - self.iterative * chain)
-        loss = self.weight_cost * ((1 / (1 - level)) ** 1.1 - 1) * worth * (4 if importance == "random" else 1)
-        kept = 1 - level
-        compression = 1 / min(kept + 1 / 32 + 0.004, 1.3 * kept + 0.004)
-        return self._point(
-            _settings(seed, importance, retrain, level, total),
-            identity=step if chain else 0, loss=loss, before=4 * loss, kept=kept, compression=compression,
-        ) | {
-            n.STEP: max(step, 1), n.STEPS: len(LEVELS) if step else 1, n.SCHEDULE: "explicit", n.STEP_RATIO: None,
-            n.FINE_TUNE_EPOCHS: epochs, n.EPOCHS: epochs, n.SECONDS: 25.0 * epochs, n.SHAPE_ID: "dense",
-        }  # fmt: skip
-
-    def channels(self, seed: int, importance: str, pruner: str, step: int) -> dict[str, Any]:
-        """A structured network of a chain."""
-        share = CHANNELS[step - 1]
-        turned = 1 + self.turning.get(importance, 0.0) * (0.3 - share) / 0.2
-        loss = self.channel_cost * share**1.3 * self.scores[importance] * self.pruners[pruner] * turned
-        regularised = pruner != "base"
-        return self._channels(seed, importance, "fine_tune", share, loss, 3 * step, f"{pruner}{step}") | {
-            n.PRUNER: pruner, n.STEP: step, n.STEPS: len(CHANNELS), n.FINE_TUNE_EPOCHS: 2 if regularised else 3,
-            n.SPARSE_EPOCHS: int(regularised), n.STEP_ID: address(f"{seed}-{importance}-{pruner}-{step}"),
-        }  # fmt: skip
-
-    def from_scratch(self, seed: int, step: int) -> dict[str, Any]:
-        """The shape of a chain's step, trained from scratch."""
-        share, best = CHANNELS[step - 1], min(self.scores.values())
-        loss = self.channel_cost * share**1.3 * best + self.scratch
-        return self._channels(seed, "magnitude_l2", "scratch", share, loss, 30 + 3 * step, "scratch") | {
-            n.PRUNER: "base", n.STEP: 1, n.STEPS: 1, n.FINE_TUNE_EPOCHS: 30 + 3 * step, n.SPARSE_EPOCHS: 0,
-        }  # fmt: skip
-
-    def _channels(
-        self, seed: int, importance: str, retrain: str, share: float, loss: float, total: int, identity: str
-    ) -> dict[str, Any]:
-        kept = (1 - share) ** 2
+    def channels(self, seed: int, importance: str, place: int, adds: float, **columns: Any) -> dict[str, Any]:
+        """A structured network of a chain, unless its columns say otherwise."""
+        share = CHANNELS[place - 1]
         time = {n.LATENCY: 0.8 * (1 - share) ** 0.7, n.LATENCY_LARGE: 20 * (1 - share) ** 1.5} if self.timed else {}
-        return self._point(
-            _settings(seed, importance, retrain, share, total),
-            identity=identity, loss=loss, before=6 * loss, kept=kept, compression=1 / (kept + 0.004),
-        ) | {
-            n.FAMILY: n.STRUCTURED, n.SCOPE: "local", n.ROUND_TO: 1, n.SCHEDULE: "explicit", n.STEP_RATIO: None,
-            n.SHAPE_ID: f"shape{1e6 * share:.0f}", n.MACS: int(DENSE_MACS * (1 - share) ** 1.9), n.EPOCHS: 3,
-            n.SECONDS: 60.0, **time,
+        settings = {
+            n.FAMILY: n.STRUCTURED, n.IMPORTANCE: importance, n.PRUNER: "base", n.SCOPE: "local", n.ROUND_TO: 1,
+            n.STEP: place, n.STEPS: len(CHANNELS), n.FINE_TUNE_EPOCHS: 2, n.TOTAL_EPOCHS: 2 * place, n.EPOCHS: 2,
+            n.SHAPE_ID: f"shape{1e6 * share:.0f}", n.MACS: int(DENSE_MACS * (1 - share) ** 1.9), **time, **columns,
         }  # fmt: skip
+        return self.network(seed, share, 0.1 * share - adds, 1 / (1 - share) ** 1.9, **settings)
 
-    def _point(
-        self, settings: dict[str, Any], identity: int | str, loss: float, before: float, kept: float, compression: float
-    ) -> dict[str, Any]:
-        key = [settings, identity]
-        step_id = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
-        root = SWEEP_DENSE + 0.003 * _gauss(["dense", settings[n.SEED]])
-        accuracy = root - loss + 0.002 + self.noise * _gauss([key, loss])
+    def network(self, seed: int, level: float, loss: float, compression: float, **columns: Any) -> dict[str, Any]:
+        """A network that loses so much, but for noise."""
+        settings = {n.SEED: seed, n.REQUESTED_SPARSITY: level, n.SCHEDULE: "explicit", n.STEP_RATIO: None, **columns}
+        # A chain's first step of weights is the one-shot network.
+        first = settings.get(n.STEP, 1) == 1 and n.PRUNER not in settings
+        told = {key: value for key, value in settings.items() if not first or key not in (n.STEP, n.STEPS)}
+        accuracy = _dense(seed) - loss + self.noise * _gauss(json.dumps(told, sort_keys=True))
+        step_id = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
         return point(**settings) | {
-            n.STEP_ID: step_id, n.ACCURACY: min(1.0, max(0.1, accuracy)), n.ACCURACY_BEFORE: max(0.1, root - before),
-            n.SPARSITY: 1 - kept, n.PARAMS: int(DENSE_PARAMS * kept), n.STORED_BYTES: int(240_000 / compression),
-            n.COMPRESSION: compression, n.SPARSE_EPOCHS: 0,
+            n.STEP_ID: step_id, n.ACCURACY: min(1.0, max(0.1, accuracy)), n.ACCURACY_BEFORE: 0.5, n.SPARSITY: level,
+            n.STORED_BYTES: int(240_000 / compression), n.COMPRESSION: compression, n.SPARSE_EPOCHS: 0,
         }  # fmt: skip
 
 
-def sweep_study(folder: Path, sweep: Sweep | None = None, rows: Sequence[Mapping[str, Any]] | None = None) -> Path:
+def sweep_study(
+    folder: Path, sweep: Sweep | None = None, rows: Sequence[Mapping[str, Any]] | None = None, **settings: Any
+) -> Path:
     """A study's folder that holds this sweep, or these rows of it."""
-    sweep = sweep or Sweep()
-    top = sum(importance != "random" for importance, _ in sweep.finalists)
-    settings = {"name": "comparison", "finalists": {"family": n.STRUCTURED, "top": top, "seeds": list(sweep.fresh)}}
-    return write_study(folder, sweep.rows() if rows is None else rows, settings=settings)
+    usual = {
+        "name": "comparison", "dense": {"epochs": 30, "learning_rate": 0.2, "warmup": 0.2},
+        "retraining": {"learning_rate": 0.02},
+    }  # fmt: skip
+    return write_study(folder, (sweep or Sweep()).rows() if rows is None else rows, settings=usual | settings)
 
 
-def first_hour(rows: Sequence[Mapping[str, Any]], *, matched: bool) -> list[Mapping[str, Any]]:
-    """The rows that are there first: no finalist, nothing from scratch, no regularised pruner, no random weights.
-
-    ``matched`` says whether the one-shot networks of a chain's epochs have run.
-    """
-    return [
-        row
-        for row in rows
-        if row[n.SEED] < min(Sweep().fresh)
-        and row[n.RETRAIN] != "scratch"
-        and row[n.PRUNER] in (None, "base")
-        and (row[n.FAMILY] != n.UNSTRUCTURED or row[n.IMPORTANCE] != "random")
-        and (matched or row[n.FAMILY] != n.UNSTRUCTURED or row[n.STEPS] > 1 or row[n.FINE_TUNE_EPOCHS] == 2)
-    ]
+def _dense(seed: int) -> float:
+    return SWEEP_DENSE + 0.001 * _gauss(["dense", seed])
 
 
 def confirmed(folder: Path, share: float = 1.0) -> None:
@@ -299,8 +233,3 @@ def confirmed(folder: Path, share: float = 1.0) -> None:
 
 def _gauss(key: Any) -> float:
     return random.Random(json.dumps(key)).gauss(0, 1)
-
-
-def _settings(seed: int, importance: str, retrain: str, level: float, total: int) -> dict[str, Any]:
-    values = (seed, importance, retrain, level, total)
-    return dict(zip((n.SEED, n.IMPORTANCE, n.RETRAIN, n.REQUESTED_SPARSITY, n.TOTAL_EPOCHS), values, strict=True))

@@ -103,6 +103,9 @@ class MethodSettings:
         if not isinstance(schedule, StructuredSchedule) or not PRUNERS[schedule.pruner].regularises:
             return None
         pruner = self._method(PRUNERS, schedule.pruner, self.regularisation)
+        if schedule.strength is not None:
+            factors = {name: schedule.strength * getattr(pruner, name) for name in pruner.strengths}
+            pruner = pruner.model_copy(update=factors)
         return {KIND: BETWEEN, **PRUNERS.identity(pruner), n.EPOCHS: schedule.sparse_epochs}
 
     def _step(self, schedule: Part) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from trainables.methods import Need, Registry
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
 from trainables.pruning.channel_scopes import CHANNEL_SCOPES
-from trainables.pruning.levels import LEVELS, PARTS_PER_MILLION, Explicit, Sparsity, Steps
+from trainables.pruning.levels import LEVELS, PARTS_PER_MILLION, Explicit, Level, Sparsity, Steps
 from trainables.pruning.pruners import PRUNERS
 from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.pruning.weight_scopes import WEIGHT_SCOPES
@@ -39,8 +39,10 @@ class BaseSchedule(Settings, ABC):
     step_ratio: Sparsity | None = Field(None, description="geometric: share of what remains that one step removes")
     steps: Steps = Field(1, description="number of steps; 1 is one-shot")
     sparsity: Sparsity | None = Field(None, description="linear and cubic: the sparsity of the last step")
-    levels: tuple[Sparsity, ...] | None = Field(
-        None, min_length=1, description="explicit: the sparsity of each step, rising"
+    levels: tuple[Level, ...] | None = Field(
+        None,
+        min_length=1,
+        description="explicit: the sparsity of each step, rising; a first level of 0 retrains what there is, as a control",
     )
     retrain: Annotated[str, AfterValidator(RETRAININGS.known)] = Field(
         "fine_tune",
@@ -80,7 +82,7 @@ class BaseSchedule(Settings, ABC):
         targets = self._own_targets()
         if len(targets) != self.own_steps:
             raise ValueError(f"schedule {self.schedule} gives {len(targets)} levels for {self.own_steps} steps")
-        if any(later <= earlier for earlier, later in itertools.pairwise([0, *targets])):
+        if any(later <= earlier for earlier, later in itertools.pairwise([-1 if self.levels else 0, *targets])):
             raise ValueError("each step must remove more than the one before; use fewer steps or rising levels")
         if targets and targets[-1] >= PARTS_PER_MILLION:
             raise ValueError("the last step would remove everything; use fewer steps")
@@ -90,6 +92,8 @@ class BaseSchedule(Settings, ABC):
     def _retrained(self) -> Self:
         if not self.fine_tune_epochs and takes_epochs(self.retrain) and RETRAININGS[self.retrain].control:
             raise ValueError(f"retrain {self.retrain} with 0 fine_tune_epochs is the network as it was cut; give epochs")
+        if not self.fine_tune_epochs and takes_epochs(self.retrain) and self.levels and not self.levels[0]:
+            raise ValueError("level 0 with 0 fine_tune_epochs is the network as it was; give epochs")
         for setting in RATES:
             if getattr(self, setting) is not None and not takes(self.retrain, setting):
                 raise ValueError(f"{self.retrain} has no {setting} of its own; leave it out")
@@ -133,9 +137,9 @@ class BaseSchedule(Settings, ABC):
         return {
             n.FAMILY: n.UNSTRUCTURED, n.IMPORTANCE: None, n.PRUNER: None, n.SCOPE: None, n.SCHEDULE: self.schedule,
             n.STEP_RATIO: self.step_ratio, n.STEPS: self.steps, n.FINE_TUNE_EPOCHS: self.fine_tune_epochs,
-            n.SPARSE_EPOCHS: 0, n.ROUND_TO: None, n.RETRAIN: self.retrain, n.FINE_TUNE_LR: self.fine_tune_lr,
-            n.FINE_TUNE_DECAY: self.fine_tune_decay, n.SEED: self.seed, n.CHANNEL_IMPORTANCE: None, n.CHANNEL_SCOPE: None,
-            n.CHANNEL_RATIO: None, n.CHANNEL_STEPS: None,
+            n.SPARSE_EPOCHS: 0, n.STRENGTH: None, n.ROUND_TO: None, n.RETRAIN: self.retrain,
+            n.FINE_TUNE_LR: self.fine_tune_lr, n.FINE_TUNE_DECAY: self.fine_tune_decay, n.SEED: self.seed,
+            n.CHANNEL_IMPORTANCE: None, n.CHANNEL_SCOPE: None, n.CHANNEL_RATIO: None, n.CHANNEL_STEPS: None,
         }  # fmt: skip
 
     def columns_at(self, step: int) -> dict[str, Any]:  # noqa: ARG002 - for those whose steps differ
@@ -195,6 +199,11 @@ class StructuredSchedule(BaseSchedule):
     )
     round_to: int = Field(1, ge=1, description="channels that remain are a multiple of this")
     sparse_epochs: int = Field(0, ge=0, description="epochs of regularised training before each cut; base has none")
+    strength: float | None = Field(
+        None,
+        ge=0,
+        description="of the penalty, as a multiple of the study's; 0, the same training without it, is its control",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -211,6 +220,8 @@ class StructuredSchedule(BaseSchedule):
             raise ValueError(f"pruner {self.pruner} has no regularised training; set sparse_epochs to 0")
         if regularises and not self.sparse_epochs:
             raise ValueError(f"pruner {self.pruner} is base unless it trains with its regulariser; set sparse_epochs")
+        if self.strength is not None and not PRUNERS[self.pruner].strengths:
+            raise ValueError(f"pruner {self.pruner} has no penalty whose strength could be set; leave strength out")
         _check_channels_can_go(self.retrain)
         return self
 
@@ -223,7 +234,7 @@ class StructuredSchedule(BaseSchedule):
         """The columns of points.jsonl that describe this schedule."""
         return super().columns() | {
             n.FAMILY: self.family, n.IMPORTANCE: self.importance, n.PRUNER: self.pruner, n.SCOPE: self.scope,
-            n.ROUND_TO: self.round_to, n.SPARSE_EPOCHS: self.sparse_epochs,
+            n.ROUND_TO: self.round_to, n.SPARSE_EPOCHS: self.sparse_epochs, n.STRENGTH: self.strength,
         }  # fmt: skip
 
 

@@ -193,7 +193,9 @@ def step_of(node: Node) -> Step:
 
 
 def cut(network: Network, node: Node, problem: Problem) -> Network:
-    """Remove what the node's settings say, down to its target sparsity."""
+    """Remove what the node's settings say, down to its target sparsity; a target of 0 leaves the network as it is."""
+    if not node.settings[REMOVED]:
+        return network
     return CUTS[node.settings[n.FAMILY]](network, node, problem)
 
 

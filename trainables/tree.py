@@ -231,7 +231,7 @@ class Tree:
         """Measure the network as stored: read back, and in fp32."""
         stored, network = self._stored(node, content)
         counts, dense = stored.counts, stored.dense
-        if steps.step_of(node).cuts:
+        if steps.step_of(node).cuts and node.settings[REMOVED]:
             _check_removed(counts, self.record_of(node.parent) if node.parent else None)
         of_dense = dense["layers"] if dense else counts.layers  # which may have lost weights before, as a checkpoint's
         total = sum(whole for _, whole in of_dense.values())

@@ -1,1 +1,1 @@
-"""What a sweep of one-shot, iterative and structured pruning answers: pairing, statistics, sentences, figures."""
+"""The answers of a sweep: declared contrasts, one engine, one frame, and a page whose words are checked against it."""

@@ -1,158 +1,133 @@
-"""The comparison of a sweep in results/<study>/report/: a page in HTML and in Markdown, figures, tables, answers.json."""
+"""The comparison of a sweep in results/<study>/report/: a page in Markdown and HTML, figures, and the frame."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 import trainables.records.names as n
-from analysis.comparison import figures
-from analysis.comparison.pages import html, markdown
-from analysis.comparison.questions import families, iterative, one_shot, structured
-from analysis.comparison.sentences import Answer
-from analysis.comparison.summary import BANDS, RULES, facts, split_note, summary
-from analysis.comparison.sweep import Sweep, load_sweep
+from analysis import words
+from analysis.comparison.engine import OPEN, compare
+from analysis.comparison.figures import bytes_figure, epochs_figure, pairs_figure, speed_figure
+from analysis.comparison.page import ANSWERS, html, markdown, section_of
+from analysis.comparison.statistics import MIN_SEEDS, SIGNIFICANCE
+from analysis.comparison.sweep import FRESH, ROLE, Sweep, load_sweep, section
+from analysis.comparison.tables import BUDGET, frame_table, levels_table, trained_on
+from analysis.comparison.told import Told, at, effect
 from analysis.figures import render
 from analysis.load import Study
+from analysis.tables import provenance_table
+from trainables.records.contrasts import PEAK_LR
 from trainables.records.files import write_atomically
 from trainables.records.objectives import ACCURACY
 
-PAGE, MARKDOWN, ANSWERS = "comparison.html", "comparison.md", "answers.json"
+PAGE, MARKDOWN, FRAME = "index.html", "comparison.md", "comparison_contrasts.csv"
 # What begins like this in the report's folder is made here, and removed when it is made no longer.
-PREFIX = "comparison_"
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question: how it is answered and drawn."""
-
-    title: str
-    answer: Callable[[Sweep], Answer]
-    figure: Callable[[Sweep], Figure | None]
-    caption: str
-
-
-QUESTIONS: Mapping[str, Question] = {
-    "one_shot": Question(
-        "What does one-shot unstructured pruning cost?",
-        one_shot.answer,
-        figures.one_shot_figure,
-        "One cut, then retraining. The horizontal axis counts doublings of the reduction, so that the levels where the "
-        "curve bends have room; lines that leave the close-up at its foot are shown whole on the left.",
-    ),
-    "iterative": Question(
-        "Is iterative pruning better than one-shot?",
-        iterative.answer,
-        figures.iterative_figure,
-        "One chain of cuts with retraining after each, against one cut. Only the networks of equal epochs are compared; "
-        "the other one-shot networks show what the longer training is worth.",
-    ),
-    "structured": Question(
-        "Which importance and which pruner suit this network best?",
-        structured.answer,
-        figures.structured_figure,
-        "Left: every importance with every pruner on the seeds that choose, averaged over the levels. Right: what runs on "
-        "fresh seeds (or, before any has, the first of selection), with random importance and training from scratch as "
-        "controls, as far as they have run.",
-    ),
-    "families": Question(
-        "Weights or channels: which keeps more accuracy at the same compression?",
-        families.answer,
-        figures.families_figure,
-        "The recipe of each family that is best, at selection, where both reach, on each axis that was measured; thin "
-        "lines, where there are any, are other chains of cuts, and the finalists on fresh seeds. Horizontal axes count "
-        "doublings. A family that an axis does not move stands at 1\N{MULTIPLICATION SIGN}.",
-    ),
-}
+PREFIX = "comparison"
 
 
 def write_comparison(study: Study) -> tuple[Path, list[str]]:
-    """Write everything, the pages last; returns the HTML page's path and the sentences of the summary."""
+    """Write everything, the pages last; returns the HTML page's path and the lines of the summary."""
     if study.measure is not ACCURACY:
         raise n.InputError(
             f"{study.folder}: is measured by {study.measure.name}, and comparisons speak of accuracy; use report"
         )
     sweep = load_sweep(study)
-    answers = {name: question.answer(sweep) for name, question in QUESTIONS.items()}
+    frame = compare(sweep)
+    drawn = {name: figure for name, figure in _figures(sweep, frame) if figure is not None}
+    page = markdown(study.folder, _content(sweep, frame, drawn))  # before anything is written: it may be refused
     folder = study.folder / n.REPORT_FOLDER
     folder.mkdir(exist_ok=True)
-    content = _content(sweep, answers, written := dict(_attachments(sweep, answers)))
+    csv = frame.assign(**{column: frame[column].map(json.dumps) for column in ("of", "seeds", "roles")})
+    written: dict[str, bytes | str] = {FRAME: csv.to_csv(index=False, float_format="%.10g", lineterminator="\n")}
+    written |= {f"{PREFIX}_{name}.{kind}": render(one, kind) for name, one in drawn.items() for kind in ("png", "svg")}
+    written |= {MARKDOWN: page, PAGE: html(f"{study.name}: pruning compared", page)}
     for name, data in written.items():
         write_atomically(folder / name, data)
-    for stale in set(folder.glob(f"{PREFIX}*")) - {folder / name for name in written}:
+    for stale in {*folder.glob(f"{PREFIX}*"), *folder.glob("answers.json")} - {folder / name for name in written}:
         stale.unlink()
-    write_atomically(folder / ANSWERS, _json(sweep, answers, content["summary"]))
-    write_atomically(folder / MARKDOWN, markdown(content))
-    write_atomically(folder / PAGE, html(content))
-    return folder / PAGE, content["summary"]
+    return folder / PAGE, section_of(page, "Summary")
 
 
-def _attachments(sweep: Sweep, answers: Mapping[str, Answer]) -> Iterator[tuple[str, bytes | str]]:
-    for name, question in QUESTIONS.items():
-        figure = question.figure(sweep)
-        for kind in ("png", "svg") if figure else ():
-            assert figure is not None
-            yield f"{PREFIX}{name}.{kind}", render(figure, kind)
-        for what, found in answers[name].findings.items():
-            if isinstance(found, pd.DataFrame) and len(found):
-                shown = found.drop(columns="recipe", errors="ignore")
-                yield f"{PREFIX}{name}_{what}.csv", shown.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+def _figures(sweep: Sweep, frame: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
+    yield "bytes", bytes_figure(sweep)
+    yield "pairs", pairs_figure(frame)
+    yield "epochs", epochs_figure(sweep)
+    yield "speed", speed_figure(sweep)
 
 
-def _content(sweep: Sweep, answers: Mapping[str, Answer], written: Mapping[str, Any]) -> dict[str, Any]:
-    sections = [
-        {
-            "name": name,
-            "number": number,
-            "question": question,
-            "answer": answers[name],
-            "figure": f"{PREFIX}{name}" if f"{PREFIX}{name}.png" in written else None,
-            "csv": [file for file in written if file.startswith(f"{PREFIX}{name}_") and file.endswith(".csv")],
-        }
-        for number, (name, question) in enumerate(QUESTIONS.items(), start=1)
-    ]
+def _content(sweep: Sweep, frame: pd.DataFrame, drawn: Mapping[str, Figure]) -> dict[str, Any]:
+    told = Told(sweep, frame, str(sweep.study.folder / ANSWERS))
+    rows = frame.to_dict("records")
     return {
-        "study": sweep.study,
-        "sweep": sweep,
-        "sections": sections,
-        "summary": summary(sweep, answers["one_shot"], answers["iterative"], answers["structured"], answers["families"]),
-        "facts": facts(sweep),
-        "split_note": split_note(sweep),
-        "rules": RULES,
-        "bands": BANDS,
-    }
+        "name": sweep.study.name, "setting": list(_setting(sweep)), "split": sweep.split,
+        "contrast_lines": [f"{line(row)}: {row['verdict']}, {effect(row)}" for row in rows if row["concludes"]],
+        "open": [f"{line(row)}: {effect(row)}" for row in rows if row["concludes"] and row["verdict"] == OPEN],
+        "levels": levels_table(sweep), "contrasts": frame_table(frame), "seeds": _seeds(sweep), "rates": _rates(sweep),
+        "provenance": provenance_table(_short(sweep.study.provenance)), "significance": SIGNIFICANCE,
+        "min_seeds": MIN_SEEDS,
+        "figures": {name: f"{PREFIX}_{name}.png" for name in drawn},
+        **{name: getattr(told, name) for name in ("effect", "verdict", "hint", "mean", "value")},
+    }  # fmt: skip
 
 
-def _json(sweep: Sweep, answers: Mapping[str, Answer], told: list[str]) -> str:
-    content = {
-        "study": sweep.study.name,
-        "split": sweep.split,
-        "confirmed_networks": sweep.confirmed,
-        "compared_networks": sweep.compared,
-        "confirmed_but_different": sweep.others,
-        "summary": told,
-        "questions": {
-            name: {
-                "question": QUESTIONS[name].title,
-                "answer": answer.paragraph,
-                "details": list(answer.details),
-                "missing": list(answer.missing),
-                **{what: _plain(found) for what, found in answer.findings.items()},
-            }
-            for name, answer in answers.items()
-        },
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def _short(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader asks for; each dense network's hash stays in its file."""
+    return {key: value for key, value in provenance.items() if key != n.DENSE}
 
 
-def _plain(found: Any) -> Any:
-    if not isinstance(found, pd.DataFrame):
-        return found
-    # A round trip through pandas' own writer: its missing values and numpy's numbers become JSON's.
-    return json.loads(found.drop(columns="recipe", errors="ignore").to_json(orient="records", double_precision=10))
+def line(row: Mapping[Any, Any]) -> str:
+    """What a test is of, in words."""
+    return f"{row['left']} less {row['right']}" + (f" ({at(row['of'])})" if row["of"] else "")
+
+
+def _setting(sweep: Sweep) -> Iterator[str]:
+    """The setting in two lines: network, data and dense accuracy; seeds and budgets."""
+    settings, accuracy = sweep.study.settings, sweep.dense[sweep.split].dropna()
+    data, model = section(settings, "data"), section(settings, "model").get("name") or "network"
+    on = data.get("dataset")
+    if on == "folder":  # its last part names the copy; where it lay says nothing
+        on = f"{PurePath(str(data.get('root'))).name} (a folder of images)"
+    params = sweep.dense[n.PARAMS].max()
+    size = f" of {params:,.0f} parameters" if pd.notna(params) else ""
+    spread = f" ({words.percent(accuracy.min(), 2)} to {words.percent(accuracy.max(), 2)})" if len(accuracy) > 1 else ""
+    yield (
+        f"A {model}{size} on {on or 'data that its settings do not name'}; the dense networks reach "
+        f"{words.percent(accuracy.mean(), 2)} {sweep.split} accuracy on average{spread}, on {len(accuracy)} seeds."
+    )
+    dense, budgets = sweep.dense[n.EPOCHS].max(), sorted(set(trained_on(sweep)[BUDGET].dropna()) - {0})
+    if budgets and dense and pd.notna(dense):
+        share = [f"{100 * one / dense:.3g}%" for one in (budgets[0], budgets[-1])]
+        yield (
+            f"Dense training takes {words.number(dense)} epochs; retraining takes {words.number(budgets[0])} to "
+            f"{words.number(budgets[-1])} in all, {share[0]} to {share[1]} of that. Seeds: {_seed_line(sweep)}."
+        )
+
+
+def _seed_line(sweep: Sweep) -> str:
+    rows = sweep.pruned.assign(**{ROLE: sweep.pruned[ROLE].fillna(FRESH)})
+    told = {}
+    for family, own in rows.groupby(n.FAMILY, sort=False):
+        roles = own.groupby(ROLE)[n.SEED].unique()
+        told[family] = ", ".join(f"{role} {' '.join(str(s) for s in sorted(seeds))}" for role, seeds in roles.items())
+    alike = len(set(told.values())) == 1
+    return next(iter(told.values())) if alike else "; ".join(f"of {family}, {text}" for family, text in told.items())
+
+
+def _seeds(sweep: Sweep) -> pd.DataFrame:
+    parts = sweep.declared.seeds
+    rows = [(part.role, ", ".join(map(str, part.seeds)), at(part.where) or "all networks") for part in parts]
+    return pd.DataFrame(rows, columns=["role", "seeds", "of"])
+
+
+def _rates(sweep: Sweep) -> pd.DataFrame:
+    """The learning rate at which each retraining begins, by its epochs."""
+    rows = sweep.pruned[[n.FAMILY, n.RETRAIN, n.FINE_TUNE_EPOCHS, PEAK_LR]].drop_duplicates().dropna(subset=[PEAK_LR])
+    rows = rows.sort_values([n.FAMILY, n.RETRAIN, n.FINE_TUNE_EPOCHS])
+    numbers = (n.FINE_TUNE_EPOCHS, PEAK_LR)
+    return rows.assign(**{column: [f"{value:.4g}" for value in rows[column]] for column in numbers})

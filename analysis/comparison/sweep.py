@@ -1,199 +1,158 @@
-"""The rows of a sweep made ready to be compared: within seeds, by recipe and level, on one split."""
+"""The networks of a sweep made ready to be compared: columns made of others, both splits, and the roles of seeds."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 import trainables.records.names as n
 from analysis.columns import point_ids
-from analysis.comparison import sentences as say
-from analysis.comparison.columns import (
-    BASE,
-    CHANGE,
-    CHANGE_BEFORE,
-    DENSE_EPOCHS,
-    LABEL,
-    LEVEL,
-    RECIPE,
-    REPORTED,
-    SCRATCH,
-    TEST,
-    VALIDATION,
-    VALIDATION_CHANGE,
-    WHO,
-    is_control,
-)
-from analysis.comparison.questions.ranking import equal_budget, ranked
-from analysis.comparison.statistics import STEP_SIZE, step_of
-from analysis.confirmed import Confirmed, load_confirmed
+from analysis.comparison.statistics import step_of
+from analysis.confirmed import load_confirmed
 from analysis.load import TIMES, Study
-from trainables.records.words import RETRAINING
+from trainables.records.contrasts import (
+    CUTTING,
+    ITERATIVE,
+    LEVEL,
+    ONE_SHOT,
+    PEAK_LR,
+    Comparison,
+    declared,
+    unknown,
+)
 
-# A recipe is what is left of a schedule without its seed and its level.
-RECIPE_COLUMNS = (
-    n.FAMILY, n.IMPORTANCE, n.PRUNER, n.SCOPE, n.ROUND_TO, n.SCHEDULE, n.STEP_RATIO, n.STEPS, n.FINE_TUNE_EPOCHS,
-    n.SPARSE_EPOCHS, n.RETRAIN,
+USUAL = Path(__file__).parent.parent / "templates" / "contrasts.yaml"
+"""What is compared where a study declares nothing: the exercise's questions."""
+TEST, VALIDATION = "test", "validation"
+ROLE = "role"
+"""why a seed does not conclude; missing where it does"""
+FRESH = "fresh"
+OF_RECIPE = (
+    n.FAMILY, n.IMPORTANCE, n.PRUNER, n.SCOPE, n.ROUND_TO, CUTTING, n.STEPS, n.SCHEDULE, n.RETRAIN, PEAK_LR,
+    n.FINE_TUNE_EPOCHS, n.SPARSE_EPOCHS, n.STRENGTH,
 )  # fmt: skip
-DETAILS: Mapping[str, Callable[[Any], str]] = {
-    n.SCOPE: str,
-    n.STEPS: lambda value: f"{value:g} steps",
-    n.RETRAIN: lambda value: RETRAINING.get(value, str(value)),
-    n.FINE_TUNE_EPOCHS: lambda value: f"{say.epochs(value)} a step",
-    n.SPARSE_EPOCHS: lambda value: f"{say.epochs(value)} of sparse training a step",
-    n.SCHEDULE: str,
-    n.STEP_RATIO: lambda value: f"{100 * value:g}% of what remains a step",
-    n.ROUND_TO: lambda value: f"widths in multiples of {value:g}",
-}
+"""What is left of a schedule without its seed and its level."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """A sweep's networks, each once for every recipe that it is a step of, with its change against its dense network."""
+    """All networks, dense ones among them, each once for every schedule that it is a step of."""
 
     study: Study
+    declared: Comparison
     rows: pd.DataFrame
-    dense: pd.DataFrame
-    fresh: frozenset[int]
-    """the seeds that had no part in choosing recipes"""
-    split: str
-    """whose accuracies REPORTED and CHANGE hold: those of all networks, never a mixture"""
-    confirmed: int
-    """how many of the ``compared`` networks have a test accuracy"""
-    compared: int
-    others: int
-    """how many of the confirmed were trained again and came out different from what their points tell"""
+    step: Mapping[str, float]
+    """of the accuracies of each split: one image"""
+    usual: bool
+    """whether the study declares no contrasts, so that the exercise's are asked"""
 
     @property
-    def top(self) -> int | None:
-        """How many recipes the study runs again on the fresh seeds; None where its settings do not say."""
-        section = self.study.settings.get("finalists")
-        top = section.get("top") if isinstance(section, dict) else None
-        return top if isinstance(top, int) and not isinstance(top, bool) and top > 0 else None
+    def dense(self) -> pd.DataFrame:
+        """The dense networks."""
+        return self.rows[self.rows[n.FAMILY] == n.DENSE]
 
     @property
-    def one_shot(self) -> pd.DataFrame:
-        """Unstructured, one cut."""
-        return self._unstructured[self._unstructured[n.STEPS] == 1]
+    def pruned(self) -> pd.DataFrame:
+        """All others."""
+        return self.rows[self.rows[n.FAMILY] != n.DENSE]
 
     @property
-    def iterative(self) -> pd.DataFrame:
-        """Unstructured, several cuts."""
-        return self._unstructured[self._unstructured[n.STEPS] > 1]
+    def split(self) -> str:
+        """Whose accuracies tables and figures show: the test split's once it was opened."""
+        return TEST if self.rows[TEST].notna().any() else VALIDATION
 
-    @property
-    def structured(self) -> pd.DataFrame:
-        """Structured, pruned from the trained network, at the budget that most recipes have at their level.
-
-        Only recipes whose accuracies are known on the split that is reported.
-        """
-        rows = equal_budget(structured(self.rows))[0]
-        return rows[~rows[RECIPE].isin(rows.loc[rows[REPORTED].isna(), RECIPE])]
-
-    @property
-    def scratch(self) -> pd.DataFrame:
-        """The control: pruned shapes trained from scratch."""
-        return self.rows[(self.rows[n.FAMILY] == n.STRUCTURED) & (self.rows[n.RETRAIN] == SCRATCH)]
-
-    @property
-    def _unstructured(self) -> pd.DataFrame:
-        return self.rows[(self.rows[n.FAMILY] == n.UNSTRUCTURED) & (self.rows[n.RETRAIN] != SCRATCH)]
-
-    def selection(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows of the seeds that choose."""
-        return rows[~rows[n.SEED].isin(self.fresh)]
-
-    def confirmation(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows of the fresh seeds."""
-        return rows[rows[n.SEED].isin(self.fresh)]
+    def where(self, where: Mapping[str, Any], told: str) -> pd.DataFrame:
+        """The networks that have these values; InputError if there are none."""
+        found = self.rows
+        for column, value in where.items():
+            wanted = value if isinstance(value, list | tuple) else [value]
+            known = self.rows[column].dropna().unique().tolist()
+            if lacking := [one for one in wanted if one is not None and not _among(self.rows[column], one).any()]:
+                remedy = unknown(str(lacking[0]), _texts(known))
+                raise n.InputError(f"{told}: {column}: no network of this study has {lacking[0]!r}; {remedy}")
+            found = found[np.logical_or.reduce([_among(found[column], one) for one in wanted])]
+        if found.empty:
+            raise n.InputError(f"{told}: matches no network: {dict(where)}; leave one of them out, or run such schedules")
+        return found
 
 
-def structured(rows: pd.DataFrame) -> pd.DataFrame:
-    """The structured networks that were pruned from a trained one."""
-    return rows[(rows[n.FAMILY] == n.STRUCTURED) & (rows[n.RETRAIN] != SCRATCH)]
+def _among(column: pd.Series, value: Any) -> Any:
+    if value is None:
+        return column.isna()
+    if isinstance(value, str) != (column.dtype == object or pd.api.types.is_string_dtype(column)):
+        return pd.Series(False, index=column.index)
+    if isinstance(value, str):
+        return column.eq(value).fillna(False)
+    return pd.Series(np.isclose(column.to_numpy(dtype=float, na_value=np.nan), value), index=column.index)
+
+
+def _texts(values: list[Any]) -> list[str]:
+    return [one if isinstance(one, str) else f"{one:g}" for one in sorted(values)[:20]]
 
 
 def load_sweep(study: Study) -> Sweep:
-    """The study's rows; on the test split where it is known of every network that a conclusion rests on."""
-    rows, fresh, confirmed = _rows(study), _fresh(study.settings), load_confirmed(study.folder)
-    compared = {*point_ids(_compared(rows, fresh)), *point_ids(study.dense)}
-    opened = [confirmed[step_id] for step_id in compared if step_id in confirmed]
-    split = TEST if len(opened) == len(compared) else VALIDATION
-    dense = study.dense.assign(**{REPORTED: _reported(study.dense, confirmed, split)})
-    rows = rows.assign(**{REPORTED: _reported(rows, confirmed, split)})
-    rows[CHANGE] = rows[REPORTED] - rows[n.SEED].map(dense.set_index(n.SEED)[REPORTED])
-    # Where both splits are spoken of, the coarser step: that errs on the side of doubt.
-    accuracies = [(frame[n.ACCURACY], frame[REPORTED]) for frame in (dense, rows)]
-    rows[STEP_SIZE] = max(step_of(*of_split) for of_split in zip(*accuracies, strict=True))
-    others = sum(network.other for network in opened)
-    return Sweep(study, rows, dense, fresh, split, len(opened), len(compared), others)
-
-
-def _compared(rows: pd.DataFrame, fresh: frozenset[int]) -> pd.DataFrame:
-    # Recipes that selection dropped are told by the validation numbers that dropped them, so they need no others.
-    kept = structured(rows)
-    choosing, confirming = kept[~kept[n.SEED].isin(fresh)], kept[kept[n.SEED].isin(fresh)]
-    chosen = ranked(equal_budget(choosing)[0])[:1]
-    chosen = [] if len(confirming) else chosen  # the final has it, unless another budget or a failure kept it out
-    named = {*confirming[RECIPE], *chosen, *choosing.loc[is_control(choosing) & choosing[n.PRUNER].eq(BASE), RECIPE]}
-    dropped = choosing[~choosing[RECIPE].isin(named)]
-    return rows.drop(index=dropped.index)
-
-
-def _rows(study: Study) -> pd.DataFrame:
-    # A chain's first step can be a one-shot network as well: it is then a row of both recipes.
-    # Of a network in several stored forms, the first.
-    rows = study.points[(study.points[n.FAMILY] != n.DENSE) & (study.points[n.FORM] == study.forms[0])].copy()
+    """The study's networks and what it declares."""
+    comparison = declared(study.settings, study.folder / n.STUDY_FILE)
+    if usual := comparison.contrasts is None:
+        asked = declared(yaml.safe_load(USUAL.read_text(encoding="utf-8")), USUAL)
+        comparison = comparison.model_copy(update={"arms": {**asked.arms, **comparison.arms}, "contrasts": asked.contrasts})
+    rows = pd.concat([study.dense, _pruned(study)], ignore_index=True)
     rows[LEVEL] = rows[n.REQUESTED_SPARSITY].fillna(rows[n.SPARSITY]).round(4)
+    rows[CUTTING] = np.where(rows[n.STEPS].fillna(0).gt(1), ITERATIVE, ONE_SHOT)
+    rows.loc[rows[n.FAMILY] == n.DENSE, CUTTING] = None
+    rows[PEAK_LR] = _peaks(rows, study.settings)
+    rows[VALIDATION] = rows[n.ACCURACY]
+    tested = {point: one.accuracy for point, one in load_confirmed(study.folder).items()}
+    rows[TEST] = point_ids(rows).map(tested).astype(np.float64)
+    rows = _timed(rows.drop_duplicates([n.STEP_ID, n.SEED, *OF_RECIPE]).reset_index(drop=True), study)
+    sweep = Sweep(study, comparison, rows, {split: step_of(rows[split]) for split in (TEST, VALIDATION)}, usual)
+    rows[ROLE] = None
+    for part in comparison.seeds:
+        chosen = sweep.where(part.where, f"seeds.{part.role}") if part.where else rows
+        rows.loc[chosen.index[chosen[n.SEED].isin(part.seeds)], ROLE] = part.role
+    return sweep
+
+
+def _pruned(study: Study) -> pd.DataFrame:
+    # A chain's first step can be a one-shot network as well: it is then a row of both schedules.
+    rows = study.points[(study.points[n.FAMILY] != n.DENSE) & (study.points[n.FORM] == study.forms[0])].copy()
     rows[n.STEPS] = rows[n.STEPS].fillna(1)
-    rows[RECIPE] = [_recipe(row) for row in rows[list(RECIPE_COLUMNS)].to_dict("records")]
-    rows = rows.drop_duplicates([n.STEP_ID, RECIPE, n.SEED]).reset_index(drop=True)
-    rows[LABEL] = _labels(rows)
-    rows[WHO] = _who(rows)
-    dense = study.dense.set_index(n.SEED)
-    rows[DENSE_EPOCHS] = rows[n.SEED].map(dense[n.EPOCHS])
-    rows[VALIDATION_CHANGE] = rows[n.ACCURACY] - rows[n.SEED].map(dense[n.ACCURACY])
-    rows[CHANGE_BEFORE] = rows[n.ACCURACY_BEFORE] - rows[n.SEED].map(dense[n.ACCURACY])
-    return _timed(rows, study)
+    rows[n.STRENGTH] = rows[n.STRENGTH].mask(rows[n.STRENGTH].isna() & rows[n.SPARSE_EPOCHS].gt(0), 1.0)
+    return rows
 
 
-def _recipe(row: Mapping[Any, Any]) -> str:
-    # One cut is told by its level alone, whichever kind of schedule asked for it.
-    idle = (n.SCHEDULE, n.STEP_RATIO) if row[n.STEPS] == 1 else ()
-    values = {c: None if c in idle or pd.isna(row[c]) else row[c] for c in RECIPE_COLUMNS}
-    return json.dumps(values, default=int)
+def _peaks(rows: pd.DataFrame, settings: Mapping[str, Any]) -> list[float]:
+    dense, retraining = (section(settings, name) for name in ("dense", "retraining"))
+    return [_peak(row, dense, retraining) for row in rows.to_dict("records")]
 
 
-def _labels(rows: pd.DataFrame) -> pd.Series:
-    """Importance and pruner, with those other settings in which recipes of equal importance and pruner differ."""
-    first = rows.drop_duplicates(RECIPE).set_index(RECIPE)
-    pruners = first[n.PRUNER].map(lambda pruner: "" if pd.isna(pruner) else f" + {pruner}")
-    importances = first[n.IMPORTANCE].fillna("no importance").astype(str)
-    names: dict[str, str] = {str(recipe): name for recipe, name in (importances + pruners).items()}
-    kinds = (
-        first[n.FAMILY]
-        + importances
-        + pruners
-        + first[n.STEPS].gt(1).astype(str)
-        + first[n.RETRAIN].eq(SCRATCH).astype(str)
-    )
-    for _, group in first.groupby(kinds, sort=False):
-        varied = [column for column in DETAILS if group[column].nunique(dropna=False) > 1]
-        for recipe, row in group.iterrows():
-            details = [DETAILS[column](row[column]) for column in varied if pd.notna(row[column])]
-            names[str(recipe)] = f"{names[str(recipe)]} ({', '.join(details)})" if details else names[str(recipe)]
-    return rows[RECIPE].map(names)
+def section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section of a study's settings; empty where there is none."""
+    found = settings.get(name)
+    return found if isinstance(found, dict) else {}
 
 
-def _who(rows: pd.DataFrame) -> pd.Series:
-    importance = rows[n.IMPORTANCE].fillna("no importance").astype(str)
-    several = rows.groupby([n.FAMILY, n.IMPORTANCE], dropna=False)[n.SCOPE].transform("nunique") > 1
-    return importance.where(~several, importance + " (" + rows[n.SCOPE].astype(str) + ")")
+def _peak(row: Mapping[Any, Any], dense: Mapping[str, Any], retraining: Mapping[str, Any]) -> float:
+    """The largest learning rate of a network's retraining; NaN where it has none, or the settings don't tell."""
+    epochs = row[n.FINE_TUNE_EPOCHS]
+    peak, total, warmup = (_number(dense.get(key)) for key in ("learning_rate", "epochs", "warmup"))
+    if pd.isna(epochs) or not epochs:
+        return np.nan
+    if row[n.RETRAIN] == "lr_rewind":  # from its highest point on the schedule falls linearly to 0
+        return float(min(peak, peak * epochs / (total * (1 - warmup)))) if total * (1 - warmup) > 0 else np.nan
+    if row[n.RETRAIN] == "scratch":
+        return peak
+    return float(row[n.FINE_TUNE_LR]) if pd.notna(row[n.FINE_TUNE_LR]) else _number(retraining.get("learning_rate"))
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
 
 
 def _timed(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -203,16 +162,7 @@ def _timed(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
         lacking = rows[n.LATENCY].isna()
         for column in TIMES:  # all of them from one row, because the dense network's belong to the point's
             rows[column] = rows[column].where(~lacking, rows[key].map(known[column]))
+    dense = rows[rows[n.FAMILY] == n.DENSE].set_index(n.SEED)
+    for own, of_dense in ((n.LATENCY, n.LATENCY_DENSE), (n.LATENCY_LARGE, n.LATENCY_LARGE_DENSE)):
+        rows[of_dense] = rows[of_dense].fillna(rows[n.SEED].map(dense[own]))  # what older studies don't tell
     return rows
-
-
-def _reported(rows: pd.DataFrame, confirmed: Mapping[str, Confirmed], split: str) -> pd.Series:
-    if split == VALIDATION:
-        return rows[n.ACCURACY]
-    return point_ids(rows).map({point: network.accuracy for point, network in confirmed.items()}).astype(np.float64)
-
-
-def _fresh(settings: Mapping[str, Any]) -> frozenset[int]:
-    section = settings.get("finalists")
-    seeds = section.get("seeds") if isinstance(section, dict) else None
-    return frozenset(seed for seed in seeds if isinstance(seed, int)) if isinstance(seeds, list) else frozenset()

@@ -48,6 +48,8 @@ def importance_figure(table: pd.DataFrame) -> Figure:
                 grid[row, column].set_title(f"{family}: {said}", fontsize="small", loc="left")
                 if column:
                     grid[row, column].tick_params(labelleft=False)
+        # The panels share their axis: set by one alone, its end would cut the bars of others.
+        grid[0, 0].set_xlim(0, 1.03 * PERCENT * float(table[[SHARE, CHANCE]].max().max()))
         figure.supxlabel("share of the importance of all settings", fontsize="small")
     return figure
 
@@ -83,7 +85,6 @@ def _draw_importances(axes: Axes, rows: pd.DataFrame) -> None:
     axes.tick_params(labelsize="small")
     axes.xaxis.set_major_formatter(PERCENT_FORMAT)
     axes.grid(visible=False, axis="y")
-    axes.set_xlim(left=0)
     despine(axes)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import trainables.records.names as n
 from analysis.effects.family import FEWEST, Family, contribution, families, shortfall
+from analysis.effects.figures import importance_figure
 from analysis.effects.importances import CHANCE, FRONT, SETTING, SHARE, TARGET, importances
 from analysis.effects.marginals import BEHIND, LUCK, NETWORKS, VALUE, marginals, span
 from analysis.effects.permutation import LEVEL, areas, chances
@@ -46,6 +47,17 @@ def rows(count: int = 240, lost: dict[Any, float] | None = None, column: str = n
         accuracy = 0.96 - 0.01 * doublings - lost[settings[column]] + draw.gauss(0, 0.001)
         found.append(point(**settings) | {n.STEP_ID: f"s{number}", n.ACCURACY: accuracy, n.COMPRESSION: 2**doublings})
     return found
+
+
+def test_no_bar_is_cut() -> None:
+    shares = {"accuracy": (0.3, 0.1), "compression": (0.9, 0.0)}
+    told = [
+        {n.FAMILY: "a", TARGET: target, SETTING: name, SHARE: share}
+        for target, both in shares.items()
+        for name, share in zip(("scope", "steps"), both, strict=True)
+    ]
+    figure = importance_figure(pd.DataFrame(told).assign(**{CHANCE: 0.05}))
+    assert all(bar.get_width() <= panel.get_xlim()[1] for panel in figure.axes for bar in panel.patches)  # type: ignore[attr-defined]
 
 
 def only_family(folder: Path, points: list[Any]) -> Family:

@@ -301,6 +301,31 @@ def test_a_step_that_removes_no_weight_is_an_error(tree: Tree) -> None:
     assert tree.store.ids() == [tree.problem.root(0).id]
 
 
+@pytest.mark.parametrize("kind", [UnstructuredSchedule, StructuredSchedule])
+def test_a_first_level_of_nothing_retrains_what_there_is(kind: type[Schedule], tree: Tree) -> None:
+    dense = tree.dense_point(0)
+    kept, cut = walk(kind(levels=[0.0, 0.5]), tree)
+    assert kept[n.SPARSITY] == kept[n.REQUESTED_SPARSITY] == 0 and kept[n.EPOCHS] == 1 and cut[n.SPARSITY] > 0.3
+    assert kept[n.ACCURACY_BEFORE] == dense[n.ACCURACY] and kept[n.PARAMS] == dense[n.PARAMS]
+    assert not same_state(*(state_of(tree.network(tree.node(point[n.STEP_ID])).model) for point in (dense, kept)))
+    (scratch,) = walk(kind(levels=[0.0], retrain="scratch", fine_tune_epochs=2), tree)
+    assert scratch[n.PARAMS] == dense[n.PARAMS] and scratch[n.EPOCHS] == 2
+
+
+def test_a_penalty_of_strength_nothing_is_the_same_training_without_it(tree: Tree) -> None:
+    def prepared(**fields: Any) -> dict[str, torch.Tensor]:
+        node = tree.chain(coarse(steps=1, sparse_epochs=1, **fields))[0].parent
+        assert node is not None
+        return state_of(tree.network(node).model)
+
+    usual, twice, none = (prepared(pruner="group_norm", strength=s) for s in (None, 2.0, 0.0))
+    assert same_state(usual, prepared(pruner="group_norm", strength=1.0))
+    assert not same_state(usual, twice) and not same_state(usual, none)
+    settings = [tree.chain(coarse(steps=1, sparse_epochs=1, pruner="growing_reg", strength=s))[0].parent for s in (None, 2)]
+    told = [[node.settings[name] for name in ("growing_reg", "growing_reg_delta")] for node in settings if node is not None]
+    assert told[1] == [2 * value for value in told[0]]
+
+
 def test_a_layer_that_lost_everything_is_flagged(tree: Tree) -> None:
     (point,) = walk(UnstructuredSchedule(step_ratio=0.9995, fine_tune_epochs=0), tree)
     network = tree.network(tree.node(point[n.STEP_ID]))

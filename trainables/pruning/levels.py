@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from trainables.methods import Method, Registry
 from trainables.records import names as n
@@ -16,6 +16,16 @@ PARTS_PER_MILLION = 1_000_000
 MOST_STEPS = 1000
 
 Sparsity = Annotated[float, Field(ge=1 / PARTS_PER_MILLION, lt=1)]
+
+
+def _nothing_or_something(level: float) -> float:
+    if 0 < level < 1 / PARTS_PER_MILLION:
+        raise ValueError("is less than a millionth; give more, or 0 for a step that removes nothing")
+    return level
+
+
+Level = Annotated[float, Field(ge=0, lt=1), AfterValidator(_nothing_or_something)]
+"""A sparsity, or 0: such a step retrains what there is, and is the control of those that cut."""
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 
 
@@ -67,7 +77,9 @@ class Explicit(Levels):
     """A list of levels; as many steps as it has."""
 
     name = "explicit"
-    levels: tuple[Sparsity, ...] = Field(min_length=1, description="explicit: the sparsity of each step, rising")
+    levels: tuple[Level, ...] = Field(
+        min_length=1, description="explicit: the sparsity of each step, rising; 0 retrains what there is, as a control"
+    )
     steps: Steps = Field(1, description="number of steps; 1 is one-shot")
 
     def sparsities(self) -> Sequence[float]:

@@ -4,7 +4,7 @@ torch-pruning's pruners other than Base differ from Base only by a regulariser t
 The penalties weigh channels by their group's L2 norm whatever importance cuts later, so one regularised training serves
 them all. A penalty acts at every update, so what a strength does grows with the updates of an epoch. The defaults are for
 some hundreds of updates: with 351, strengths of 0.01, 0.002 and 0.001 growing by 0.002 took 1.5, 2 and 13 points off the
-accuracy that these leave (``search/studies/comparison.yaml``).
+accuracy that these leave (``search/studies/comparison_short_budgets.yaml``).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Pruner(Method):
 
     regularises: ClassVar[bool] = False
     """Whether it trains with a penalty, for ``sparse_epochs`` before each cut."""
+    strengths: ClassVar[tuple[str, ...]] = ()
+    """Those of its settings that a schedule's ``strength`` multiplies."""
 
 
 class Base(Pruner):
@@ -52,6 +54,7 @@ class BnScale(Regulariser):
     """An L1 penalty on all BatchNorm scales."""
 
     name, source = "bn_scale", "Liu et al. 2017, arXiv:1708.06519"
+    strengths = ("bn_scale",)
     bn_scale: float = Field(1e-3, ge=0, description="BNScale's L1 on BatchNorm scales, at every update (Liu et al. 2017)")
 
     def penalty(self, model: nn.Module, anatomy: Anatomy) -> Hook:
@@ -63,6 +66,7 @@ class GroupNorm(Regulariser):
     """A penalty on the norm of each group's channels, the stronger the smaller they are."""
 
     name, source = "group_norm", "Fang et al. 2023, arXiv:2301.12900"
+    strengths = ("group_norm",)
     group_norm: float = Field(1e-4, ge=0, description="GroupNorm's group penalty, at every update (Fang et al. 2023)")
 
     def penalty(self, model: nn.Module, anatomy: Anatomy) -> Hook:
@@ -74,6 +78,7 @@ class GrowingReg(Regulariser):
     """A penalty that grows as training goes on, on the channels of the smallest norms most."""
 
     name, source = "growing_reg", "Wang et al. 2021, arXiv:2012.09243"
+    strengths = ("growing_reg", "growing_reg_delta")
     growing_reg: float = Field(3e-5, ge=0, description="initial strength of GrowingReg's penalty (Wang et al. 2021)")
     growing_reg_delta: float = Field(6e-5, ge=0, description="what GrowingReg's penalty grows by at each growth")
     growing_reg_interval: int = Field(5, ge=1, description="updates between two growths of GrowingReg's penalty")

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from analysis.columns import frame
-from analysis.comparison import curves
+from analysis.comparison.told import SPEED_UP_LARGE, values
 from analysis.pareto import excess
 from tests import ROOT
 from trainables import steps
@@ -221,7 +221,7 @@ def test_a_ratio_is_taken_under_one_condition(tree: Tree, table: LatencyTable, m
     assert gains({**there, n.LATENCY_DENSE: None}, here, ["latency"]) != [0.0]
     times = frame([{**row, n.SCHEDULE: None, n.EMPTY_LAYERS: None} for row in (here, there)])
     assert excess(times[1:], ["latency"], times[:1]) == [[0.0]]
-    assert list(curves.gains(times[1:], times[:1], curves.AXES[n.LATENCY_LARGE])) == [0.0]
+    assert list(values(times[1:], SPEED_UP_LARGE, n.ACCURACY)) == [1.0]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"latency_ms": 3}'])
