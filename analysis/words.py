@@ -39,6 +39,11 @@ def amount(value: Any) -> str:
     return f"{value:g}"
 
 
+def size(value: Any) -> str:
+    """Bytes in three digits: 63_404 -> "63.4 kB"."""
+    return amount(value) + (" bytes" if not value >= 1000 else "B")
+
+
 def points_of_accuracy(share: float) -> str:
     """A difference of accuracy in points: 0.005 -> "0.5 points"."""
     return counted(round(100 * share, 6), "point")

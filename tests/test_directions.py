@@ -26,7 +26,7 @@ FLOORS = {
         "records", "storage", "data", "networks", "forms", "loading", "training", "pruning", "measuring", "exporting",
     ),
     "search": ("sampling", "cluster", "records", "tune", "stages"),
-    "analysis": ("effects", "comparison"),
+    "analysis": ("effects", "comparison", "page"),
 }  # fmt: skip
 MOST_MODULES = 12
 

@@ -1,4 +1,4 @@
-"""The records of many steps in one compressed file, a line each; a step's own ``step.json`` comes before what is there."""
+"""The records of many steps in one compressed file, a line each."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from typing import Any
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.records.untrusted import is_address, parse_json
-from trainables.storage.base import Storage
 
 LARGEST = 1 << 30
 """Bytes of records that a file may hold: of some hundred thousand steps."""
 
 
-def read_packed(storage: Storage, place: object) -> dict[str, bytes]:
-    """Step id -> its record as JSON; none where nothing is packed. InputError, naming the ``place``, if it is damaged."""
-    content = storage.read(n.PACKED_FILE)
-    if content is None:
-        return {}
+def unpacked(content: bytes, place: object) -> dict[str, bytes]:
+    """Step id -> its record as JSON. InputError, naming the ``place`` where the file lies, if it is damaged."""
     unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
         text = unzip.decompress(content, LARGEST)
@@ -32,13 +28,13 @@ def read_packed(storage: Storage, place: object) -> dict[str, bytes]:
     return found
 
 
+def packed(records: Mapping[str, bytes]) -> bytes:
+    """The file of these records, each one line of JSON; of the same records always the same bytes."""
+    return gzip.compress(b"".join(records[step_id] for step_id in sorted(records)), mtime=0)
+
+
 def _address(record: Any) -> str:
     step_id = record.get("id") if isinstance(record, dict) else None
     if not is_address(step_id):
         raise ValueError("a line is no step's record")
     return str(step_id)
-
-
-def packed(records: Mapping[str, bytes]) -> bytes:
-    """The file of these records, each one line of JSON; of the same records always the same bytes."""
-    return gzip.compress(b"".join(records[step_id] for step_id in sorted(records)), mtime=0)
