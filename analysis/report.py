@@ -12,13 +12,18 @@ from matplotlib.figure import Figure
 
 import trainables.records.names as n
 from analysis import tables, words
+from analysis.confirmed import load_confirmed
 from analysis.effects.section import Mattered, what_mattered
 from analysis.figures import SPARSITY, Axis, Look, accuracy_figure, forms_figure, hypervolume_figure, on_axis, render
 from analysis.load import Study
+from analysis.page import inline
+from analysis.page.answers import answers
+from analysis.page.layers import layers
+from analysis.page.networks import page_data
 from analysis.pareto import front, hypervolume_history
 from analysis.summary import summarise
 from trainables.records.files import write_atomically
-from trainables.records.objectives import COMPRESSION, LOG2, OBJECTIVES, Objective
+from trainables.records.objectives import ACCURACY, COMPRESSION, LOG2, OBJECTIVES, Objective
 
 INDEX = "index.html"
 FRONT, HYPERVOLUME, OTHER_AXES, STORED_FORMS = "front", "hypervolume", "other_axes", "stored_forms"
@@ -32,14 +37,16 @@ def write_report(study: Study) -> Path:
     folder.mkdir(exist_ok=True)
     best = front(study.pruned, study.objectives, study.dense, study.dense_forms, study.accuracy_drop)
     mattered = what_mattered(study, main_axis(study))
+    pictures = {}
     for name, figure in {**figures(study), **mattered.figures}.items():
-        for kind in ("png", "svg"):
-            write_atomically(folder / f"{name}.{kind}", render(figure, kind))
+        pictures[name] = render(figure, "png")
+        write_atomically(folder / f"{name}.png", pictures[name])
+        write_atomically(folder / f"{name}.svg", render(figure, "svg"))
     write_atomically(folder / FRONT_TABLE, _csv(best))
     write_atomically(folder / POINTS_TABLE, _csv(pd.concat([_unpruned(study), study.pruned])))
     for name, table in mattered.tables.items():
         write_atomically(folder / name, _csv(table))
-    write_atomically(folder / INDEX, page(study, best, mattered))
+    write_atomically(folder / INDEX, page(study, best, mattered, pictures))
     return folder / INDEX
 
 
@@ -67,11 +74,45 @@ def main_axis(study: Study) -> Objective:
     return next((one for one in study.objectives if one.scale == LOG2), COMPRESSION)
 
 
-def page(study: Study, best: pd.DataFrame, mattered: Mattered) -> str:
-    """The report's page; everything that comes from the study is escaped."""
+def page(study: Study, best: pd.DataFrame, mattered: Mattered, pictures: Mapping[str, bytes]) -> str:
+    """The report's page, whole in itself; everything that comes from the study is escaped."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.get_template("report.html.j2").render(_content(study, best, mattered))
+    content = {**_content(study, best, mattered), **_whole(pictures), **_looked_into(study, best)}
+    return environment.get_template("report.html.j2").render(content)
+
+
+def _whole(pictures: Mapping[str, bytes]) -> Mapping[str, Any]:
+    """What makes a page whole in itself: pictures in it, and no script to run."""
+    nothing = dict.fromkeys(("answers", "shown", "layers"), None)
+    return {
+        **nothing,
+        "confirmed": False,
+        "data": "",
+        "scripts": [],
+        "pictures": {name: inline.picture(png) for name, png in pictures.items()},
+        "policy": inline.policy(),
+    }
+
+
+def _looked_into(study: Study, best: pd.DataFrame) -> Mapping[str, Any]:
+    """What answers first, and what a reader can look into: both speak of accuracy, and aren't there for other measures."""
+    if study.measure is not ACCURACY:
+        return {}
+    confirmed = load_confirmed(study.folder)
+    told, main = answers(study, confirmed), main_axis(study)
+    shown = page_data(study, best, confirmed, main)
+    scripts = [inline.plotly(), (TEMPLATES / "report.js").read_text(encoding="utf-8")]
+    return {
+        "answers": told,
+        "shown": shown,
+        "families": [one for one in n.FAMILIES if one in shown["networks"]["family"]],
+        "confirmed": any(one is not None for one in shown["networks"]["test"]),
+        "layers": layers(study, best, told.chosen),
+        "data": inline.data(shown, "data"),
+        "scripts": [inline.script(source) for source in scripts],
+        "policy": inline.policy(*scripts),
+    }
 
 
 def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[str, Any]:
@@ -99,7 +140,7 @@ def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[st
         "protected": tables.protected_table(study.provenance),
         "provenance": tables.provenance_table(study.provenance),
         "timed": bool(study.pruned[n.LATENCY].notna().any()),
-        "files": {"front": FRONT, "hypervolume": HYPERVOLUME, "other_axes": OTHER_AXES, "forms": STORED_FORMS},
+        "files": {"front": FRONT, "hypervolume": HYPERVOLUME, "forms": STORED_FORMS},
         "csv": {"front": FRONT_TABLE, "points": POINTS_TABLE},
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from trainables.records.objectives import Quality
+from trainables.records.words import counted
 
 MISSING = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -42,3 +43,13 @@ def amount(value: Any) -> str:
 def quality(measure: Quality, value: Any, digits: int = 1) -> str:
     """A value of a measure: a share in percent, anything else in four digits with its unit."""
     return MISSING if pd.isna(value) else measure.told(float(value), digits)
+
+
+def size(value: Any) -> str:
+    """Bytes in three digits: 63_404 -> "63.4 kB"."""
+    return amount(value) + (" bytes" if not value >= 1000 else "B")
+
+
+def points_of_accuracy(share: float) -> str:
+    """A difference of accuracy in points: 0.005 -> "0.5 points"."""
+    return counted(round(100 * share, 6), "point")

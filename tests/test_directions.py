@@ -27,7 +27,7 @@ FLOORS = {
         "exporting",
     ),
     "search": ("sampling", "cluster", "records", "tune", "stages"),
-    "analysis": ("effects", "comparison"),
+    "analysis": ("effects", "comparison", "page"),
 }  # fmt: skip
 MOST_MODULES = 12
 

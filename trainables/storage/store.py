@@ -16,9 +16,9 @@ from functools import cached_property
 from typing import Any
 
 from trainables.records import names as n
+from trainables.records.jsonl import packed, unpacked
 from trainables.records.untrusted import is_address, parse_json
 from trainables.storage.base import Held, Place, Storage
-from trainables.storage.packed import packed, read_packed
 from trainables.storage.places import open_storage
 
 Record = dict[str, Any]
@@ -78,7 +78,8 @@ class Store:
 
     def _packed_in(self, storage: Storage, place: Place) -> dict[str, bytes]:
         if place not in self._packed:
-            self._packed[place] = read_packed(storage, place)
+            content = storage.read(n.PACKED_FILE)
+            self._packed[place] = {} if content is None else unpacked(content, place)
         return self._packed[place]
 
     def of_run(self, run: int) -> Store:

@@ -10,11 +10,11 @@ import pytest
 
 from tests import ROOT
 from trainables.records import names as n
+from trainables.records.jsonl import packed
 from trainables.records.names import InputError
 from trainables.schedule import UnstructuredSchedule
 from trainables.storage.base import is_url
 from trainables.storage.folder import Folder
-from trainables.storage.packed import packed
 from trainables.storage.store import Store, to_json
 from trainables.tree import Tree, walk
 
@@ -87,7 +87,7 @@ def test_a_damaged_file_is_told_in_one_line(content: bytes, tmp_path: Path) -> N
 
 
 def test_one_that_asks_for_too_much_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.storage.packed.LARGEST", 1000)
+    monkeypatch.setattr("trainables.records.jsonl.LARGEST", 1000)
     (tmp_path / n.PACKED_FILE).write_bytes(gzip.compress(b" " * 10**6))
     with pytest.raises(InputError, match="larger than records can be"):
         Store(tmp_path).record("a")
