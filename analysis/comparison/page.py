@@ -37,7 +37,9 @@ def markdown(folder: Path, content: Mapping[str, Any]) -> str:
         page = str(environment.get_template(ANSWERS if own else BASE).render(content))
     except jinja2.TemplateSyntaxError as error:
         raise n.InputError(f"{folder / ANSWERS}, line {error.lineno}: {error.message}") from None
-    except (jinja2.TemplateError, TypeError) as error:
+    except n.InputError:
+        raise
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise n.InputError(f"{folder / ANSWERS}: {error}; correct the template") from None
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 

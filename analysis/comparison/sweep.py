@@ -26,6 +26,7 @@ from trainables.records.contrasts import (
     declared,
     unknown,
 )
+from trainables.records.points import LARGEST
 
 USUAL = Path(__file__).parent.parent / "templates" / "contrasts.yaml"
 """What is compared where a study declares nothing: the exercise's questions."""
@@ -152,7 +153,8 @@ def _peak(row: Mapping[Any, Any], dense: Mapping[str, Any], retraining: Mapping[
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    return float(value) if known else np.nan
 
 
 def _timed(rows: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -246,6 +246,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"contrasts": {"asked": {**CUTTING, "margin": 0}}}, "contrasts.asked.margin"),
     ({"seeds": [{"role": "guess", "seeds": [0]}]}, "seeds.0.role"),
     ({"arms": {"a": {"level": {}}}}, "level: {} is neither a value nor a list of values"),
+    ({"arms": {"a": {"level": 10**400}}}, "is neither a value nor a list of values"),
 ]
 
 
@@ -294,6 +295,8 @@ REFUSED = {
     '{{ effect("asked", level=0.7) }}': "asked has no test at 70% removed; it has 80% removed",
     '{{ mean("chanels", "macs") }}': "'chanels' is no arm",
     "{{ nothing }}": "'nothing' is undefined",
+    "{{ range(10**9) }}": "Range too big",
+    "{{ 1 // 0 }}": "by zero",
     "{{ effect.__globals__ }}": "unsafe",
     "{{ effect( }}": "line 2",
 }

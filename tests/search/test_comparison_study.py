@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,24 @@ def test_the_tuning_seed_takes_no_part() -> None:
     seeds = {schedule.seed for schedule in study.schedules()}
     assert len(seeds) == 5 and seeds.isdisjoint(schedule.seed for schedule in tuned.schedules())
     assert [part.role for part in tuned.seeds] == ["tuning"]
+
+
+def test_the_hours_are_those_that_the_file_tells() -> None:
+    """In full epochs of 35 s: channels cost in proportion to how many are left, and shared steps once."""
+    cost = 0.0
+    for file in (FILE, STUDIES / "comparison_tuning.yaml"):
+        study, paid = load_study(file), dict[str, float]()
+        for schedule in study.schedules():
+            paid[f"dense {schedule.seed}"] = study.dense.epochs
+            for target, node in zip(schedule.targets(), nodes(study, schedule), strict=True):
+                left = 1 - target / 1e6 if schedule.family == n.STRUCTURED else 1.0
+                paid[node.id] = left * schedule.fine_tune_epochs
+                assert node.parent is not None
+                paid[node.parent.id] = paid.get(node.parent.id, 0.0) or float(schedule.columns()[n.SPARSE_EPOCHS])
+        cost += sum(paid.values())
+    told = re.search(r"together ([0-9,]+): ([0-9.]+) core hours", FILE.read_text())
+    assert told is not None and cost == pytest.approx(float(told[1].replace(",", "")), rel=0.02)
+    assert cost * 35 / 3600 == pytest.approx(float(told[2]), rel=0.02) and cost * 35 / 3600 <= 30
 
 
 def test_what_is_compared_may_change_and_is_checked_at_the_start() -> None:

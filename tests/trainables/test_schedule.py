@@ -356,9 +356,9 @@ def test_columns_describe_the_schedule(retrain: str) -> None:
     told = schedule.columns()
     assert told == {
         "family": "unstructured", "importance": "taylor", "pruner": None, "scope": "layerwise", "schedule": "geometric",
-        "step_ratio": 0.3, "steps": 3, "fine_tune_epochs": 2, "sparse_epochs": 0, "round_to": None, "retrain": retrain,
-        "seed": 3, "fine_tune_lr": None, "fine_tune_decay": None, "channel_importance": None, "channel_scope": None,
-        "channel_ratio": None, "channel_steps": None,
+        "step_ratio": 0.3, "steps": 3, "fine_tune_epochs": 2, "sparse_epochs": 0, "strength": None, "round_to": None,
+        "retrain": retrain, "seed": 3, "fine_tune_lr": None, "fine_tune_decay": None, "channel_importance": None,
+        "channel_scope": None, "channel_ratio": None, "channel_steps": None,
     }  # fmt: skip
     other = coarse(pruner="bn_scale", sparse_epochs=2, round_to=4).columns()
     assert other.keys() == told.keys()

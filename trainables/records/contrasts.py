@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from trainables.records import names as n
 from trainables.records.objectives import LOG2, OBJECTIVES
+from trainables.records.points import LARGEST
 
 LEVEL, CUTTING, PEAK_LR = "level", "cutting", "peak_lr"
 """Columns made of others: the sparsity asked for; one_shot or iterative; the largest learning rate of the retraining."""
@@ -37,7 +38,7 @@ def _where(where: dict[str, Any]) -> dict[str, Any]:
     for column, value in where.items():
         _column(column)
         values = value if isinstance(value, list | tuple) else [value]
-        if not values or not all(one is None or isinstance(one, str | int | float) for one in values):
+        if not values or not all(_scalar(one) for one in values):
             raise ValueError(f"{column}: {value!r} is neither a value nor a list of values")
     return where
 
@@ -46,6 +47,10 @@ def _factor(at: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
     if len(at) > 1 or any(name not in FACTORS for name in at):
         raise ValueError(f"give one of {', '.join(FACTORS)}, with the factors to compare at")
     return at
+
+
+def _scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str) or (isinstance(value, int | float) and abs(value) < LARGEST)
 
 
 def _side(side: Any) -> Any:
