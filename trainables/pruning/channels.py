@@ -185,6 +185,9 @@ def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
         return torch.arange(count).view(-1, together)
     if together > 1 or not moves(graph):
         return torch.arange(count).view(together, -1).T
+    if parts := _parts(group):
+        starts = [sum(parts[:i]) for i in range(len(parts))]
+        return torch.arange(min(parts))[:, None] + torch.tensor(starts)
     left, found = set(range(count)), []
     while left:
         with_it = _closed(group, graph, min(left))
@@ -193,6 +196,22 @@ def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
             return torch.arange(count)[:, None]
         left -= with_it
     return torch.tensor(found) if len({len(some) for some in found}) == 1 else None
+
+
+def _parts(group: Group) -> list[int]:
+    """The sizes of the parts into which all channels of a group are split, as many each but the last; none if they aren't.
+
+    A split into so many parts shares out what is left: each part must lose as many channels.
+    """
+    everything = list(range(len(group[0].idxs)))
+    splits = {
+        tuple(item.dep.target.module.split_sizes or ())
+        for item in group
+        if item.dep.target.type == tp.ops.OPTYPE.SPLIT and sorted(item.idxs) == everything
+    }
+    sizes = list(splits.pop()) if len(splits) == 1 else []
+    alike = sizes and all(sizes) and len({*sizes[:-1]}) == 1 and sizes[-1] <= sizes[0] and sum(sizes) == len(everything)
+    return sizes if alike else []
 
 
 def _closed(group: Group, graph: Graph, channel: int) -> set[int]:

@@ -39,7 +39,7 @@ CUT_WHOLE = {
     "concatenated", "other_norms", "parallel", "pixel_shuffle", "weight_norm", "spectral_norm", "old_weight_norm",
     "conv1d", "conv3d", "lstm", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze", "flattened",
     "versioned", "residual", "attention", "encoder_layer", "vision_transformer", "shifted_windows", "positions",
-    "class_token",
+    "class_token", "split_stream",
 }  # fmt: skip
 """Of which nothing is protected."""
 PROTECTED = {
