@@ -22,6 +22,7 @@ from trainables.networks.anatomy import (
     families,
     groups_in,
     leader,
+    losing,
     member,
     of_heads,
     outputs_in,
@@ -183,7 +184,7 @@ def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
     count, together = len(group[0].idxs), slots_of(group)
     if of_heads(group):
         return torch.arange(count).view(-1, together)
-    if together > 1 or not moves(graph):
+    if together > 1 or not (moves(graph) or _joined(group)):
         return torch.arange(count).view(together, -1).T
     if parts := _parts(group):
         starts = [sum(parts[:i]) for i in range(len(parts))]
@@ -196,6 +197,11 @@ def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
             return torch.arange(count)[:, None]
         left -= with_it
     return torch.tensor(found) if len({len(some) for some in found}) == 1 else None
+
+
+def _joined(group: Group) -> bool:
+    """Whether a layer of the group makes some of the leader's channels only: two of them may hang on one of its own."""
+    return any(0 < len(item.idxs) < len(group[0].idxs) for item in group if losing(item))
 
 
 def _parts(group: Group) -> list[int]:
