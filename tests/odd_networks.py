@@ -233,6 +233,23 @@ def gated_halves(num_classes: int) -> nn.Module:
     return Net(num_classes, 14, block(1, 24), Module(forward), block(12, 14))
 
 
+def split_stream(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        first, second, third = x.chunk(3, 1)
+        first = m.a(first)
+        return x + torch.cat([first, m.b(first + second), third], 1)
+
+    return Net(num_classes, 14, block(1, 22), Module(forward, a=block(8, 8, 3, 8), b=block(8, 8, 3, 8)), block(22, 14))
+
+
+def ghost(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        made = m.a(x)
+        return x + torch.cat([made, m.b(made)], 1)
+
+    return Net(num_classes, 14, block(1, 24), Module(forward, a=block(24, 12), b=block(12, 12, 3, 12)), block(24, 14))
+
+
 def pixel_shuffle(num_classes: int) -> nn.Module:
     return Net(num_classes, 12, block(1, 14), nn.Conv2d(14, 32, 3, padding=1), nn.PixelShuffle(2), block(8, 12))
 

@@ -208,8 +208,8 @@ def _axis(parameter: Tensor, channels: set[int]) -> int:
 def tracing(model: nn.Module) -> Iterator[None]:
     """Let torch-pruning look at ``model``: it is in eval mode afterwards, its statistics as they were."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    whole = [m for m in model.modules() if isinstance(m, (nn.RNNBase, *kinds(model)))]
-    opaque = [module.register_forward_hook(_hide, with_kwargs=True) for module in whole]
+    whole: tuple[type[nn.Module], ...] = (nn.RNNBase, *kinds(model))
+    opaque = [m.register_forward_hook(_hide, with_kwargs=True) for m in model.modules() if isinstance(m, whole)]
     try:
         with quiet(), Moving(), torch.enable_grad():
             yield

@@ -22,6 +22,7 @@ from trainables.networks.anatomy import (
     families,
     groups_in,
     leader,
+    losing,
     member,
     of_heads,
     outputs_in,
@@ -183,8 +184,11 @@ def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
     count, together = len(group[0].idxs), slots_of(group)
     if of_heads(group):
         return torch.arange(count).view(-1, together)
-    if together > 1 or not moves(graph):
+    if together > 1 or not (moves(graph) or _joined(group)):
         return torch.arange(count).view(together, -1).T
+    if parts := _parts(group):
+        starts = [sum(parts[:i]) for i in range(len(parts))]
+        return torch.arange(min(parts))[:, None] + torch.tensor(starts)
     left, found = set(range(count)), []
     while left:
         with_it = _closed(group, graph, min(left))
@@ -193,6 +197,27 @@ def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
             return torch.arange(count)[:, None]
         left -= with_it
     return torch.tensor(found) if len({len(some) for some in found}) == 1 else None
+
+
+def _joined(group: Group) -> bool:
+    """Whether a layer of the group makes some of the leader's channels only: two of them may hang on one of its own."""
+    return any(0 < len(item.idxs) < len(group[0].idxs) for item in group if losing(item))
+
+
+def _parts(group: Group) -> list[int]:
+    """The sizes of the parts into which all channels of a group are split, as many each but the last; none if they aren't.
+
+    A split into so many parts shares out what is left: each part must lose as many channels.
+    """
+    everything = list(range(len(group[0].idxs)))
+    splits = {
+        tuple(item.dep.target.module.split_sizes or ())
+        for item in group
+        if item.dep.target.type == tp.ops.OPTYPE.SPLIT and sorted(item.idxs) == everything
+    }
+    sizes = list(splits.pop()) if len(splits) == 1 else []
+    alike = sizes and all(sizes) and len({*sizes[:-1]}) == 1 and sizes[-1] <= sizes[0] and sum(sizes) == len(everything)
+    return sizes if alike else []
 
 
 def _closed(group: Group, graph: Graph, channel: int) -> set[int]:
