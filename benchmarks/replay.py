@@ -94,6 +94,7 @@ class ReplayLedger:
     trial_numbers: frozenset[int] = frozenset()
     points: tuple[Any, ...] = ()
     trials: tuple[Any, ...] = ()
+    dense: dict[int, Any] = field(default_factory=dict)
 
     def reference_of(self, _seed: int) -> list[float]:
         """The gains at the reference, which a table has for all of its seeds."""
@@ -244,7 +245,7 @@ class Run:
         if failed:
             searcher.on_trial_complete(trial.key, None, error=True)
             return
-        told = {n.STEP: trial.step, n.STEP_ID: trial.nodes[trial.step - 1].id}
+        told = {n.SEED: 0, n.STEP: trial.step, n.STEP_ID: trial.nodes[trial.step - 1].id}
         told |= dict(zip(METRICS, map(float, gains), strict=True))
         (searcher.on_trial_complete if last else searcher.on_trial_result)(trial.key, told)
 

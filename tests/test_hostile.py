@@ -420,7 +420,7 @@ def test_a_folder_of_results_names_no_code_to_import(
         export.load(folder / EXPORTED)
     for command, arguments in commands(folder):
         code = command(arguments)
-        assert code == (0 if command is analysis_main else 2), arguments
+        assert code == (0 if command is analysis_main else 2), (arguments, capsys.readouterr())
         assert command is analysis_main or "add --allow-code" in capsys.readouterr().err
     study = write(tmp_path, raw_study(tmp_path, sweep=SWEEP))  # names no code; what lies in the folder is only compared
     assert "model.name" in refusal(["run", str(study)], capsys)

@@ -29,6 +29,7 @@ from trainables.records.objectives import ACCURACY
 PAGE, MARKDOWN, FRAME = "index.html", "comparison.md", "comparison_contrasts.csv"
 # What begins like this in the report's folder is made here, and removed when it is made no longer.
 PREFIX = "comparison"
+FIGURES = ("bytes", "pairs", "epochs", "speed")
 
 
 def write_comparison(study: Study) -> tuple[Path, list[str]]:
@@ -55,10 +56,8 @@ def write_comparison(study: Study) -> tuple[Path, list[str]]:
 
 
 def _figures(sweep: Sweep, frame: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
-    yield "bytes", bytes_figure(sweep)
-    yield "pairs", pairs_figure(frame)
-    yield "epochs", epochs_figure(sweep)
-    yield "speed", speed_figure(sweep)
+    drawn = bytes_figure(sweep), pairs_figure(frame), epochs_figure(sweep), speed_figure(sweep)
+    yield from zip(FIGURES, drawn, strict=True)
 
 
 def _content(sweep: Sweep, frame: pd.DataFrame, drawn: Mapping[str, Figure]) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def _content(sweep: Sweep, frame: pd.DataFrame, drawn: Mapping[str, Figure]) -> 
         "levels": levels_table(sweep), "contrasts": frame_table(frame), "seeds": _seeds(sweep), "rates": _rates(sweep),
         "provenance": provenance_table(_short(sweep.study.provenance)), "significance": SIGNIFICANCE,
         "min_seeds": MIN_SEEDS,
-        "figures": {name: f"{PREFIX}_{name}.png" for name in drawn},
+        "figures": {name: f"{PREFIX}_{name}.png" if name in drawn else None for name in FIGURES},
         **{name: getattr(told, name) for name in ("effect", "verdict", "hint", "mean", "value")},
     }  # fmt: skip
 

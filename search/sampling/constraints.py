@@ -27,6 +27,8 @@ def no_constraints(_point: Mapping[str, Any]) -> Mapping[str, float]:
 
 def constraints_of(limits: Limits, dense: Mapping[int, Mapping[str, Any]]) -> Constraints:
     """The constraints of a study, whose dense networks are on record by seed."""
+    if not limits.given:
+        return no_constraints
     return lambda point: excesses(limits, point, dense[point[n.SEED]])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from trainables.storage.store import Store, to_json
 from trainables.tree import Tree, point_of
 
 FROZEN = ROOT / "tests" / "frozen"
-STUDIES = ("comparison", "cifar10_subset")
+STUDIES = ("comparison_short_budgets", "cifar10_subset")
 
 
 def frozen(study: str) -> list[dict[str, Any]]:
@@ -58,7 +57,8 @@ def test_frozen_records_are_known(study: str, tmp_path: Path) -> None:
 
 def test_a_record_without_a_column_that_is_newer_is_known_and_one_of_a_newer_program_is_told(tmp_path: Path) -> None:
     store = tree_of(tmp_path, []).store
-    record = {key: value for key, value in frozen("comparison")[0].items() if key not in ("checksum", "checksums")}
+    written = frozen("comparison_short_budgets")[0]
+    record = {key: value for key, value in written.items() if key not in ("checksum", "checksums")}
     nothing: Any = None
     tree, step_id = Tree(nothing, store), record["id"]
     store.write({**record, "schema": SCHEMA, "column_of_tomorrow": 1.5}, {})
@@ -85,8 +85,8 @@ def test_frozen_folders_are_read(study: str, tmp_path: Path) -> None:
 
 def committed(study: str) -> dict[str, dict[str, Any]]:
     """Every record of a committed study."""
-    lines = gzip.decompress((ROOT / "results" / study / n.STEPS_FOLDER / n.PACKED_FILE).read_bytes()).splitlines()
-    return {record["id"]: record for record in map(json.loads, lines)}
+    store = Store(ROOT / "results" / study / n.STEPS_FOLDER)
+    return {step_id: record for step_id in store.ids() if (record := store.record(step_id)) is not None}
 
 
 def schedules_of(study: str) -> Iterator[Schedule]:
