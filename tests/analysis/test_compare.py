@@ -246,7 +246,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"contrasts": {"asked": {**CUTTING, "margin": 0}}}, "contrasts.asked.margin"),
     ({"seeds": [{"role": "guess", "seeds": [0]}]}, "seeds.0.role"),
     ({"arms": {"a": {"level": {}}}}, "level: {} is neither a value nor a list of values"),
-    ({"arms": {"a": {"level": 10**400}}}, "is neither a value nor a list of values"),
+    ({"arms": {"a": {"level": 1e300}}}, "is neither a value nor a list of values"),
 ]
 
 
