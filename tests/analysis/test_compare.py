@@ -356,6 +356,9 @@ def test_nothing_of_a_study_becomes_markup(tmp_path: Path) -> None:
 def test_figures_show_what_moves_and_all_of_it(tmp_path: Path) -> None:
     sweep = load_sweep(load_study(sweep_study(tmp_path, sweep=Sweep(timed=False))))
     assert speed_figure(sweep) is None and bytes_figure(sweep) is not None and epochs_figure(sweep) is not None
+    few = [row for row in ROWS if row[n.FAMILY] == n.DENSE or row[n.TOTAL_EPOCHS] == 2]
+    page, _ = write_comparison(load_study(sweep_study(tmp_path / "few", rows=few)))
+    assert "comparison_epochs" not in page.read_text() and "comparison_bytes" in page.read_text()
     timed = load_sweep(load_study(sweep_study(tmp_path / "timed")))
     figure = speed_figure(timed)
     assert figure is not None
