@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from trainables.records.objectives import Quality
-from trainables.records.words import counted
 
 MISSING = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -48,8 +47,3 @@ def quality(measure: Quality, value: Any, digits: int = 1) -> str:
 def size(value: Any) -> str:
     """Bytes in three digits: 63_404 -> "63.4 kB"."""
     return amount(value) + (" bytes" if not value >= 1000 else "B")
-
-
-def points_of_accuracy(share: float) -> str:
-    """A difference of accuracy in points: 0.005 -> "0.5 points"."""
-    return counted(round(100 * share, 6), "point")

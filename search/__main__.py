@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 import textwrap
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TypeAlias
 
 import search
 from search.cluster.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
@@ -61,15 +63,56 @@ def run_and_exit(parser: argparse.ArgumentParser | None = None) -> None:
     sys.exit(status)
 
 
-def _parser(program: str) -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[argparse.ArgumentParser]]:
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _parser(program: str) -> tuple[argparse.ArgumentParser, Commands]:
     parser = argparse.ArgumentParser(
         prog=program, description="Find the Pareto front of accuracy against compression of a network."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands)
+    confirm = _of_study(
+        commands, "confirm", _confirm, "measure test accuracy, of the front or of a sweep's schedules",
+        "Open the test split, once, for the front of a search, or for the schedules that a sweep names in advance (of "
+        "recipes that compete for its final, for the finalists alone). Writes confirmed.jsonl; what was confirmed before "
+        "is not opened again.",
+    )  # fmt: skip
+    confirm.add_argument("--stored-only", action="store_true", help="pass over networks whose weights aren't on disk")
+    _common(confirm)
+    _add_export(commands)
+    pack = _of_study(
+        commands, "pack", _pack, "put the records of a finished study's steps into one file",
+        "Put each step.json into steps/records.jsonl.gz, from which all is read as before; the study can be resumed.",
+    )  # fmt: skip
+    _common(pack)
+    status = _of_study(
+        commands, "status", _status, "report where a study stands, while it runs or afterwards",
+        "Trials, points, front, epochs, the time left and the nodes of a study, on any machine that can read it. Nothing "
+        "is written.",
+    )  # fmt: skip
+    _allow_code(status)
+    methods = commands.add_parser("methods", help="list every method that a study can name, as a Markdown table")
+    methods.add_argument("--keys", action="store_true", help="list every key of a study file instead")
+    methods.set_defaults(command=_methods)
+    return parser, commands
+
+
+def _of_study(
+    commands: Commands, name: str, command: Callable[[argparse.Namespace], None], told: str, description: str | None = None
+) -> argparse.ArgumentParser:
+    """A command that takes the folder, or the URL, of a study."""
+    parser = commands.add_parser(name, help=told, description=description)
+    parser.add_argument("folder", help="a study's folder, results/<study>, or its URL")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_run(commands: Commands) -> None:
     run = commands.add_parser(
-        "run", help="run a study, or go on with it", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Run a study file. The same command goes on with a study that was interrupted (exit status 130) or had "
-        "to stop (3).",
+        "run", help="run a study, or resume it", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run a study file. The same command resumes a study that was interrupted (exit status 130) or had to "
+        "stop (3).",
         epilog=_fields(),
     )  # fmt: skip
     run.add_argument("study", help="a study file, for example search/studies/quickstart.yaml")
@@ -80,18 +123,10 @@ def _parser(program: str) -> tuple[argparse.ArgumentParser, argparse._SubParsers
     )
     _common(run)
     run.set_defaults(command=_run)
-    confirm = commands.add_parser(
-        "confirm", help="measure test accuracy, of the front or of a sweep's schedules",
-        description="Open the test split, once, for the front of a search, or for the schedules that a sweep names in "
-        "advance (of recipes that compete for its final, for the finalists alone). Writes confirmed.jsonl; what was "
-        "confirmed before is not opened again.",
-    )  # fmt: skip
-    confirm.add_argument("folder", help="a study's folder, results/<study>, or its URL")
-    confirm.add_argument("--stored-only", action="store_true", help="pass over networks whose weights aren't on disk")
-    _common(confirm)
-    confirm.set_defaults(command=_confirm)
-    export = commands.add_parser("export", help="write one point's network to a file of its own, with a model card")
-    export.add_argument("folder", help="a study's folder, results/<study>, or its URL")
+
+
+def _add_export(commands: Commands) -> None:
+    export = _of_study(commands, "export", _export, "write one point's network to a file of its own, with a model card")
     export.add_argument(
         "--point",
         required=True,
@@ -108,33 +143,16 @@ def _parser(program: str) -> tuple[argparse.ArgumentParser, argparse._SubParsers
     export.add_argument("--force", action="store_true", help="replace the file, and its model card, if they are there")
     export.add_argument("--to", required=True, type=Path, metavar="FILE", help="the file to write")
     _common(export)
-    export.set_defaults(command=_export)
-    pack = commands.add_parser(
-        "pack", help="put the records of a finished study's steps into one file",
-        description="Put each step.json into steps/records.jsonl.gz, from which all is read as before; the study can still "
-        "go on.",
-    )  # fmt: skip
-    pack.add_argument("folder", help="a study's folder, results/<study>, or its URL")
-    _common(pack)
-    pack.set_defaults(command=_pack)
-    status = commands.add_parser(
-        "status", help="tell where a study stands, while it runs or afterwards",
-        description="Trials, points, front, epochs, the time left and the nodes of a study, on any machine that can read "
-        "it. Nothing is written.",
-    )  # fmt: skip
-    status.add_argument("folder", help="a study's folder, results/<study>, or its URL")
-    status.add_argument("--allow-code", action="store_true", help="import the study's methods that are your own code")
-    status.set_defaults(command=_status)
-    methods = commands.add_parser("methods", help="list every method that a study can name, as a Markdown table")
-    methods.add_argument("--keys", action="store_true", help="list every key of a study file instead")
-    methods.set_defaults(command=_methods)
-    return parser, commands
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. --set search.trials=20"
     )
+    _allow_code(parser)
+
+
+def _allow_code(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-code", action="store_true", help="import what is named as your own code (package.module:name)"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -105,9 +105,9 @@ class BaseSchedule(Settings, ABC):
         return self.steps
 
     @property
+    @abstractmethod
     def parts(self) -> tuple[UnstructuredSchedule | StructuredSchedule, ...]:
         """What it is made of, one after another: schedules of one kind of cut each."""
-        raise NotImplementedError
 
     def part_of(self, step: int) -> tuple[UnstructuredSchedule | StructuredSchedule, int]:
         """The part that a step, counted from 1, is of, and the step's number there."""

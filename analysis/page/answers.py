@@ -76,13 +76,13 @@ def _promise(
     measured = on_axis(rows, study.dense, axis)
     seemed, kept = _best(measured, LOST, drop), _best(measured, TESTED_LOST, drop)
     if seemed is None and kept is None:
-        return None, f"None: no network of this study is within {words.points_of_accuracy(drop)} of the dense one."
+        return None, f"None: no network of this study is within {ACCURACY.told_drop(drop)} of the dense one."
     if kept is not None and (kept[X] >= FASTER or seemed is None):
         told = f"{say(kept)}, confirmed on the test data. {_described(study, kept)}"
         return _id(kept), told + _beyond(seemed, kept, say)
     assert seemed is not None
     if seemed[X] < FASTER:
-        return None, f"None: no network within {words.points_of_accuracy(drop)} of the dense one is {better} than it."
+        return None, f"None: no network within {ACCURACY.told_drop(drop)} of the dense one is {better} than it."
     return _id(seemed), f"{say(seemed)} on validation data: optimistic{_by_about(study)}. {_described(study, seemed)}"
 
 
@@ -123,7 +123,7 @@ def _avoid(study: Study, rows: pd.DataFrame, smallest: str | None) -> Iterator[s
     yield from _slower(study)
     inside = rows[rows[LOST] < study.accuracy_drop]
     if len(inside) and len(beyond := rows[rows[n.COMPRESSION] > inside[n.COMPRESSION].max()]):
-        far, drop = words.times(inside[n.COMPRESSION].max()), words.points_of_accuracy(study.accuracy_drop)
+        far, drop = words.times(inside[n.COMPRESSION].max()), ACCURACY.told_drop(study.accuracy_drop)
         yield f"Compression beyond {far}: each of the {len(beyond)} networks there lost {drop} or more."
 
 
@@ -207,7 +207,7 @@ def _by_about(study: Study) -> str:
 
 
 def _points(share: float) -> str:
-    return words.points_of_accuracy(round(share, 4))
+    return ACCURACY.told_drop(round(share, 4))
 
 
 def _lost(share: float) -> str:
