@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -17,7 +18,7 @@ from analysis.best import answer, limits_of
 from analysis.load import load_study
 from analysis.pareto import front
 from analysis.tables import front_table, own_of
-from trainables.records.limits import Limits
+from trainables.records.limits import OF_TIME, Limits
 from trainables.records.names import InputError, printable
 
 STEP_ID, FAMILY, RECIPE = "step id", "family", "recipe"
@@ -69,6 +70,14 @@ def best(options: argparse.Namespace) -> None:
         print(text)
 
 
+def sensitivity(options: argparse.Namespace) -> None:
+    """Write the table and the figures of what each layer can lose."""
+    from analysis.sensitivity import write_sensitivity  # noqa: PLC0415 - the same
+
+    for path in write_sensitivity(Path(options.folder)):
+        print(f"sensitivity: {path}")
+
+
 def _shown(rows: pd.DataFrame, title: str, numbers: Sequence[str]) -> Table:
     # Text objects, because rich would take brackets in a string for markup.
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE, pad_edge=False)
@@ -117,8 +126,31 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command.add_argument("folder", type=Path, help="the study's folder, for example results/quickstart")
     for name, field in Limits.model_fields.items():
         told = (field.description or "").replace("%", "%%")
-        command.add_argument(f"--{name.replace('_', '-')}", metavar="AMOUNT", help=told)
+        several: Any = {"action": "append"} if name == OF_TIME else {}
+        command.add_argument(f"--{name.replace('_', '-')}", metavar="AMOUNT", help=told, **several)
     command.set_defaults(command=best)
+    _add_sensitivity(commands)
+
+
+def _add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The figures of what each layer can lose: a command here, and beside search's the end of the one that measures it."""
+    if (measuring := commands.choices.get("sensitivity")) is not None:
+        measure = measuring.get_default("command")
+
+        def both(options: argparse.Namespace) -> None:
+            measure(options)
+            sensitivity(options)
+
+        measuring.set_defaults(command=both)
+        return
+    command = commands.add_parser(
+        "sensitivity",
+        help="a table and figures of how much each layer can lose",
+        description="Write what python -m search sensitivity has measured as a table and a figure for each family to "
+        "<folder>/report.",
+    )
+    command.add_argument("folder", type=Path, help="the study's folder, for example results/quickstart")
+    command.set_defaults(command=sensitivity)
 
 
 if __name__ == "__main__":

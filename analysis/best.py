@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,8 +12,8 @@ from pydantic import ValidationError
 import trainables.records.names as n
 from analysis import words
 from analysis.load import Study
-from analysis.pareto import HYPERVOLUME, hypervolume_history
-from trainables.records.limits import COLUMNS, OF_ACCURACY, Bound, Limits, bounds
+from analysis.pareto import HYPERVOLUME, hypervolume_history, timed_by
+from trainables.records.limits import OF_ACCURACY, Bound, Limits, bounds, column_of
 from trainables.records.objectives import Objective
 from trainables.records.points import point_id, stored_format
 from trainables.records.words import recipe
@@ -29,6 +29,13 @@ SHOWN = {
     n.LATENCY: ("latency", lambda value: f"{value:.3g} ms"),
 }
 Record = Mapping[str, Any]
+Shown = Mapping[str, tuple[str, Callable[[Any], str]]]
+
+
+def _shown(study: Study) -> Shown:
+    """What is told of a network, by column, with its words: the study's latencies by other targets too."""
+    by = {one.column: one.label.partition(" at ")[0] for one in timed_by(study.objectives)}
+    return SHOWN | {column: (label, SHOWN[n.LATENCY][1]) for column, label in by.items() if column not in SHOWN}
 
 
 def limits_of(study: Study, given: Mapping[str, Any]) -> Limits:
@@ -43,9 +50,12 @@ def limits_of(study: Study, given: Mapping[str, Any]) -> Limits:
     if not limits.given:
         raise n.InputError("limits: none are given; name some, such as --max-drop 0.5 --max-bytes 200k")
     for name in limits.given:
-        if study.pruned[COLUMNS[name]].isna().all():
+        column = column_of(name)
+        if column not in study.pruned or study.pruned[column].isna().all():
+            timed = [one.name for one in timed_by(study.objectives) if study.pruned[one.column].notna().any()]
+            label = _shown(study)[column][0] if column in _shown(study) else f"latency there (only {', '.join(timed)})"
             raise n.InputError(
-                f"{_flag(name)}: no network of {study.name} has a {SHOWN[COLUMNS[name]][0]} measured; add it to the "
+                f"{_flag(name)}: no network of {study.name} has a {label} measured; add it to the "
                 "study's objectives and run it again, or leave the limit out"
             )
     return limits
@@ -64,7 +74,7 @@ def _read(raw: Any, prefix: str) -> Limits:
 
 
 def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return f"--{name.replace('_', '-').replace('.', ' ', 1)}"
 
 
 def answer(study: Study, limits: Limits) -> list[str]:
@@ -91,8 +101,8 @@ def _bounds(row: Record, limits: Limits, study: Study) -> list[Bound]:
 def _dense(row: Record, study: Study) -> Record:
     """The dense network of a point's seed; its latency as it was timed beside the point."""
     dense = {str(key): value for key, value in study.dense[study.dense[n.SEED] == row[n.SEED]].iloc[0].items()}
-    beside = row.get(n.LATENCY_DENSE)
-    return dense | ({n.LATENCY: beside} if beside is not None and not pd.isna(beside) else {})
+    times = {column: row.get(beside) for one in timed_by(study.objectives) for column, beside in one.dense_columns.items()}
+    return dense | {column: time for column, time in times.items() if time is not None and not pd.isna(time)}
 
 
 def _best(inside: Sequence[Record], study: Study, limits: Limits) -> tuple[Record, str]:
@@ -107,15 +117,16 @@ def _best(inside: Sequence[Record], study: Study, limits: Limits) -> tuple[Recor
 
 def _told(study: Study, limits: Limits) -> str:
     """Every limit as a number, beside the dense network of the first seed."""
-    dense = {str(key): value for key, value in study.dense.iloc[0].items()}
+    dense, shown = {str(key): value for key, value in study.dense.iloc[0].items()}, _shown(study)
     return ", ".join(
-        f"{SHOWN[one.column][0]} {'at least' if one.at_least else 'at most'} {SHOWN[one.column][1](one.value)}"
+        f"{shown[one.column][0]} {'at least' if one.at_least else 'at most'} {shown[one.column][1](one.value)}"
         for one in bounds(limits, dense)
     )
 
 
 def _described(row: Record, study: Study) -> Iterator[str]:
-    numbers = [f"{label} {show(row[column])}" for column, (label, show) in SHOWN.items() if not pd.isna(row[column])]
+    shown = _shown(study).items()
+    numbers = [f"{label} {show(row[column])}" for column, (label, show) in shown if not pd.isna(row[column])]
     change = 100 * (row[n.ACCURACY] - _dense(row, study)[n.ACCURACY])
     yield f"  {point_id(row)}"
     yield f"  {', '.join(numbers)}; {words.times(row[n.COMPRESSION])} compression, {change:+.2f} points against dense"
@@ -135,11 +146,12 @@ def _misses(study: Study, found: Sequence[tuple[Record, dict[str, float | None]]
     yield f"No network of {len(found)} is within all limits. The nearest:"
     for row, excess in near[:MISSES]:
         yield from _described(row, study)
-        yield f"  lacks: {', '.join(_lacks(name, value) for name, value in excess.items() if value is None or value > 0)}"
+        beyond = {name: value for name, value in excess.items() if value is None or value > 0}
+        yield f"  lacks: {', '.join(_lacks(study, name, value) for name, value in beyond.items())}"
 
 
-def _lacks(name: str, excess: float | None) -> str:
-    label = SHOWN[COLUMNS[name]][0]
+def _lacks(study: Study, name: str, excess: float | None) -> str:
+    label = _shown(study)[column_of(name)][0]
     if excess is None:
         return f"a {label} that was measured"
     return f"{label} {100 * excess:.3g}% {'short of' if name in OF_ACCURACY else 'above'} the limit"
@@ -149,8 +161,8 @@ def _chances(study: Study, limits: Limits, found: Sequence[tuple[Record, dict[st
     """Whether more search could help: what each limit alone was met by, and whether the search was still gaining."""
     unmet = [name for name in limits.given if not any(each[name] is not None and each[name] <= 0 for _, each in found)]  # type: ignore[operator]
     for name in unmet:
-        column = COLUMNS[name]
-        label, show = SHOWN[column]
+        column = column_of(name)
+        label, show = _shown(study)[column]
         values = study.pruned[column].dropna()
         most = values.max() if name in OF_ACCURACY else values.min()
         yield f"{'The most' if name in OF_ACCURACY else 'The least'} {label} of any network is {show(most)}."

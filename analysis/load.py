@@ -94,7 +94,7 @@ def load_study(folder: str | Path) -> Study:
     check_links(folder)
     text = _read_text(folder / n.STUDY_FILE)
     settings = _settings(text, folder / n.STUDY_FILE)
-    measure = _measure(folder)
+    measure = measure_in(folder)
     objectives = _objectives(settings["objectives"], folder, measure)
     points = of_format(load_points(folder, objectives, measure), format_of(_forms(settings)))
     if pruned_rows(points).empty:
@@ -174,7 +174,7 @@ def _are_names(value: Any) -> bool:
     return _are_texts(value) and 2 <= len(value) <= 3
 
 
-def _measure(folder: Path) -> Quality:
+def measure_in(folder: Path) -> Quality:
     """What the quality of networks is measured by: accuracy, unless the folder describes something else."""
     path = folder / n.METHODS_FILE
     try:

@@ -14,7 +14,17 @@ import pandas as pd
 
 import trainables.records.names as n
 from trainables.records.fronts import Floats, nondominated, volume
-from trainables.records.objectives import ACCURACY, LOG2, MAXIMISE, Objective, Quality, gains, objectives_of, reference
+from trainables.records.objectives import (
+    ACCURACY,
+    LATENCY,
+    LOG2,
+    MAXIMISE,
+    Objective,
+    Quality,
+    gains,
+    objectives_of,
+    reference,
+)
 
 Objectives = Sequence[str | Objective]
 """Objectives, of which ours may be given by name."""
@@ -26,6 +36,11 @@ ACCURACY_DROP = "accuracy_drop"
 GAINED, LOST = "gained", "lost"
 
 ROUNDING = 1e-9
+
+
+def timed_by(objectives: Sequence[Objective]) -> list[Objective]:
+    """The latencies that points may have: by PyTorch, and by the targets that a study's objectives name."""
+    return list(dict.fromkeys([LATENCY, *(one for one in objectives if one.of_host)]))
 
 
 def measured(points: pd.DataFrame, objectives: Objectives, dense: pd.DataFrame) -> pd.DataFrame:

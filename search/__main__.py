@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 import search
+from search import layers
 from search.cluster.interrupts import GO_ON, INTERRUPTED, STOPPED, two_interrupts
-from search.front import Front, console_here
+from search.front import Front, console_here, open_dense
 from search.study import Study, describe, key_and_value
 from trainables.exporting.formats import FORMATS
 from trainables.records import names as n
@@ -86,6 +87,7 @@ def _parser(program: str) -> tuple[argparse.ArgumentParser, Commands]:
         "Put each step.json into steps/records.jsonl.gz, from which all is read as before; the study can be resumed.",
     )  # fmt: skip
     _common(pack)
+    _add_sensitivity(commands)
     status = _of_study(
         commands, "status", _status, "report where a study stands, while it runs or afterwards",
         "Trials, points, front, epochs, the time left and the nodes of a study, on any machine that can read it. Nothing "
@@ -145,6 +147,23 @@ def _add_export(commands: Commands) -> None:
     _common(export)
 
 
+def _add_sensitivity(commands: Commands) -> None:
+    sensitivity = commands.add_parser(
+        "sensitivity", help="report how much each layer can lose, without retraining",
+        description="Cut a share of the weights of each layer, and of the channels of each group of layers, alone, and "
+        "measure on validation data; nothing is retrained. Writes sensitivity.jsonl; what was measured before is cached.",
+    )  # fmt: skip
+    sensitivity.add_argument("folder", metavar="STUDY", help="results/<study>, its URL, or a study file")
+    sensitivity.add_argument(
+        "--shares", metavar="SHARE,...", help="what of a layer is cut, e.g. 0.5,0.9 [default: five each]"
+    )
+    sensitivity.add_argument(
+        "--max-drop", metavar="AMOUNT", help="print model.max_sparsity, by which each layer alone loses no more, e.g. 1"
+    )
+    _common(sensitivity)
+    sensitivity.set_defaults(command=_sensitivity)
+
+
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. --set search.trials=20"
@@ -190,6 +209,34 @@ def _export(options: argparse.Namespace) -> None:
 
 def _pack(options: argparse.Namespace) -> None:
     print(f"Packed the records of all steps in {_front(options).pack()}")
+
+
+def _sensitivity(options: argparse.Namespace) -> None:
+    shares = _shares(options.shares)
+    if options.folder.endswith((".yaml", ".yml")):
+        front = open_dense(Study.load(options.folder, options.set, allow_code=options.allow_code))
+    else:
+        front = _front(options)
+    options.folder, measure, console = str(front.folder), front.study.measure, console_here()
+    drop = layers.allowed_drop(options.max_drop, measure) if options.max_drop else None
+    rows = [{str(key): value for key, value in row.items()} for row in front.sensitivity(shares).to_dict("records")]
+    for table in layers.tables(rows, measure):
+        console.print(table)
+    for text in layers.sentences(rows, measure):
+        console.print(text, markup=False, highlight=False)
+    for line in layers.snippet(rows, measure, drop) if drop else ():
+        print(line)
+    print(f"Cuts: {front.folder}/{n.SENSITIVITY_FILE}. Figures: python -m analysis sensitivity {front.folder}")
+
+
+def _shares(given: str | None) -> list[float]:
+    try:
+        shares = sorted({float(one) for one in given.split(",")}) if given else []
+    except ValueError:
+        shares = [0.0]
+    if not all(0 < share < 1 for share in shares):
+        raise InputError(f"--shares: {given!r} cannot be used; give shares between 0 and 1, such as 0.5,0.9")
+    return shares
 
 
 def _status(options: argparse.Namespace) -> None:

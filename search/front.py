@@ -95,6 +95,16 @@ class Front:
             confirm(self._opened, console_here(), stored_only=stored_only)
         return self.confirmed
 
+    def sensitivity(self, shares: Sequence[float] = ()) -> pd.DataFrame:
+        """The measure with a share of each layer's weights, or of each group's channels, cut alone; nothing is retrained.
+
+        What was measured before is read from the store. InputError if the study has no dense network yet.
+        """
+        from search.sensitivity import sensitivity  # noqa: PLC0415 - the same
+
+        with _at_work(self.study):
+            return pd.DataFrame(sensitivity(self._opened, console_here(), shares))
+
     def export(
         self, point: str, path: str | Path, *, form: str | None = None, options: Mapping[str, Any] | None = None,
         force: bool = False,
@@ -144,6 +154,14 @@ def run_study(study: Study, model: nn.Module | None, callbacks: Sequence[Callbac
     with _at_work(whole):
         ledger = run(whole, console_here(), address=address, callbacks=callbacks)
     return Front(Opened(whole.folder, whole), ledger)
+
+
+def open_dense(study: Study) -> Front:
+    """A study with its dense network, and no more, if it hasn't been run."""
+    from search.sensitivity import dense_network  # noqa: PLC0415 - the same
+
+    with _at_work(study):
+        return Front(dense_network(study, console_here()))
 
 
 def open_front(place: str | Path, model: nn.Module | None, overrides: Overrides, *, trusted: bool) -> Front:

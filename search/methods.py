@@ -10,6 +10,7 @@ from search.study import Study, describe
 from trainables.data.sets.registry import DATASETS
 from trainables.exporting.formats import FORMATS
 from trainables.forms.forms import FORMS
+from trainables.measuring.runtimes import TARGETS
 from trainables.methods import Method, Registry
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
 from trainables.pruning.channel_scopes import CHANNEL_SCOPES
@@ -40,10 +41,11 @@ REGISTRIES: Mapping[str, Registry[Any]] = {
     "task": TASKS,
     "stored form": FORMS,
     "export format": FORMATS,
+    "latency target": TARGETS,
 }
 """Every kind of method, in the words of the documentation."""
 
-OF_A_SCHEDULE = {n.EPOCHS, *LEVELS.settings(), "dataset"}
+OF_A_SCHEDULE = {n.EPOCHS, *LEVELS.settings(), "dataset", "function"}
 """Settings that a schedule gives, or a name, and no section of a study file."""
 
 

@@ -28,6 +28,7 @@ from search.study import Study, check_folder
 from trainables.data import dataset as data
 from trainables.loading.pretrained import published
 from trainables.measuring import quiet
+from trainables.measuring.runtimes import target_of
 from trainables.methods import check_own
 from trainables.networks.network import Network, encode
 from trainables.node import Node
@@ -86,6 +87,8 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
         problem.check(schedule)
     settings, families = _cuttable(study.space, problem) if study.space is not None else (None, {})
     refused = _refusals(settings, study, problem)
+    for one in (one for one in study.goals if one.of_host):
+        target_of(one, problem).check()
     if settings is not None:
         space: Space = SearchSpace(_possible(without(settings, refused), problem, refused), problem.methods.usual_rates)
         refused |= {n.FAMILY: families} if families else {}
@@ -190,7 +193,7 @@ def problem_of(study: Study, *, trusted: bool, fastest: Precision | None = None,
     problem = Problem(
         images, study.model, study.dense, study.retraining, study.regularisation,
         own=study.methods, precision=fastest if study.precision == "auto" else study.precision,
-        threads=max(1, math.floor(study.resources.cpu)), device=device, trusted=trusted,
+        threads=max(1, math.floor(study.resources.cpu)), device=device, trusted=trusted, latency=study.latency.model_dump(),
     )  # fmt: skip
     problem.check_network()
     return problem

@@ -28,12 +28,13 @@ from trainables.chain import RegularisationSettings, RetrainSettings
 from trainables.data.settings import DataSettings
 from trainables.forms.forms import FORMS
 from trainables.measuring.chosen import objective
+from trainables.measuring.runtimes import LatencySettings
 from trainables.networks.factory import ModelSettings, is_torchvision
 from trainables.records import names as n
 from trainables.records.contrasts import Contrast, Seeds, Where, where_of
-from trainables.records.limits import COLUMNS, Limits
+from trainables.records.limits import Limits, column_of
 from trainables.records.names import InputError
-from trainables.records.objectives import ACCURACY, COMPRESSION, OBJECTIVES, Objective, Quality
+from trainables.records.objectives import ACCURACY, COMPRESSION, OBJECTIVES, LatencyOn, Objective, Quality
 from trainables.records.untrusted import check_links, parse_yaml, read
 from trainables.schedule import FAMILIES, Schedule
 from trainables.settings import TRUSTED, Settings, nearest, one_of, parse, refusal
@@ -182,8 +183,9 @@ class Study(Settings):
         default=NULL,
         min_length=2,
         max_length=3,
-        description=f"two or three of {', '.join(OBJECTIVES)} (of another task its measure, in place of accuracy), or "
-        "package.module:Class of your own (--allow-code); null: the task's measure and compression",
+        description=f"two or three of {', '.join(OBJECTIVES)} (of another task its measure, in place of accuracy), "
+        "latency.onnx, latency.package.module:measure, or package.module:Class of your own (--allow-code); null: the "
+        "task's measure and compression",
     )
     storage_forms: Annotated[tuple[Annotated[str, AfterValidator(FORMS.known)], ...], AfterValidator(_one_each)] = Field(
         (n.FP32,),
@@ -192,6 +194,7 @@ class Study(Settings):
         "the step's own file, and otherwise all are in compact files",
     )
     reference: ReferenceSettings = ReferenceSettings()
+    latency: LatencySettings = LatencySettings()
     limits: Limits = Limits()
     space: SpaceSettings | None = Field(None, description="what the sampler chooses from")
     sweep: tuple[dict[str, Any], ...] | None = Field(
@@ -259,8 +262,11 @@ class Study(Settings):
         measured = {*n.COUNTED, *(one.column for one in self.goals)}
         if self.limits.given and self.measure.column != n.ACCURACY:
             raise ValueError(f"limits: they are of accuracy, and the task measures {self.measure.name}; leave them out")
-        if unmeasured := [name for name in self.limits.given if COLUMNS[name] not in measured]:
+        if unmeasured := [name for name in self.limits.given if column_of(name) not in measured]:
             raise ValueError(f"limits: the study measures nothing that {unmeasured[0]} limits; add it to objectives")
+        columns = [one.column for one in self.goals]
+        if twice := [one for one in self.goals if columns.count(one.column) > 1]:
+            raise ValueError(f"objectives: {twice[0].name} and {twice[1].name} fill one column; rename one")
         if self.finalists is not None and self.sweep is None:
             raise ValueError("finalists are chosen among the schedules of a sweep; give a sweep")
         for name, contrast in (self.contrasts or {}).items():
@@ -304,7 +310,8 @@ class Study(Settings):
 
     def named(self) -> list[str]:
         """All words of the study that may name a network or a method, defaults of its schedules included."""
-        told = self.model_dump(mode="json", include={"model", "space", "sweep", "search", "objectives", "storage_forms"})
+        told = self.model_dump(mode="json", include={"model", "space", "sweep", "search", "storage_forms"})
+        told["objectives"] = [one.target if isinstance(one, LatencyOn) else one.name for one in self.goals]
         others = (self.data.dataset, self.data.transforms, self.task.name, self.dense.optimizer)
         of_data = {name for name in others if name is not None}
         return sorted({*of_data, *_strings(told), *_strings([schedule.model_dump() for schedule in self.schedules()])})
@@ -470,7 +477,7 @@ OF_PLACE = ("data.root", "model.checkpoint", "resources", "keep", "storage", "re
 
 Data and checkpoint may have moved: what they hold is part of the dense network's address, and is compared there.
 """
-MAY_CHANGE = (*OF_PLACE, "space", "objectives", "reference", "limits", "arms", "contrasts", "seeds")
+MAY_CHANGE = (*OF_PLACE, "space", "objectives", "reference", "latency", "limits", "arms", "contrasts", "seeds")
 """What a study may be continued with: every step on record stays what it is, and the sampler is told of it anew.
 
 A sampler is made afresh for each ask, from what it was told, so that it too may be another.

@@ -23,8 +23,8 @@ LIGHT = {"yaml", "numpy", "moocore", "pydantic", "pydantic_core"}
 # Rooms of each package, each of which may import those before it and never one after it.
 FLOORS = {
     "trainables": (
-        "records", "storage", "tasks", "data", "networks", "forms", "loading", "training", "pruning", "measuring",
-        "exporting",
+        "records", "storage", "tasks", "data", "networks", "forms", "loading", "training", "pruning", "exporting",
+        "measuring",
     ),
     "search": ("sampling", "cluster", "records", "tune", "stages"),
     "analysis": ("effects", "comparison", "page"),

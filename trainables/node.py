@@ -17,6 +17,8 @@ from typing import Any
 KIND = "kind"
 """The setting of a node that says what happens there (``trainables.steps``)."""
 ROOT, CUT = "dense", "prune"
+ONLY = "only"
+"""The setting of a cut that names the one layer, or group of layers, that it is of; of other cuts it isn't there."""
 BETWEEN = "sparse"
 """The kind that is no step of its own: a regularised training, which the cuts after it share."""
 
@@ -48,6 +50,10 @@ class Node:
     def root(self) -> Node:
         """The dense network that this node descends from."""
         return self.parent.root if self.parent else self
+
+    def only(self, name: str) -> Node:
+        """The same cut of one layer, or of one group of layers, alone."""
+        return Node(self.parent, {**self.settings, ONLY: name})
 
     @property
     def is_point(self) -> bool:

@@ -58,6 +58,8 @@ class Problem:
     device: str = "cpu"
     trusted: bool = False
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    latency: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of what times networks elsewhere than in PyTorch (``trainables.measuring.runtimes``)."""
 
     def build(self, *, check: bool = False) -> nn.Module:
         """The dense architecture, with random weights from torch's global generator."""

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, NamedTuple
 from torch import nn
 
 from trainables.methods import Need
+from trainables.networks.alone import channels_alone, weights_alone
 from trainables.networks.anatomy import replay
 from trainables.networks.limits import copy_frozen
 from trainables.networks.network import Masks, Network
 from trainables.networks.oracle import survivors
 from trainables.networks.reproducible import reproducible
-from trainables.node import BETWEEN, CUT, KIND, ROOT, Node
+from trainables.node import BETWEEN, CUT, KIND, ONLY, ROOT, Node
 from trainables.problem import Problem
 from trainables.pruning import channels, masks
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
@@ -203,8 +204,10 @@ def _cut_weights(network: Network, node: Node, problem: Problem) -> Network:
     settings, trusted = node.settings, problem.trusted
     importance = WEIGHT_IMPORTANCES.of(settings, trusted=trusted)
     scope = WEIGHT_SCOPES.of(settings, trusted=trusted)
-    sample = Sample(problem.data, node.seed)
-    found = masks.cut(network, importance, scope, settings[REMOVED], sample, problem.spared_in(network.model))
+    sample, spared = Sample(problem.data, node.seed), problem.spared_in(network.model)
+    if ONLY in settings:
+        spared = weights_alone(network.model, spared, settings[ONLY])
+    found = masks.cut(network, importance, scope, settings[REMOVED], sample, spared)
     network.model.zero_grad()
     masks.masking(network.model, found)(network.model)
     return Network(network.model, found, network.removed)
@@ -216,7 +219,8 @@ def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
     scope = CHANNEL_SCOPES.of(settings, trusted=trusted)
     sample, round_to = Sample(problem.data, node.seed), settings[n.ROUND_TO]
     before = copy.deepcopy(model) if network.masks else None
-    removed = channels.cut(model, problem.anatomy, importance, scope, settings[REMOVED], round_to, sample)
+    anatomy = channels_alone(model, problem.anatomy, settings[ONLY]) if ONLY in settings else problem.anatomy
+    removed = channels.cut(model, anatomy, importance, scope, settings[REMOVED], round_to, sample)
     if not removed:
         raise NothingRemovedError(
             f"no channel could be removed at {settings[REMOVED] / 1e4:g} % ({settings[n.SCOPE]}, round_to "

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from ray import tune
 
 from trainables.measuring.chosen import objective
-from trainables.measuring.latency import LatencyTable
+from trainables.measuring.latency import tables
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.objectives import COMPRESSION, gains
@@ -64,7 +64,7 @@ class PruningTrainable(tune.Trainable):
         self._objectives = tuple(objective(name, measure, trusted=problem.trusted) for name in wanted)
         store = Store(folder, dense or {}, tuple(reuse), run)
         self._tree = Tree(problem, store, objectives=self._objectives, forms=forms)
-        self._latencies = LatencyTable(above(folder), problem)
+        self._latencies = tables(above(folder), problem, self._objectives)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -90,8 +90,8 @@ class PruningTrainable(tune.Trainable):
         self._done += 1
         points = self._tree.points(node, self._schedule, self._done, self._trial)
         dense = self._tree.dense_point(self._schedule.seed)
-        if any(one.of_host for one in self._objectives):
-            times = self._latencies.beside(points[0], dense, self._tree)
+        for table in self._latencies:
+            times = table.beside(points[0], dense, self._tree)
             points = [{**point, **times} for point in points]
         first, *further = ({**point, **self._gains(point, dense), n.TRIAL: self._trial} for point in points)
         return {**first, **({n.FORMS: further} if further else {}), "done": self._done == len(self._nodes)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,10 @@ from analysis.confirmed import Confirmed
 from analysis.effects.sentences import validation_images
 from analysis.figures import X, on_axis
 from analysis.load import Study
+from analysis.page.widths import FASTER, slower
 from analysis.pareto import HYPERVOLUME, ROUNDING, hypervolume
 from analysis.summary import POINTS, by_importance
-from trainables.records.objectives import ACCURACY, COMPRESSION, OBJECTIVES, Objective
+from trainables.records.objectives import ACCURACY, COMPRESSION, LATENCY, Objective
 from trainables.records.points import point_id
 from trainables.records.words import recipe
 
@@ -30,8 +32,6 @@ LOST, TESTED_LOST, TESTED = "lost", "tested_lost", "tested"
 """What is added to a network's row: accuracy below the dense network's of its seed, on either split; test accuracy."""
 FEWEST = 5
 """Networks of an importance that say something about it."""
-FASTER = 1.02
-"""A factor that is more than what measuring a latency again changes."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def answers(study: Study, confirmed: Mapping[str, Confirmed]) -> Answers:
     rows = judged(study, confirmed)
     smallest, by_size = _promise(study, rows, COMPRESSION, 0.005, _smaller, "smaller")
     told, chosen = {SMALLEST: by_size}, [smallest]
-    timed = _timed()
+    timed = _timed(study)
     if len(on_axis(study.pruned, study.dense, timed)):
-        fastest, by_time = _promise(study, rows, timed, 0.01, _faster, "measurably faster")
+        fastest, by_time = _promise(study, rows, timed, 0.01, partial(_faster, timed), "measurably faster")
         told, chosen = told | {FASTEST: by_time}, [*chosen, fastest]
     else:
         told[FASTEST] = "Latency was not measured in this study; fewer multiply-accumulates need not be faster."
@@ -112,15 +112,16 @@ def _smaller(row: pd.Series) -> str:
     return f"{words.times(row[X])} smaller ({words.size(row[n.STORED_BYTES])})"
 
 
-def _faster(row: pd.Series) -> str:
-    return f"{words.times(row[X])} as fast ({words.number(row[n.LATENCY])} ms at batch 1)"
+def _faster(timed: Objective, row: pd.Series) -> str:
+    where = timed.label.partition(" at ")[0].removeprefix("latency")
+    return f"{words.times(row[X])} as fast ({words.number(row[timed.column])} ms{where} at batch 1)"
 
 
 def _avoid(study: Study, rows: pd.DataFrame, smallest: str | None) -> Iterator[str]:
     yield from _no_better_than_random(study)
     if smallest is not None:
         yield from _one_cut(study, rows, float(rows[point_ids(rows) == smallest][n.COMPRESSION].iloc[0]))
-    yield from _slower(study)
+    yield from slower(study, _timed(study))
     inside = rows[rows[LOST] < study.accuracy_drop]
     if len(inside) and len(beyond := rows[rows[n.COMPRESSION] > inside[n.COMPRESSION].max()]):
         far, drop = words.times(inside[n.COMPRESSION].max()), ACCURACY.told_drop(study.accuracy_drop)
@@ -145,18 +146,6 @@ def _one_cut(study: Study, rows: pd.DataFrame, compression: float) -> Iterator[s
         yield (
             f"One cut to {words.times(compression)} or more: the best network {_lost(once.min())}, where the best of "
             f"several cuts {_lost(more.min())}."
-        )
-
-
-def _slower(study: Study) -> Iterator[str]:
-    timed = on_axis(study.pruned, study.dense, _timed())
-    narrow = timed[timed[n.MACS] < study.dense[n.MACS].min()]
-    slow = narrow[narrow[X] < 1 / FASTER]
-    if len(slow):
-        yield (
-            f"Fewer multiply-accumulates for their own sake: {len(slow)} of {len(narrow)} networks that need fewer run "
-            f"slower than the dense one at batch 1 (down to {words.times(slow[X].min())}), as odd widths can; widths in "
-            "multiples of 8 (round_to) help."
         )
 
 
@@ -218,5 +207,6 @@ def _id(row: pd.Series) -> str:
     return point_id({str(key): value for key, value in row.items()})
 
 
-def _timed() -> Objective:
-    return next(one for one in OBJECTIVES.values() if one.of_host)
+def _timed(study: Study) -> Objective:
+    """The latency that the study asks for, and PyTorch's where it asks for none."""
+    return next((one for one in study.objectives if one.of_host), LATENCY)

@@ -16,7 +16,7 @@ from analysis.columns import point_ids
 from analysis.confirmed import Confirmed
 from analysis.figures import KINDS, PERCENT, X, on_axis
 from analysis.load import Study
-from analysis.pareto import hypervolume_history
+from analysis.pareto import hypervolume_history, timed_by
 from trainables.records.objectives import COMPRESSION, LOG2, MAXIMISE, OBJECTIVES, Objective
 from trainables.records.points import form_of, format_of, point_id
 from trainables.records.words import recipe
@@ -132,13 +132,14 @@ def _columns(
     return {
         "id": ids.tolist(), "family": rows[n.FAMILY].tolist(), "form": rows[n.FORM].tolist(), "seed": _plain(rows[n.SEED]),
         "accuracy": _plain(rows[n.ACCURACY]), "test": tested,
-        **{axis.key: _plain(_values(rows, study.dense, axis, column)) for axis, column in shown.items()},
+        **{axis.key: _plain(_values(rows, study, axis, column)) for axis, column in shown.items()},
     }  # fmt: skip
 
 
-def _values(rows: pd.DataFrame, dense: pd.DataFrame, axis: Axis, column: str) -> pd.Series:
+def _values(rows: pd.DataFrame, study: Study, axis: Axis, column: str) -> pd.Series:
     if column == X:
-        return on_axis(rows, dense, OBJECTIVES[axis.key])[X].reindex(rows.index)
+        timed = next(one for one in timed_by(study.objectives) if one.name == axis.key)
+        return on_axis(rows, study.dense, timed)[X].reindex(rows.index)
     return PERCENT * rows[column] if column == n.SPARSITY else rows[column]
 
 

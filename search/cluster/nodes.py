@@ -13,7 +13,7 @@ import ray
 import torch
 
 from trainables.identity import code_hash
-from trainables.measuring.latency import processor
+from trainables.measuring.targets import processor
 from trainables.own import source_hash
 from trainables.records import names as n
 from trainables.records.names import InputError

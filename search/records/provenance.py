@@ -18,8 +18,8 @@ from typing import Any
 
 from search.records.ledger import Ledger
 from trainables.identity import NUMERICS_VERSION, code_hash
-from trainables.measuring.latency import processor
 from trainables.measuring.memory import peak_memory
+from trainables.measuring.targets import processor
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.files import write_atomically

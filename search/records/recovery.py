@@ -16,9 +16,10 @@ from optuna.trial import FixedTrial, FrozenTrial
 from search.records.ledger import Ledger
 from search.session import Session
 from trainables.measuring import stored_forms
-from trainables.measuring.latency import LatencyTable, joined
+from trainables.measuring.latency import LatencyTable, tables
 from trainables.records import names as n
 from trainables.records.names import InputError
+from trainables.records.objectives import LATENCY
 from trainables.records.points import point_id, stored_format
 from trainables.schedule import FAMILIES, Schedule
 from trainables.settings import parse
@@ -96,12 +97,17 @@ def fill_latencies(session: Session, ledger: Ledger) -> None:
 
     What was timed elsewhere stays as it is: its dense network was timed there too.
     """
-    table = LatencyTable(session.study.place, session.tree.problem)
-    rows = [row for row in ledger.points if row[n.LATENCY] is None]
-    alike = {row[n.SHAPE_ID]: row for row in (*rows, *(ledger.dense[row[n.SEED]] for row in rows))}
-    found = {shape: table.find(row) for shape, row in alike.items()}
-    both = ((row[n.STEP_ID], found[row[n.SHAPE_ID]], found[ledger.dense[row[n.SEED]][n.SHAPE_ID]]) for row in rows)
-    ledger.rewrite({step_id: joined(point, dense) for step_id, point, dense in both if point and dense})
+    for table in tables_of(session):
+        by, rows = table.by, [row for row in ledger.points if row[table.objective.column] is None]
+        alike = {row[by]: row for row in (*rows, *(ledger.dense[row[n.SEED]] for row in rows))}
+        found = {which: table.find(row) for which, row in alike.items()}
+        both = ((row[n.STEP_ID], found[row[by]], found[ledger.dense[row[n.SEED]][by]]) for row in rows)
+        ledger.rewrite({step_id: table.joined(point, dense) for step_id, point, dense in both if point and dense})
+
+
+def tables_of(session: Session) -> list[LatencyTable]:
+    """The latencies that a study tells of: by PyTorch in any case, and by what its objectives name."""
+    return tables(session.study.place, session.tree.problem, dict.fromkeys([LATENCY, *session.study.goals]))
 
 
 def fill_own(session: Session, ledger: Ledger) -> None:
@@ -131,7 +137,8 @@ def _file_of(row: Mapping[str, Any]) -> str:
 
 def timed(point: Point, session: Session) -> Point:
     """The point with what its gains are counted with and belongs to a host, if that is an objective."""
-    if not any(one.of_host for one in session.study.goals):
+    found = tables(session.study.place, session.tree.problem, session.study.goals)
+    if not found:
         return point
     dense = session.tree.dense_point(point[n.SEED])
-    return point | LatencyTable(session.study.place, session.tree.problem).beside(point, dense, session.tree)
+    return point | {k: v for table in found for k, v in table.beside(point, dense, session.tree).items()}

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from search.records.driver import tidy, why_lost
 from search.records.ledger import Ledger
-from search.records.recovery import fill_latencies
+from search.records.recovery import fill_latencies, tables_of
 from search.session import Session
 from search.stages.ready import Driver
 from trainables.measuring.latency import LatencyTable
@@ -39,30 +39,30 @@ def wrap_up(driver: Driver, *, ended: bool) -> None:
 def measure_latencies(session: Session, ledger: Ledger, console: Console) -> None:
     """Measure what conclusions rest on, as soon as nothing else runs, and write all that is known among the points."""
     study, tree = session.study, session.tree
-    table = LatencyTable(study.place, tree.problem)
     # Whether a family is faster is asked even where none of it is on the front.
     rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.family_fronts()]
-    # What was timed elsewhere stays as it is; what wasn't is compared with the dense network's latency here.
-    rows = [row for row in rows if row[n.LATENCY] is None]
-    rows = [*(ledger.dense[seed] for seed in sorted({row[n.SEED] for row in rows})), *rows]
     possible = tree.problem.device == "cpu" or torch.cuda.is_available()  # a driver may have no GPU
-    missing = list(_to_measure(rows, table, tree)) if possible else []
-    if missing:
-        with console.status("Measuring latencies, as soon as nothing else runs …"), quiet():
-            for row in missing:
-                table.of(row, tree)
+    for table in tables_of(session) if possible else ():
+        # What was timed elsewhere stays as it is; what wasn't is compared with the dense network's latency here.
+        untimed = [row for row in rows if row[table.objective.column] is None]
+        roots = [ledger.dense[seed] for seed in sorted({row[n.SEED] for row in untimed})]
+        missing = list(_to_measure([*roots, *untimed], table, tree))
+        if missing:
+            with console.status("Measuring latencies, as soon as nothing else runs …"), quiet():
+                for row in missing:
+                    table.of(row, tree)
     fill_latencies(session, ledger)
 
 
 def _to_measure(rows: Iterable[Point], table: LatencyTable, tree: Tree) -> Iterator[Point]:
-    """One network of each shape that this host hasn't measured.
+    """One network of those that run alike, where this host hasn't measured any.
 
     Weights that were given back, or stayed on another host, are not computed again for a latency.
     """
-    shapes: defaultdict[str, list[Point]] = defaultdict(list)
+    kinds: defaultdict[str, list[Point]] = defaultdict(list)
     for row in rows:
-        shapes[row[n.SHAPE_ID]].append(row)
-    for alike in shapes.values():
+        kinds[row[table.by]].append(row)
+    for alike in kinds.values():
         if table.find(alike[0]) is None:
             yield from islice((row for row in alike if tree.has_weights(row[n.STEP_ID])), 1)
 

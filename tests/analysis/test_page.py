@@ -77,7 +77,7 @@ def test_the_fastest_is_told_where_latency_was_measured(latency: float | None, s
     narrow = point(family=n.STRUCTURED, accuracy=0.96, macs=2_000_000, latency_ms=latency)
     found = told(study_of(tmp_path, [narrow]))
     assert found.told[FASTEST].startswith(sentence)
-    assert any("run slower than the dense one at batch 1 (down to 0.700×)" in one for one in found.avoid) == (
+    assert any("run slower than the dense one at batch 1 (speed-up down to 0.700×)" in one for one in found.avoid) == (
         latency == 0.6
     )
 

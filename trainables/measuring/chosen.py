@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from trainables import own
+from trainables.measuring import runtimes
 from trainables.records.names import InputError
-from trainables.records.objectives import ACCURACY, OBJECTIVES, Description, Objective, Quality
+from trainables.records.objectives import ACCURACY, LATENCY, OBJECTIVES, Description, Objective, Quality
 from trainables.settings import nearest, one_line
 
 FIELD = "objectives"
@@ -27,6 +28,8 @@ def objective(name: str, measure: Quality = ACCURACY, *, trusted: bool) -> Objec
     known = names(measure)
     if name in known:
         return OBJECTIVES[name]
+    if name.startswith(f"{LATENCY.name}."):
+        return runtimes.chosen(name, FIELD, trusted=trusted)
     if not own.is_own(name):
         raise InputError(f"{FIELD}: {name!r} is no objective; {nearest(name, known)}, or package.module:Class")
     kind = own.load(name, FIELD, "class", trusted=trusted)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,15 +48,19 @@ def flushing() -> Iterator[None]:
 
 def measure(model: nn.Module, shape: tuple[int, int, int], batch: int, thread_count: int) -> Timing:
     """Time fp32 inference of ``batch`` inputs of ``shape`` [C, H, W] with ``torch.utils.benchmark``."""
+    device = next(model.parameters()).device
+    inputs = torch.zeros(batch, *shape, device=device).to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last).eval()
+    with torch.inference_mode(), threads(thread_count), flushing():
+        return time_calls("model(inputs)", {"model": model, "inputs": inputs}, batch, thread_count)
+
+
+def time_calls(statement: str, names: Mapping[str, Any], batch: int, thread_count: int) -> Timing:
+    """Time a statement about some names, which runs a ``batch``, until its spread is small or it has taken long."""
     # The import looks for a CUDA compiler, and warns where there is one and no GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils import benchmark  # noqa: PLC0415
 
-    device = next(model.parameters()).device
-    inputs = torch.zeros(batch, *shape, device=device).to(memory_format=torch.channels_last)
-    model.to(memory_format=torch.channels_last).eval()
-    names = {"model": model, "inputs": inputs}
-    timer = benchmark.Timer("model(inputs)", globals=names, num_threads=thread_count)
-    with torch.inference_mode(), threads(thread_count), flushing():
-        measured = timer.adaptive_autorange(threshold=SPREAD, min_run_time=MIN_SECONDS, max_run_time=MAX_SECONDS)
+    timer = benchmark.Timer(statement, globals=dict(names), num_threads=thread_count)
+    measured = timer.adaptive_autorange(threshold=SPREAD, min_run_time=MIN_SECONDS, max_run_time=MAX_SECONDS)
     return Timing(batch, measured.median * 1e3, measured.iqr * 1e3, thread_count)

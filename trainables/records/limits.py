@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from trainables.records import names as n
+from trainables.records.objectives import LATENCY, latency_on
 
 NUMBER = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?\s*(\S*)\s*", re.IGNORECASE)
 RELATIVE = "%"
@@ -66,6 +67,26 @@ Count = Annotated[Amount, amount(THOUSANDS)]
 Milliseconds = Annotated[Amount, amount(MILLISECONDS)]
 
 
+def _by_target(value: Any) -> Any:
+    """``2ms`` of PyTorch as it is; ``onnx=2ms``, or a list of both, as a mapping by target."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not any("=" in str(one) for one in given):
+        return given[0] if isinstance(given, list) and len(given) == 1 else value
+    pairs = (str(one).rpartition("=") for one in given)
+    return {target or PYTORCH: told for target, _, told in pairs}
+
+
+def _is_target(target: str) -> str:
+    if target != PYTORCH and latency_on(f"{LATENCY.name}.{target}") is None:
+        raise ValueError(f"{target!r} is no target; give {PYTORCH}, onnx or package.module:measure")
+    return target
+
+
+PYTORCH = "torch"
+"""The target that an amount alone is of."""
+Targets = dict[Annotated[str, AfterValidator(_is_target)], Milliseconds]
+
+
 class Limits(BaseModel):
     """What a network must keep and may cost. They choose and steer; no step is another for them."""
 
@@ -80,8 +101,10 @@ class Limits(BaseModel):
     max_bytes: Bytes | None = Field(None, description=f"bytes of the stored network, such as 200k or 64 KiB{OF_DENSE}")
     max_params: Count | None = Field(None, description=f"parameters kept, such as 50k{OF_DENSE}")
     max_macs: Count | None = Field(None, description=f"multiply-accumulates of one image, such as 20M{OF_DENSE}")
-    max_latency: Milliseconds | None = Field(
-        None, description=f"milliseconds at batch 1, such as 2ms, 800us; latency must be an objective{OF_DENSE}"
+    max_latency: Annotated[Targets | Milliseconds | None, BeforeValidator(_by_target)] = Field(
+        None,
+        description="milliseconds at batch 1, such as 2ms, 800us; or by target, {onnx: 2ms}, or --max-latency onnx=2ms; "
+        f"latency, latency.onnx, must be an objective{OF_DENSE}",
     )
 
     @model_validator(mode="after")
@@ -95,23 +118,36 @@ class Limits(BaseModel):
     @property
     def given(self) -> dict[str, Amount]:
         """Those that are set, by name."""
-        return {name: value for name in Limits.model_fields if (value := getattr(self, name)) is not None}
+        found = dict[str, Amount]()
+        for name in Limits.model_fields:
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                found |= {name if target == PYTORCH else f"{name}.{target}": one for target, one in value.items()}
+            elif value is not None:
+                found[name] = value
+        return found
 
     def over(self, other: Limits) -> Limits:
         """These, and of ``other`` those about what these say nothing of; either limit of accuracy stands for both."""
-        left = other.given
-        for name in self.given:
-            left.pop(name, None)
-            if name in OF_ACCURACY:
-                left = {key: value for key, value in left.items() if key not in OF_ACCURACY}
-        return Limits(**{**left, **self.given})
+        mine = self.given
+        left = {key: value for key, value in other.given.items() if not (key in OF_ACCURACY and {*OF_ACCURACY} & {*mine})}
+        both, times = left | mine, dict[str, Amount]()
+        for name in [name for name in both if name.startswith(OF_TIME)]:
+            times[name.removeprefix(OF_TIME).removeprefix(".") or PYTORCH] = both.pop(name)
+        return Limits.model_validate({**both, OF_TIME: times or None})
 
 
-OF_ACCURACY = ("max_drop", "min_accuracy")
+OF_ACCURACY, OF_TIME = ("max_drop", "min_accuracy"), "max_latency"
 COLUMNS = {
     "max_drop": n.ACCURACY, "min_accuracy": n.ACCURACY, "max_bytes": n.STORED_BYTES, "max_params": n.PARAMS,
-    "max_macs": n.MACS, "max_latency": n.LATENCY,
+    "max_macs": n.MACS, OF_TIME: n.LATENCY,
 }  # fmt: skip
+
+
+def column_of(name: str) -> str:
+    """The column of a point that a limit is about; of ``max_latency.onnx`` that of ``latency.onnx``."""
+    target = latency_on(name.replace(OF_TIME, LATENCY.name, 1)) if name.startswith(f"{OF_TIME}.") else None
+    return COLUMNS[name] if target is None else target.column
 
 
 @dataclass(frozen=True)
@@ -138,7 +174,7 @@ def bounds(limits: Limits, dense: Mapping[str, Any]) -> list[Bound]:
 
 
 def _bound(name: str, value: Amount, dense: Mapping[str, Any]) -> Bound:
-    column = COLUMNS[name]
+    column = column_of(name)
     whole = dense.get(column) or math.nan
     share = float(value.removesuffix(RELATIVE)) / 100 if isinstance(value, str) else None
     if name == "max_drop":

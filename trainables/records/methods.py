@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trainables.records import names as n
-from trainables.records.objectives import OBJECTIVES, Described, Description, Objective
+from trainables.records.objectives import OBJECTIVES, Described, Description, Objective, latency_on
 from trainables.records.untrusted import parse_json, read
 
 OBJECTIVE_KIND = "objectives"
@@ -51,8 +51,8 @@ def _mapping(value: Any) -> bool:
 def objective_of(name: str, methods: Methods, where: Path) -> Objective | None:
     """The objective of this name: ours, or as the study's folder describes it; None if neither knows it."""
     described = methods.get(OBJECTIVE_KIND, {}).get(name)
-    if name in OBJECTIVES or described is None:
-        return OBJECTIVES.get(name)
+    if (ours := OBJECTIVES.get(name) or latency_on(name)) or described is None:
+        return ours
     try:
         return Described(n.printable(name), Description.model_validate(described))
     except ValidationError as error:

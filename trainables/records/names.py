@@ -31,6 +31,7 @@ CONFIRMED_FILE = "confirmed.jsonl"
 OPENINGS_FILE = "openings.jsonl"
 METHODS_FILE = "methods.json"
 LATENCY_FOLDER = "latency"
+SENSITIVITY_FILE = "sensitivity.jsonl"
 OPTUNA_FILE = "optuna.journal"
 STEPS_FOLDER = "steps"
 REPORT_FOLDER = "report"
@@ -116,6 +117,14 @@ LATENCY_LARGE_DENSE = "latency_large_batch_dense_ms"
 # came out different from the network that the point tells of. It is the validation accuracy of the one that was opened.
 TEST_ACCURACY = "test_accuracy"
 RETRAINED_ACCURACY = "retrained_accuracy"
+
+# The columns of sensitivity.jsonl that points have none of: what was cut alone, by its first layer, with all layers that
+# lost something; the share of it that went; and what the dense network's measure is, with its standard error.
+LAYER = "layer"
+LAYERS = "layers"
+SHARE = "share"
+DENSE_VALUE = "dense_value"
+NOISE = "noise"
 
 # The key of provenance.json that holds every run, with the conditions that it ran under.
 HISTORY = "history"

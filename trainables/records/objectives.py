@@ -7,6 +7,7 @@ in. So nothing here imports torch, and the side of the disk that only reads know
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -306,12 +307,13 @@ class Latency(Objective):
 
     name, column, label, unit = "latency", n.LATENCY, "latency at batch 1 (ms)", "ms"
     axis, noun = "speed-up at batch 1 (dense ms / pruned ms)", "speed-up"
-    direction, scale, fills, drawn = MINIMISE, LOG2, (n.LATENCY_LARGE,), True
+    direction, scale, drawn = MINIMISE, LOG2, True
+    fills: tuple[str, ...] = (n.LATENCY_LARGE,)
     of_host = True
     dense_columns: Mapping[str, str] = MappingProxyType(
         {n.LATENCY: n.LATENCY_DENSE, n.LATENCY_LARGE: n.LATENCY_LARGE_DENSE}
     )
-    halved = EXECUTED
+    halved: Mapping[str, float] | None = EXECUTED
 
     def measure(self, context: Context) -> float:
         """Median of many."""
@@ -322,9 +324,42 @@ class Latency(Objective):
         return {n.LATENCY_LARGE: context.milliseconds()}
 
 
-ACCURACY, COMPRESSION = Accuracy(), Compression()
+TARGETS: Mapping[str, str] = {"onnx": "onnxruntime"}
+"""What runs a network in place of PyTorch, by the name that an objective has for it: ``latency.onnx``."""
+
+
+class LatencyOn(Latency):
+    """Milliseconds of one forward pass at batch 1 elsewhere than in PyTorch: by onnxruntime, or by a function of one's own.
+
+    All of it follows from the target's name, so that who reads a study's points needs nothing of what measured them.
+    """
+
+    fills = ()
+    drawn = False
+
+    def __init__(self, target: str) -> None:
+        stem = f"latency_{re.sub(r'[^a-z0-9]+', '_', target.lower()).strip('_')}"
+        self.name, self.target = f"{LATENCY.name}.{target}", target
+        self.column, self.dense_columns = f"{stem}_ms", {f"{stem}_ms": f"{stem}_dense_ms"}
+        by = TARGETS.get(target, target)
+        self.label = f"latency by {by} at batch 1 (ms)"
+        self.axis = f"speed-up by {by} at batch 1 (dense ms / pruned ms)"
+        self.noun = f"speed-up by {by}"
+        # A runtime of one's own may save what others multiply by zero.
+        self.halved = EXECUTED if target in TARGETS else None
+
+    def measure(self, context: Context) -> float:  # noqa: ARG002
+        """Never: its target does (``trainables.measuring.runtimes``)."""
+        raise TypeError(f"{self.name} is measured by its target")
+
+    def beside(self, context: Context) -> Mapping[str, Any]:  # noqa: ARG002
+        """Nothing."""
+        return {}
+
+
+ACCURACY, COMPRESSION, LATENCY = Accuracy(), Compression(), Latency()
 """What a classification is measured by, and what is gained where a study names nothing else."""
-OBJECTIVES: Mapping[str, Objective] = {one.name: one for one in (ACCURACY, COMPRESSION, Macs(), Params(), Latency())}
+OBJECTIVES: Mapping[str, Objective] = {one.name: one for one in (ACCURACY, COMPRESSION, Macs(), Params(), LATENCY)}
 """Those of this program, by name. A new one is a class above and an entry here: its columns follow."""
 
 
@@ -370,6 +405,12 @@ class Described(Objective):
         raise TypeError(f"{self.name} is described and not at hand; it measures nothing")
 
 
+def latency_on(name: str) -> LatencyOn | None:
+    """The latency of another target, if an objective's name is written as one: ``latency.onnx``."""
+    found = re.fullmatch(rf"{LATENCY.name}\.([\w.:]+)", name)
+    return LatencyOn(found[1]) if found else None
+
+
 def objectives_of(given: Iterable[str | Objective]) -> tuple[Objective, ...]:
     """Objectives, of which ours may be given by name."""
     return tuple(OBJECTIVES[one] if isinstance(one, str) else one for one in given)
@@ -394,4 +435,4 @@ def columns_of(objectives: Iterable[Objective] = ()) -> tuple[str, ...]:
 def own_columns(objective: Objective) -> tuple[str, ...]:
     """The columns that tell of one objective."""
     before = (objective.before,) if isinstance(objective, Quality) else ()
-    return (*before, objective.column, *objective.fills)
+    return (*before, objective.column, *objective.fills, *objective.dense_columns.values())

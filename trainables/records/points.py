@@ -79,9 +79,10 @@ def fault_of(
         if (value is not None or column in needed) and (problem := quality_problem(measure or ACCURACY, value)):
             return f"{column} {problem}"
     for one in (*OBJECTIVES.values(), *objectives):
-        value = row.get(one.column)
-        if one.column not in n.POINT_COLUMNS and value is not None and (problem := value_problem(one, value)):
-            return f"{one.column} {problem}"
+        for column in (one.column, *one.dense_columns.values()):
+            value = row.get(column)
+            if column not in n.POINT_COLUMNS and value is not None and (problem := value_problem(one, value)):
+                return f"{column} {problem}"
     return None
 
 

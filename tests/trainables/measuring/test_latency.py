@@ -24,7 +24,7 @@ from analysis.comparison.told import SPEED_UP_LARGE, values
 from analysis.pareto import excess
 from tests import ROOT
 from trainables import steps
-from trainables.measuring import context, latency, quiet, timing
+from trainables.measuring import context, latency, quiet, targets, timing
 from trainables.measuring.latency import LatencyTable
 from trainables.measuring.timing import measure
 from trainables.problem import Problem
@@ -165,7 +165,7 @@ def test_masked_networks_share_the_dense_measurement_and_structured_ones_do_not(
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "processor", lambda: "another")
+    monkeypatch.setattr(targets, "processor", lambda: "another")
 
 
 OTHER: dict[str, Callable[[Problem], dict[str, Any]]] = {
@@ -186,16 +186,16 @@ def test_what_was_measured_under_other_conditions_is_not_found(
     assert LatencyTable(Path(tree.store.place).parent, replace(tree.problem, **changes(tree.problem))).find(point) is None
 
 
-@pytest.mark.parametrize("what", ["processor", "_features", "version"])
+@pytest.mark.parametrize("what", ["processor", "features", "version"])
 def test_another_processor_or_version_measures_for_itself(
     what: str, tree: Tree, table: LatencyTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = tree.dense_point(0)
     table.of(point, tree)
     if what == "version":
-        monkeypatch.setattr(latency.torch, "__version__", "3.0")
+        monkeypatch.setattr(targets.torch, "__version__", "3.0")
     else:
-        monkeypatch.setattr(latency, what, lambda: "another")
+        monkeypatch.setattr(targets, what, lambda: "another")
     assert table.find(point) is None
     table.of(point, tree)
     assert len(files(tree)) == 2

@@ -1,0 +1,105 @@
+"""How much each layer can lose, as a table and a figure for each family: what ``search sensitivity`` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+import trainables.records.names as n
+from analysis import words
+from analysis.figures import PERCENT, render, style
+from analysis.load import measure_in
+from trainables.records.files import write_atomically
+from trainables.records.jsonl import read_rows
+from trainables.records.objectives import Quality
+from trainables.records.points import fault_of, value_problem
+
+TABLE = "sensitivity.csv"
+TITLES = {n.UNSTRUCTURED: "weights of one layer", n.STRUCTURED: "channels of one group of layers"}
+COLUMNS = (n.FAMILY, n.LAYER, n.LAYERS, n.REQUESTED_SPARSITY, n.SHARE, n.DENSE_VALUE)
+OTHERS = (n.SPARSITY, n.MACS, n.COMPRESSION, n.IMPORTANCE, n.SCOPE, n.RETRAIN, n.STEP_ID)
+LOSS = "loss"
+"""The column of how much worse than the dense network's the measure is: below 0 where it is better."""
+LEGIBLE = 40
+"""Layers up to which each cell has its number."""
+
+
+def write_sensitivity(folder: Path) -> list[Path]:
+    """Write the table, and a figure for each family, to the folder's report; InputError if nothing was measured."""
+    measure = measure_in(folder)
+    rows = load(folder, measure)
+    report = folder / n.REPORT_FOLDER
+    report.mkdir(exist_ok=True)
+    table = report / TABLE
+    write_atomically(table, rows.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    written = [table]
+    for family, own in rows.groupby(n.FAMILY, sort=False):
+        figure = sensitivity_figure(own, measure, TITLES[str(family)])
+        for kind in ("png", "svg"):
+            written.append(report / f"sensitivity_{family}.{kind}")
+            write_atomically(written[-1], render(figure, kind))
+    return written
+
+
+def load(folder: Path, measure: Quality) -> pd.DataFrame:
+    """The rows of a study's ``sensitivity.jsonl``, a cut each, with its loss."""
+    path = folder / n.SENSITIVITY_FILE
+    rows = [row for _, row in read_rows(path, lambda row: _fault(row, measure))]
+    if not rows:
+        raise n.InputError(f"{path}: nothing was measured yet; python -m search sensitivity {folder}")
+    found = pd.DataFrame([_told(row, measure) for row in rows])
+    sign = 1.0 if measure.gain(1.0, 1.0) > 0 else -1.0
+    return found.assign(**{LOSS: sign * (found[n.DENSE_VALUE] - found[measure.column])})
+
+
+def _fault(row: Mapping[str, Any], measure: Quality) -> str | None:
+    if row.get(n.FAMILY) not in TITLES:
+        return f"{n.FAMILY} is none of {', '.join(TITLES)}"
+    names = row.get(n.LAYERS)
+    listed = [row.get(n.LAYER), *names] if isinstance(names, list) else [None]
+    if not all(isinstance(one, str) and one.isprintable() and "$" not in one for one in listed):
+        return f"{n.LAYER} is no layer's name"
+    if not isinstance(row.get(n.SHARE), float | int) or not 0 <= row[n.SHARE] <= 1:
+        return f"{n.SHARE} is no share from 0 to 1"
+    if problem := value_problem(measure, row.get(n.DENSE_VALUE)):
+        return f"{n.DENSE_VALUE} {problem}"
+    return fault_of(row, (n.REQUESTED_SPARSITY, n.SPARSITY), measure=measure)
+
+
+def _told(row: Mapping[str, Any], measure: Quality) -> dict[str, Any]:
+    told = {column: row.get(column) for column in (*COLUMNS, measure.column, measure.before, *OTHERS)}
+    return told | {n.LAYERS: " ".join(row[n.LAYERS])}
+
+
+def sensitivity_figure(rows: pd.DataFrame, measure: Quality, what: str) -> Figure:
+    """The loss of each layer at each share, a row a layer in the network's order; the darker the more it costs."""
+    scale = PERCENT if measure.is_share else 1.0
+    table = rows.pivot_table(index=n.LAYER, columns=n.REQUESTED_SPARSITY, values=LOSS, sort=False)
+    table = scale * table[sorted(table.columns)]
+    with style():
+        size = 1.8 + 0.95 * table.shape[1] + 0.075 * max(map(len, table.index)), 1.6 + 0.3 * len(table)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        unit = "points" if measure.is_share else measure.unit or measure.name
+        _draw(axes, table, f"{measure.name} lost ({unit})")
+        axes.set(xlabel=f"share of the {what} that is cut, alone", ylabel="")
+        axes.set_xticklabels([words.percent(share, 0) for share in table.columns])
+        axes.set_yticks(np.arange(len(table)) + 0.5, table.index, rotation=0)
+    return figure
+
+
+def _draw(axes: Axes, table: pd.DataFrame, label: str) -> None:
+    worst = max(float(np.nanmax(table.to_numpy())), 1e-9)
+    least = min(float(np.nanmin(table.to_numpy())), -1e-9)
+    sns.heatmap(
+        table, ax=axes, norm=TwoSlopeNorm(0.0, min(least, -worst), worst), cmap="PuOr_r", linewidths=0.6, linecolor="white",
+        annot=len(table) <= LEGIBLE, fmt=".1f", annot_kws={"fontsize": "small"}, cbar_kws={"label": label},
+    )  # fmt: skip

@@ -1,0 +1,121 @@
+"""What a sensitivity says of a network's layers, for a terminal: what each loses, which carry the loss, and limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+from operator import itemgetter
+
+from pydantic import ValidationError
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from search.study import yaml_inline
+from trainables.records import names as n
+from trainables.records.jsonl import Row
+from trainables.records.limits import Limits
+from trainables.records.names import InputError
+from trainables.records.objectives import ACCURACY, Quality
+
+WHAT = {n.UNSTRUCTURED: "weights of one layer", n.STRUCTURED: "channels of one group of layers"}
+MOST = 3
+"""Layers that are named as those that carry the loss."""
+
+
+def losses(rows: Sequence[Row], measure: Quality) -> dict[str, list[tuple[float, float]]]:
+    """Layer -> (share, loss of the measure in its unit) of each cut, shares rising; a gain is a loss below 0."""
+    found = dict[str, list[tuple[float, float]]]()
+    for row in rows:
+        dense = row[n.DENSE_VALUE]
+        lost = measure.gain(dense, dense) - measure.gain(row[measure.column], dense)
+        found.setdefault(row[n.LAYER], []).append((row[n.SHARE], lost))
+    return {name: sorted(points) for name, points in found.items()}
+
+
+def largest_share(points: Sequence[tuple[float, float]], allowed: float) -> float:
+    """The share up to which no more than ``allowed`` is lost, linear between what was measured, and at most all of that.
+
+    From nothing, which loses nothing; of a loss that comes and goes again, up to where it comes.
+    """
+    for (share, lost), (more, then) in pairwise([(0.0, 0.0), *points]):
+        if then > allowed:
+            return share if lost >= allowed else share + (more - share) * (allowed - lost) / (then - lost)
+    return points[-1][0]
+
+
+def allowed_drop(given: str, measure: Quality) -> float:
+    """A drop as people write it, in the measure's unit: points of accuracy; InputError if it is none."""
+    try:
+        if measure is ACCURACY:
+            points = Limits(max_drop=given).max_drop
+            if isinstance(points, float):
+                return points / 100
+            raise InputError(f"--max-drop: {given!r} is relative; give points of accuracy, such as 1")
+        drop = float(given)
+    except ValidationError as error:
+        raise InputError(f"--max-drop: {given!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    except ValueError:
+        drop = math.nan
+    if not 0 < drop < math.inf:
+        raise InputError(f"--max-drop: {given!r} is no amount of {measure.name}; give a number above 0")
+    return drop
+
+
+def tables(rows: Sequence[Row], measure: Quality) -> Iterator[Table]:
+    """For each family what every layer loses at each share."""
+    for family, own in _by_family(rows):
+        shares = sorted({row[n.REQUESTED_SPARSITY] for row in own})
+        of = {(row[n.LAYER], row[n.REQUESTED_SPARSITY]): _change(row, measure) for row in own}
+        unit = "points" if measure.is_share else measure.unit or measure.name
+        table = Table(
+            title=f"{measure.label} without a share of the {WHAT[family]} ({unit})", title_justify="left", box=box.SIMPLE
+        )
+        table.add_column("layer", no_wrap=True)
+        for share in shares:
+            table.add_column(f"-{share:.0%}", justify="right")
+        for name in losses(own, measure):
+            table.add_row(escape(name), *(of.get((name, share), "") for share in shares))
+        yield table
+
+
+def _change(row: Row, measure: Quality) -> str:
+    change = row[measure.column] - row[n.DENSE_VALUE]
+    return f"{100 * change:+.1f}" if measure.is_share else f"{change:+.3g}"
+
+
+def sentences(rows: Sequence[Row], measure: Quality) -> Iterator[str]:
+    """Which layers carry the loss, and which could go."""
+    for family, own in _by_family(rows):
+        found = losses(own, measure)
+        noise = 2 * own[0][n.NOISE]
+        worst = sorted(found, key=lambda name: -sum(lost for _, lost in found[name]) / len(found[name]))
+        carry = [name for name in worst if max(lost for _, lost in found[name]) > noise][:MOST]
+        if carry:
+            told = "; ".join(f"{name}, {_at_worst(found[name], measure)}" for name in carry)
+            yield f"{family.capitalize()}: the loss is carried by {told}."
+        free = [name for name, points in found.items() if max(lost for _, lost in points) <= noise]
+        if free:
+            most = min(found[name][-1][0] for name in free)
+            yield f"{family.capitalize()}: {most:.0%} of any of these could go within the noise: {', '.join(free)}."
+
+
+def _at_worst(points: Sequence[tuple[float, float]], measure: Quality) -> str:
+    share, lost = max(points, key=itemgetter(1))
+    return f"which loses {measure.told_drop(round(lost, 4))} without {share:.0%} of it"
+
+
+def snippet(rows: Sequence[Row], measure: Quality, allowed: float) -> Iterator[str]:
+    """``model.max_sparsity`` of each family, as YAML: what each layer alone may lose for no more than ``allowed``."""
+    for family, own in _by_family(rows):
+        limits = {name: largest_share(points, allowed) for name, points in losses(own, measure).items()}
+        yield f"# {family}: each layer alone loses at most {measure.told_drop(allowed)}; all of them together lose more"
+        if allowed < 2 * own[0][n.NOISE]:
+            yield f"# less than can be told on the validation set, {measure.told_drop(round(2 * own[0][n.NOISE], 4))}"
+        listed = ", ".join(f"{yaml_inline(name)}: {math.floor(100 * share) / 100:g}" for name, share in limits.items())
+        yield f"model: {{max_sparsity: {{{listed}}}}}"
+
+
+def _by_family(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    return ((family, list(own)) for family, own in groupby(rows, itemgetter(n.FAMILY)))
