@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 import trainables.records.names as n
@@ -97,9 +96,8 @@ def sensitivity_figure(rows: pd.DataFrame, measure: Quality, what: str) -> Figur
 
 
 def _draw(axes: Axes, table: pd.DataFrame, label: str) -> None:
-    worst = max(float(np.nanmax(table.to_numpy())), 1e-9)
-    least = min(float(np.nanmin(table.to_numpy())), -1e-9)
+    worst = max(float(np.nanmax(table.to_numpy())), 1e-9)  # what gains is white, as what loses nothing
     sns.heatmap(
-        table, ax=axes, norm=TwoSlopeNorm(0.0, min(least, -worst), worst), cmap="PuOr_r", linewidths=0.6, linecolor="white",
-        annot=len(table) <= LEGIBLE, fmt=".1f", annot_kws={"fontsize": "small"}, cbar_kws={"label": label},
+        table, ax=axes, vmin=0.0, vmax=worst, cmap="Oranges", linewidths=0.6, linecolor="0.9", annot=len(table) <= LEGIBLE,
+        fmt=".1f" if worst >= 1 else ".2g", annot_kws={"fontsize": "small"}, cbar_kws={"label": label},
     )  # fmt: skip

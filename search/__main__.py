@@ -212,13 +212,12 @@ def _pack(options: argparse.Namespace) -> None:
 
 
 def _sensitivity(options: argparse.Namespace) -> None:
-    shares = _shares(options.shares)
-    if options.folder.endswith((".yaml", ".yml")):
-        front = open_dense(Study.load(options.folder, options.set, allow_code=options.allow_code))
-    else:
-        front = _front(options)
-    options.folder, measure, console = str(front.folder), front.study.measure, console_here()
-    drop = layers.allowed_drop(options.max_drop, measure) if options.max_drop else None
+    shares, console, of_file = _shares(options.shares), console_here(), options.folder.endswith((".yaml", ".yml"))
+    found = Study.load(options.folder, options.set, allow_code=options.allow_code) if of_file else _front(options)
+    study = found if isinstance(found, Study) else found.study
+    drop = layers.allowed_drop(options.max_drop, study.measure) if options.max_drop else None
+    front, measure = open_dense(found) if isinstance(found, Study) else found, study.measure
+    options.folder = str(front.folder)  # what is drawn afterwards
     rows = [{str(key): value for key, value in row.items()} for row in front.sensitivity(shares).to_dict("records")]
     for table in layers.tables(rows, measure):
         console.print(table)

@@ -48,16 +48,14 @@ def largest_share(points: Sequence[tuple[float, float]], allowed: float) -> floa
 def allowed_drop(given: str, measure: Quality) -> float:
     """A drop as people write it, in the measure's unit: points of accuracy; InputError if it is none."""
     try:
-        if measure is ACCURACY:
-            points = Limits(max_drop=given).max_drop
-            if isinstance(points, float):
-                return points / 100
-            raise InputError(f"--max-drop: {given!r} is relative; give points of accuracy, such as 1")
-        drop = float(given)
+        points = Limits(max_drop=given).max_drop if measure is ACCURACY else float(given)
     except ValidationError as error:
         raise InputError(f"--max-drop: {given!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     except ValueError:
-        drop = math.nan
+        points = math.nan
+    if isinstance(points, str):
+        raise InputError(f"--max-drop: {given!r} is relative; give points of accuracy, such as 1")
+    drop = (points or 0.0) / (100 if measure is ACCURACY else 1)
     if not 0 < drop < math.inf:
         raise InputError(f"--max-drop: {given!r} is no amount of {measure.name}; give a number above 0")
     return drop

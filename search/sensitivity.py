@@ -117,7 +117,7 @@ def probes(problem: Problem, model: nn.Module, dense: Node, shares: Sequence[flo
         raise InputError(f"model.name: nothing of {problem.model.name!r} can be pruned; {refused[n.UNSTRUCTURED]}")
     for family in (family for family, reason in refused.items() if not reason):
         for name, unit in units[family]().items():
-            for share in shares or SHARES[family]:
+            for share in (one for one in shares or SHARES[family] if round(unit.width * one)):  # or nothing would go
                 schedule = _schedule(problem, family, share, dense.settings[n.SEED])
                 node = problem.chain(schedule, dense)[0].only(name)
                 yield Probe(family, name, unit, share, node, {key: schedule.columns()[key] for key in KEPT})

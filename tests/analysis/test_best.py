@@ -10,6 +10,7 @@ import pytest
 from analysis.__main__ import main
 from tests.made_up import dense, point, write_study
 from trainables.records import names as n
+from trainables.records.limits import Limits, column_of
 
 POINTS = [
     dense(accuracy=0.9),
@@ -62,6 +63,31 @@ def test_the_study_s_own_limits_are_the_default(tmp_path: Path, capsys: pytest.C
     assert (
         "accuracy at least 85.00%, bytes at most 130,000" in asked(tmp_path, capsys, "--max-bytes", "130k", limits=own)[1]
     )
+
+
+def test_a_limit_of_latency_is_of_a_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    times = {"a1": (0.2, 0.3), "b2": (0.1, 0.8), "c3": (0.4, 0.1)}
+    rows = [POINTS[0] | {"latency_onnx_ms": 0.5}]
+    for row in POINTS[1:4]:
+        torch, onnx = times[row[n.STEP_ID]]
+        rows.append(row | {n.LATENCY: torch, "latency_onnx_ms": onnx, "latency_onnx_dense_ms": 0.5})
+    settings: dict[str, Any] = {"objectives": ["accuracy", "latency.onnx"], "limits": {"max_latency": {"onnx": 0.35}}}
+    folder = write_study(tmp_path / "made", rows, settings=settings)
+    for limits, best in (([], "a1"), (["onnx=200us"], "c3"), (["0.15ms", "onnx=1ms"], "b2"), (["onnx=60%"], "a1")):
+        assert main(["best", str(folder), *(word for one in limits for word in ("--max-latency", one))]) == 0
+        out = capsys.readouterr().out
+        assert f"--point {best} " in out and "latency by onnxruntime at most" in out
+    assert main(["best", str(folder), "--max-latency", "pi:measure=2ms"]) == 2
+    assert "no network of made-up has a latency there (only latency, latency.onnx) measured" in capsys.readouterr().err
+    assert main(["best", str(folder), "--max-latency", "=2ms", "--max-latency", "o nx=2ms"]) == 2
+    assert "'o nx' is no target; give torch, onnx or package.module:measure" in capsys.readouterr().err
+
+
+def test_limits_of_latency_stand_beside_each_other() -> None:
+    own, given = Limits(max_latency={"torch": "2ms", "onnx": "1ms"}, max_bytes="1k"), Limits(max_latency="3ms")
+    assert given.over(own).given == {"max_bytes": 1000.0, "max_latency": 3.0, "max_latency.onnx": 1.0}
+    assert column_of("max_latency.onnx") == "latency_onnx_ms" and column_of("max_latency") == n.LATENCY
+    assert Limits.model_validate(own.model_dump(mode="json")) == own
 
 
 @pytest.mark.parametrize(

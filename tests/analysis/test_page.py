@@ -82,6 +82,44 @@ def test_the_fastest_is_told_where_latency_was_measured(latency: float | None, s
     )
 
 
+def timed_networks(*speeds: tuple[int, float]) -> list[dict[str, Any]]:
+    """Networks of half of the MACs, each of a ``round_to``, and as fast as it says."""
+    shape = {"family": n.STRUCTURED, "accuracy": 0.93, "macs": 2_000_000}
+    return [
+        point(step_id=f"r{i}", round_to=step, latency_ms=0.42 / speed, **shape) for i, (step, speed) in enumerate(speeds)
+    ]
+
+
+ADVICE = {
+    "helps": (
+        [(1, 0.8)] * 3 + [(4, 0.9)] * 3 + [(8, 1.2)] * 3,
+        "round_to 8 makes networks of about as many MACs 1.50× as fast",
+    ),
+    "helps nothing": ([(1, 0.8)] * 3 + [(8, 0.8)] * 3, "no round_to of this study helps; round_to 8 makes"),
+    "too few": ([(1, 0.8)] * 3 + [(8, 1.2)] * 2, "too few to tell; try round_to: [1, 8]"),
+    "none": ([(1, 0.8)] * 3, "too few to tell; try round_to: [1, 8]"),
+}
+
+
+@pytest.mark.parametrize("speeds, sentence", ADVICE.values(), ids=ADVICE)
+def test_the_round_to_that_helps_is_told_as_measured(
+    speeds: list[tuple[int, float]], sentence: str, tmp_path: Path
+) -> None:
+    [found] = [one for one in told(study_of(tmp_path, timed_networks(*speeds))).avoid if one.startswith("Fewer")]
+    assert sentence in found and f"of {len(speeds)} networks that need fewer run slower" in found
+
+
+def test_the_target_that_a_study_names_is_what_is_fast(tmp_path: Path) -> None:
+    times = {"latency_onnx_ms": 0.1, "latency_onnx_dense_ms": 0.3}
+    rows = [dense(latency_onnx_ms=0.3), point(family=n.STRUCTURED, accuracy=0.96, macs=2_000_000, **times)]
+    folder = write_study(tmp_path / "timed", rows, settings={"objectives": ["accuracy", "latency.onnx"]})
+    study = load_study(folder)
+    assert told(study).told[FASTEST].startswith("3.00× as fast (0.1 ms by onnxruntime at batch 1)")
+    write_report(study)
+    page = (folder / n.REPORT_FOLDER / "index.html").read_text()
+    assert "speed-up by onnxruntime at batch 1 (dense ms / pruned ms)" in page
+
+
 def test_what_to_avoid(tmp_path: Path) -> None:
     def some(importance: str, loss: float, step: int) -> list[dict[str, Any]]:
         made = [point(step_id=f"{importance}{step}{i}", importance=importance, step=step) for i in range(5)]

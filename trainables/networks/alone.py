@@ -14,12 +14,13 @@ from trainables.networks.anatomy import Anatomy, families, groups_in, leader, lo
 class Unit:
     """Layers that lose something together: those that lead their groups, and all that lose an output then.
 
-    ``size`` is how many weights, or output channels of all layers, they have.
+    ``size`` is how many weights, or output channels of all layers, they have; ``width`` is the most that one of them has.
     """
 
     leaders: tuple[str, ...]
     layers: tuple[str, ...]
     size: int
+    width: int
 
 
 def channel_units(model: nn.Module, anatomy: Anatomy) -> dict[str, Unit]:
@@ -33,14 +34,15 @@ def channel_units(model: nn.Module, anatomy: Anatomy) -> dict[str, Unit]:
         own = [groups[name] for name in leaders if name in groups]
         losers = {name for group in own for item in group for name in losing(item)}
         layers = tuple(name for name in prunable(model) if name in losers)
-        found[leaders[0]] = Unit(leaders, layers, sum(outputs_in(group, anatomy) for group in own))
+        size, width = sum(outputs_in(group, anatomy) for group in own), max(anatomy.widths[name] for name in leaders)
+        found[leaders[0]] = Unit(leaders, layers, size, width)
     return found
 
 
 def weight_units(model: nn.Module, spared: Mapping[str, float]) -> dict[str, Unit]:
     """Each layer that may lose single weights, by name."""
     return {
-        name.removesuffix(".weight"): Unit((name,), (name.removesuffix(".weight"),), weight.numel())
+        name.removesuffix(".weight"): Unit((name,), (name.removesuffix(".weight"),), weight.numel(), weight.numel())
         for name, weight in weights(model).items()
         if spared.get(name, 1.0) > 0
     }
