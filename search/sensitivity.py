@@ -1,8 +1,8 @@
 """How much each layer can lose: the dense network with one layer's weights, or one group's channels, cut and nothing else.
 
 Each cut is a step of the study's tree, so what was measured before is read from the store. Nothing is retrained, and only
-validation data is looked at. BatchNorm statistics are estimated anew after a cut: without that, cuts of channels that a
-network gets over in an epoch can't be told from those that it doesn't (docs/questions.md has the numbers).
+validation data is looked at. BatchNorm statistics are estimated anew after a cut: what is lost then is several times
+nearer to what two epochs of retraining leave (docs/questions.md has the numbers).
 """
 
 from __future__ import annotations

@@ -151,4 +151,4 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert {file.name for file in report.iterdir()} >= {f"sensitivity_{family}.png" for family in SHARES}
     table = pd.read_csv(report / "sensitivity.csv")
     assert len(table) == len(told)
-    assert table["loss"] == pytest.approx(table[n.DENSE_VALUE] - table[n.ACCURACY])
+    assert table["loss"].tolist() == pytest.approx((table[n.DENSE_VALUE] - table[n.ACCURACY]).tolist())
