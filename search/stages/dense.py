@@ -18,6 +18,7 @@ from search.session import Session
 from search.stages import waiting
 from search.stages.ready import Driver
 from search.stages.tasks import dense_task
+from search.stages.wrap_up import measure_latencies
 from search.tune.trial import LOST_IN_A_ROW
 from trainables.records import names as n
 from trainables.records.jsonl import Row
@@ -32,6 +33,8 @@ def dense_networks(driver: Driver) -> None:
         train_dense(session, seeds, driver.console)
     fill_own(session, ledger)
     record_dense(session, ledger, driver.console)
+    if any(one.of_host for one in session.study.goals):  # one may be named only since
+        measure_latencies(session, ledger, driver.console)
 
 
 def missing_seeds(session: Session) -> list[int]:

@@ -8,6 +8,7 @@ from itertools import islice
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from search.records.driver import tidy, why_lost
 from search.records.ledger import Ledger
@@ -17,7 +18,7 @@ from search.stages.ready import Driver
 from trainables.measuring.latency import LatencyTable
 from trainables.measuring.quiet import quiet
 from trainables.records import names as n
-from trainables.records.names import StoppedError
+from trainables.records.names import InputError, StoppedError
 from trainables.tree import Point, Tree
 
 
@@ -43,14 +44,19 @@ def measure_latencies(session: Session, ledger: Ledger, console: Console) -> Non
     rows = ledger.points if study.sweep is not None else [*ledger.dense.values(), *ledger.family_fronts()]
     possible = tree.problem.device == "cpu" or torch.cuda.is_available()  # a driver may have no GPU
     for table in tables_of(session) if possible else ():
-        # What was timed elsewhere stays as it is; what wasn't is compared with the dense network's latency here.
-        untimed = [row for row in rows if row[table.objective.column] is None]
+        # What was timed elsewhere stays as it is; what wasn't is compared with the dense network's latency here. Of an
+        # objective every point needs a value, and it may be named only since.
+        among = ledger.points if table.objective.name in study.objectives else rows
+        untimed = [row for row in among if row[table.objective.column] is None]
         roots = [ledger.dense[seed] for seed in sorted({row[n.SEED] for row in untimed})]
         missing = list(_to_measure([*roots, *untimed], table, tree))
         if missing:
-            with console.status("Measuring latencies, as soon as nothing else runs …"), quiet():
-                for row in missing:
-                    table.of(row, tree)
+            try:
+                with console.status("Measuring latencies, as soon as nothing else runs …"), quiet():
+                    for row in missing:
+                        table.of(row, tree)
+            except InputError as error:  # of a target that was there when the dense network was timed
+                console.print(f"[yellow]Not timed:[/yellow] {escape(str(error))}")
     fill_latencies(session, ledger)
 
 

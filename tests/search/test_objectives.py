@@ -9,26 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from analysis.__main__ import main as analyse
 from analysis.load import load_study as read_study
 from analysis.pareto import excess, front
 from search.__main__ import main
 from search.records.ledger import Ledger
+from search.session import prepare
+from search.stages.wrap_up import measure_latencies
 from search.study import load_study
 from tests import ROOT
 from tests.made_up import dense, write_study
 from tests.made_up import point as made_up_point
 from tests.search_helpers import raw_study, refusal, rows, write
 from trainables import own
+from trainables.measuring import quiet, timing
 from trainables.measuring.chosen import objective
 from trainables.measuring.context import SOURCES
 from trainables.records import names as n
 from trainables.records.methods import OBJECTIVE_KIND, read_methods, to_text
 from trainables.records.names import InputError
 from trainables.records.objectives import LOG2, OBJECTIVES, Description, Objective, columns_of, gains, reference
-from trainables.schedule import UnstructuredSchedule
-from trainables.tree import Tree
+from trainables.schedule import StructuredSchedule, UnstructuredSchedule
+from trainables.tree import Tree, walk
 
 OWN = '''
 """How sure a network is where it is wrong."""
@@ -259,3 +263,21 @@ def test_a_point_s_own_value_of_a_linear_objective_is_its_gain() -> None:
     assert gains({n.ACCURACY: 0.8, "joules": 3.0}, root, both) == [0.8, -3.0]
     assert reference(root, both, 0.1) == [0.8, -10.0]
     assert Description.model_validate(Linear().describe()).slack == 2.0
+
+
+def test_a_latency_that_is_named_only_since_is_measured_of_every_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is on a front before: a front is of points that have a value on every objective."""
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.01)
+    monkeypatch.setattr(quiet.tempfile, "gettempdir", lambda: str(tmp_path))
+    study = load_study(write(tmp_path, raw_study(tmp_path, objectives=["accuracy", "macs", "latency"])))
+    session = prepare(study)
+    ledger = Ledger(tmp_path, study.goals, study.drop)
+    ledger.add_dense(session.tree.dense_point(0))
+    for trial, kind in enumerate((UnstructuredSchedule, StructuredSchedule)):
+        for row in walk(kind(step_ratio=0.5, fine_tune_epochs=0), session.tree):
+            ledger.add({**row, n.TRIAL: trial})
+    assert not ledger.front
+    measure_latencies(session, ledger, Console(quiet=True))
+    assert all(row[n.LATENCY] and row[n.LATENCY_DENSE] for row in ledger.points)
