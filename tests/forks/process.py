@@ -1,4 +1,4 @@
-"""A process that is forked, as ``subprocess`` would have it, and the process that forks, started when it is first needed."""
+"""A process that is forked, as ``subprocess`` would have it, and the process that forks, which is started when needed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.forks.worker import LONGEST, SOCKET, ask
 class Fork:
     """What Python runs with these arguments, leading a session of its own; the parts of ``Popen`` that tests use."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], errors: int) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, errors: int) -> None:
         self.returncode: int | None = None
         with open(os.devnull, "r+b") as nothing:  # noqa: PTH123
             files = (nothing.fileno(), nothing.fileno(), errors)
-            self._asking = ask(os.environ[SOCKET], arguments, environment, str(ROOT), files, leads=True)
+            self._asking = ask(os.environ[SOCKET], arguments, environment, str(folder), files, leads=True)
         self.pid = int(self._asking.recv(LONGEST))
 
     def poll(self) -> int | None:
@@ -78,13 +78,15 @@ SERVERS: list[subprocess.Popen[bytes]] = []
 """Kept, and so are their pipes."""
 
 
-def python(*arguments: str, said: Path, environment: Mapping[str, str]) -> Fork | subprocess.Popen[bytes]:
-    """Python with these arguments, leading a session of its own, which writes its errors to ``said``."""
+def python(
+    *arguments: str, said: Path, environment: Mapping[str, str], folder: Path = ROOT
+) -> Fork | subprocess.Popen[bytes]:
+    """Python with these arguments, run in ``folder``, leading a session of its own; it writes its errors to ``said``."""
     with said.open("wb") as output:
         if forks():
-            return Fork(arguments, environment, output.fileno())
+            return Fork(arguments, environment, folder, output.fileno())
         nothing = subprocess.DEVNULL
         return subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, *arguments], cwd=ROOT, env=environment, stdin=nothing, stdout=nothing, stderr=output,
+            [sys.executable, *arguments], cwd=folder, env=environment, stdin=nothing, stdout=nothing, stderr=output,
             start_new_session=True,
         )  # fmt: skip

@@ -18,7 +18,7 @@ GIVEN = {"setup_worker_path": str(Path(__file__).parent / "worker.py"), "no_moni
 
 
 def ray_forks_workers() -> None:
-    """Have every Ray that this process starts from now on fork its workers, unless the environment says ``REAL_PROCESSES``."""
+    """Have every Ray that this process starts from now on fork its workers, unless ``REAL_PROCESSES`` is set."""
     make = RayParams.__init__
 
     @wraps(make)

@@ -22,10 +22,11 @@ import torch
 from tests.forks.worker import LONGEST, SOCKET
 
 IMPORTED = (
-    "trainables.tree", "trainables.measuring.latency", "torch._dynamo", "pandas", "pyarrow.fs", "fsspec", "jsonschema", "moocore",
-    "optuna.storages.journal", "requests", "rich.live", "scipy.stats",
+    "trainables.tree", "trainables.measuring.latency", "torch._dynamo", "sklearn.datasets", "sklearn.ensemble",
+    "sklearn.model_selection", "pandas", "pyarrow.fs", "fsspec", "jsonschema", "moocore", "optuna.storages.journal",
+    "requests", "rich.live", "scipy.stats",
 )  # fmt: skip
-"""What drivers and workers import that takes time, the first optimizer included; nothing of Ray, which reads the environment."""
+"""What drivers and workers import that takes time, the first optimizer included. Ray no, which reads the environment."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -55,7 +56,8 @@ def _serve(listening: socket.socket, until: int | None = None) -> None:
         message, files, _, _ = socket.recv_fds(asked, LONGEST, 3)
         if os.fork() == 0:
             listening.close()
-            return _watched_over(asked, json.loads(message), files)
+            _watched_over(asked, json.loads(message), files)
+            return
         for file in (asked.detach(), *files):
             os.close(file)
 
@@ -66,7 +68,8 @@ def _watched_over(asked: socket.socket, told: Any, files: Sequence[int]) -> None
     number = os.fork()
     if number == 0:
         asked.close()
-        return _become(told, files)
+        _become(told, files)
+        return
     for file in files:
         os.close(file)
     asked.send(b"%d" % number)
@@ -83,7 +86,7 @@ def _become(told: Any, files: Sequence[int]) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
-    sys.stdin, sys.stdout, sys.stderr = (open(i, mode, 1, closefd=False) for i, mode in enumerate("rww"))  # noqa: SIM115, PTH123
+    sys.stdin, sys.stdout, sys.stderr = (open(i, mode, 1, closefd=False) for i, mode in enumerate("rww"))  # noqa: SIM115
     os.environ.clear()
     os.environ.update(told["environment"])
     os.chdir(told["folder"])
@@ -95,6 +98,7 @@ def _become(told: Any, files: Sequence[int]) -> None:
     sys.modules.pop("sitecustomize", None)
     with suppress(ImportError):
         importlib.import_module("sitecustomize")
+    gc.unfreeze()  # what stays frozen can't be collected at the end, and nanobind tells that it leaks
     np.random.seed()  # else that of the process that forks
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     _run(*told["arguments"])
@@ -110,7 +114,7 @@ def _run(first: str, *arguments: str) -> None:
 
 
 def _forks_workers() -> bool:
-    """Fork once more, for what forks the workers of this session and dies with this process: whether this is one of them."""
+    """Fork once more, for what forks this session's workers and dies with this process; true in a worker, at its end."""
     leader = os.getpid()
     os.environ[SOCKET] = f"forks-{leader}"
     with _listening(os.environ[SOCKET]) as listening:

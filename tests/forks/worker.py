@@ -37,7 +37,7 @@ def main() -> None:
             environment |= json.loads(value).get("env_vars") or {}
         elif name != "--language":
             arguments.append(word)
-    with ask(environment[SOCKET], arguments, environment, os.getcwd(), [0, 1, 2], leads=False) as asking:
+    with ask(environment[SOCKET], arguments, environment, os.getcwd(), [0, 1, 2], leads=False) as asking:  # noqa: PTH109 - pathlib takes its time
         while asking.recv(LONGEST):
             pass
 
