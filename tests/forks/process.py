@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from tests import ROOT
-from tests.forks.ray_forks import REAL, ray_forks_workers
+from tests.forks.ray_forks import REAL, forks, ray_forks_workers
 from tests.forks.worker import LONGEST, SOCKET, ask
 
 
@@ -49,11 +49,6 @@ class Fork:
     def kill(self) -> None:
         """Nothing if it has ended."""
         self.send_signal(signal.SIGKILL)
-
-
-def forks() -> bool:
-    """Whether processes are forked now."""
-    return SOCKET in os.environ and REAL not in os.environ
 
 
 @cache

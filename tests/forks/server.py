@@ -60,6 +60,7 @@ def _serve(listening: socket.socket, until: int | None = None) -> None:
             return
         for file in (asked.detach(), *files):
             os.close(file)
+    os._exit(0)
 
 
 def _watched_over(asked: socket.socket, told: Any, files: Sequence[int]) -> None:
@@ -90,7 +91,9 @@ def _become(told: Any, files: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(told["environment"])
     os.chdir(told["folder"])
-    if told["leads"]:
+    if not told["leads"]:
+        os.setpgid(0, 0)  # as Ray's daemon does, which ends a worker with its group
+    else:
         os.setsid()
         if _forks_workers():
             return
