@@ -122,6 +122,7 @@ def _forks_workers() -> bool:
     os.environ[SOCKET] = f"forks-{leader}"
     with _listening(os.environ[SOCKET]) as listening:
         if os.fork() == 0:
+            os.setpgid(0, 0)  # a terminal's interrupt is not for those who watch over workers
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             for number in range(3):
                 os.dup2(os.open(os.devnull, os.O_RDWR), number)
