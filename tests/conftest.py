@@ -49,9 +49,9 @@ MakeProblem = Callable[..., Problem]
 
 
 LONGEST = (
-    "search/cluster/test_cluster.py", "faults/test_storms.py", "search/test_storage.py", "search/test_confirm.py",
-    "search/test_runs.py", "faults/test_trial_ends.py", "faults/test_interrupts.py", "faults/test_damage.py",
-    "faults/test_workers.py", "trainables/pruning/test_structured.py",
+    "search/cluster/test_cluster.py", "faults/test_storms.py", "search/test_comparison_study.py", "search/test_confirm.py",
+    "trainables/pruning/test_structured.py", "search/test_storage.py", "search/test_runs.py", "faults/test_trial_ends.py",
+    "faults/test_interrupts.py", "faults/test_damage.py", "faults/test_workers.py",
 )  # fmt: skip
 """A process of pytest-xdist takes a whole file, and several share the cores: what takes minutes has to begin first."""
 
