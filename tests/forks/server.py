@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -101,7 +102,7 @@ def _become(told: Any, files: Sequence[int]) -> None:
     sys.modules.pop("sitecustomize", None)
     with suppress(ImportError):
         importlib.import_module("sitecustomize")
-    gc.unfreeze()  # what stays frozen can't be collected at the end, and nanobind tells that it leaks
+    atexit.register(gc.unfreeze)  # what stays frozen can't be collected at the end, and nanobind tells that it leaks
     np.random.seed()  # else that of the process that forks
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     _run(*told["arguments"])
