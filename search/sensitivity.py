@@ -2,7 +2,7 @@
 
 Each cut is a step of the study's tree, so what was measured before is read from the store. Nothing is retrained, and only
 validation data is looked at. BatchNorm statistics are estimated anew after a cut: what is lost then is several times
-nearer to what two epochs of retraining leave (docs/questions.md has the numbers).
+nearer to what two epochs of retraining leave, though layers aren't ranked better (docs/questions.md has the numbers).
 """
 
 from __future__ import annotations
