@@ -14,8 +14,7 @@ from pydantic import ValidationError
 import trainables.records.names as n
 from analysis.columns import frame, known
 from trainables.records.jsonl import read_rows
-from trainables.records.measures import MEASURE, measure_of
-from trainables.records.methods import labels_of, objective_of, read_methods
+from trainables.records.methods import MEASURE, labels_of, measure_of, objective_of, read_methods
 from trainables.records.objectives import ACCURACY, OBJECTIVES, Objective, Quality, columns_of
 from trainables.records.points import LARGEST, fault_of, format_of
 from trainables.records.untrusted import check_links, parse_json, parse_yaml, read
