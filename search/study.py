@@ -216,6 +216,7 @@ class Study(Settings):
     )
 
     _trusted: bool = PrivateAttr(default=False)
+    _home: Path | None = PrivateAttr(default=None)
 
     def __init__(self, /, *, allow_code: bool = False, **fields: Any) -> None:
         context = {TRUSTED: allow_code}
@@ -239,6 +240,16 @@ class Study(Settings):
     def of(self, model: nn.Module | None) -> Self:
         """The study of a network in memory, or of what it names if there is none; InputError if it names another."""
         return self if model is None else self.model_copy(update={"model": self.model.of(model)})
+
+    def beside(self, folder: Path, name: str, sweep: Sequence[Mapping[str, Any]]) -> Self:
+        """A sweep over the same network and data, inside this study's place; its driver's files are in ``folder``/name."""
+        fields: dict[str, Any] = {
+            "name": name, "storage": str(self.place_of(folder)), "space": None, "sweep": tuple(sweep), "limits": Limits(),
+            "finalists": None, "arms": {}, "contrasts": None, "seeds": (), "search": SearchSettings(), "keep": "all",
+        }  # fmt: skip
+        made = self.model_copy(update=fields)
+        made._home = folder / name
+        return made
 
     @property
     def trusted(self) -> bool:
@@ -271,7 +282,7 @@ class Study(Settings):
     @property
     def folder(self) -> Path:
         """Where the driver keeps its own files; the steps are there too, unless the storage is a URL."""
-        return Path(LOCAL if is_url(self.storage) else self.storage) / self.name
+        return self._home or Path(LOCAL if is_url(self.storage) else self.storage) / self.name
 
     @property
     def place(self) -> Place:
