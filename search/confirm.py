@@ -94,7 +94,7 @@ def _again(opened: Opened, problem: Problem, seeds: int) -> Again:
         raise InputError("--seeds: a sweep names the seeds of its schedules itself; add some there, and run it")
     study, folder = opened.study, opened.folder
     ledger = Ledger(folder, study.goals, study.drop, study.storage_forms, measure=study.measure, mend=False)
-    if not ledger.front:
+    if not ledger.members():
         raise InputError(f"--seeds: {folder} has no front to be confirmed; run the study first")
     return Again(opened, problem, ledger, seeds)
 

@@ -29,7 +29,6 @@ from trainables.records.points import NUMBERS, WHOLE, point_id
 if TYPE_CHECKING:
     from ray.tune import Callback
 
-ROUNDING = 1e-9
 logging.getLogger("ray.widgets").setLevel(logging.WARNING)  # in a notebook it misses a package as soon as it is imported
 
 
@@ -99,7 +98,7 @@ class Front:
     @property
     def again(self) -> list[Member]:
         """The front's members on fresh seeds, on the test images, as far as ``confirm`` has run and opened them."""
-        return members_again(self.folder, self._ledger.front_rows(), self._terms)
+        return members_again(self.folder, self._ledger.members(), self._terms)
 
     @property
     def _terms(self) -> Terms:
@@ -108,7 +107,7 @@ class Front:
     @property
     def optimism(self) -> Optimism | None:
         """By how much validation flattered the front, as far as it is confirmed."""
-        test, names = self.study.measure.test, {*self._ledger.front}
+        test, names = self.study.measure.test, {point_id(row) for row in self._ledger.members()}
         opened = {point_id(row): row for _, row in read_rows(self.folder / n.CONFIRMED_FILE) if row.get(test) is not None}
         dense = [opened[row[n.STEP_ID]] for row in self._ledger.dense.values() if row[n.STEP_ID] in opened]
         return optimism([row for name, row in opened.items() if name in names], dense, self._terms)
@@ -144,9 +143,7 @@ class Front:
 
     def table(self) -> Table:
         """The front, one row a point, for a terminal; what is below the hypervolume's reference counts for nothing."""
-        ledger = self._ledger
-        rows = [row for row in ledger.front_rows() if min(ledger.above_reference(row)) >= -ROUNDING]
-        return front_table(rows, self.study.goals, self.study.measure)
+        return front_table(self._ledger.members(), self.study.goals, self.study.measure)
 
     def summary(self) -> str:
         """What it took to find it, in a line."""

@@ -31,7 +31,7 @@ from trainables.measuring.chosen import objective
 from trainables.networks.factory import ModelSettings, is_torchvision
 from trainables.records import names as n
 from trainables.records.contrasts import Contrast, Seeds, Where, where_of
-from trainables.records.limits import COLUMNS, Limits
+from trainables.records.limits import COLUMNS, Limits, moved_drop
 from trainables.records.names import InputError
 from trainables.records.objectives import ACCURACY, COMPRESSION, OBJECTIVES, Objective, Quality
 from trainables.records.untrusted import check_links, parse_yaml, read
@@ -311,6 +311,11 @@ class Study(Settings):
     @property
     def drop(self) -> float:
         """How much worse than the dense network's the measure is at the hypervolume's reference."""
+        return moved_drop(self.asked_drop, self.limits)
+
+    @property
+    def asked_drop(self) -> float:
+        """The same as ``reference`` has it, which limits may have moved."""
         return self.reference.drop or self.reference.accuracy_drop
 
     def named(self) -> list[str]:

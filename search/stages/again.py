@@ -50,7 +50,7 @@ class Again:
         """A member's step -> the schedule that ends with it, and its control; None where that is the dense network."""
         tree = Tree(self.problem, steps_of(self.opened.study, self.opened.folder))
         trials, found = lost_trials(tree, self.ledger), dict[str, tuple[Schedule, Schedule | None]]()
-        for row in self.ledger.front_rows():
+        for row in self.ledger.members():
             if row[n.TRIAL] not in trials:
                 raise InputError(
                     f"{self.opened.folder / n.TRIALS_FILE}: has no schedule of trial {row[n.TRIAL]}, which made "

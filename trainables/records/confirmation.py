@@ -86,8 +86,8 @@ class Optimism(NamedTuple):
             return f"{text}."
         flattered = measure.told_drop(round(self.pruned - self.dense, 4))
         return (
-            f"{text}, and the dense network {lost_or_gained(self.dense, measure)}: beside it, selection flattered the front "
-            f"by {flattered}. Its hypervolume is {self.after:.3f} on the test data, and was {self.before:.3f}."
+            f"{text}, and the dense network {lost_or_gained(self.dense, measure)}: beside it, selection flattered "
+            f"the front by {flattered}. Its hypervolume is {self.after:.3f} on the test data, and was {self.before:.3f}."
         )
 
 
@@ -140,6 +140,16 @@ class Member:
     def point(self) -> str:
         """Its name."""
         return point_id(self.row)
+
+    def told(self, measure: Quality) -> str:
+        """In a sentence."""
+        told = {name: measure.told_spread(*self.over_seeds(name)) for name in ("value", "lost", "to_control")}
+        unit = " points" if measure.is_share else f" {measure.unit}".rstrip()
+        return (
+            f"The same recipe on {len(self.seen)} fresh seeds: {told['value']}{' %' * measure.is_share} on the test data, "
+            f"{told['lost']}{unit} worse than the dense network and {told['to_control']} worse than that trained as long; "
+            f"on the front with a probability of {self.on_front:.0%}."
+        )
 
     def over_seeds(self, name: str) -> tuple[float, float]:
         """Mean and standard deviation over the seeds of a field of ``Seen``; NaN where there are too few."""
