@@ -137,11 +137,16 @@ def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[st
         "failures": tables.failure_table(study),
         "protected": tables.protected_table(study.provenance),
         "provenance": tables.provenance_table(study.provenance),
+        "limits": ", ".join(f"{name} {_plain(value)}" for name, value in study.limits.given.items()),
         **_confirmed(study, best),
         "timed": bool(study.pruned[n.LATENCY].notna().any()),
         "files": {"front": FRONT, "hypervolume": HYPERVOLUME, "forms": STORED_FORMS},
         "csv": {"front": FRONT_TABLE, "points": POINTS_TABLE},
     }
+
+
+def _plain(limit: float | str) -> str:
+    return f"{limit:g}" if isinstance(limit, float) else limit
 
 
 def _confirmed(study: Study, best: pd.DataFrame) -> Mapping[str, Any]:

@@ -188,6 +188,8 @@ def _confirm(options: argparse.Namespace) -> None:
     before = len(front.confirmed)
     count = len(front.confirm(stored_only=options.stored_only, seeds=seeds, address=options.address)) - before
     print(f"Confirmed {count} networks on the test split in {options.folder}/{n.CONFIRMED_FILE}")
+    if seeds is not None:
+        print(f"Those on fresh seeds are a study of their own: {front.folder / n.CONFIRMATION_FOLDER}")
     told = front.told_confirmed()
     if told:
         console_here().print(*told, sep="\n", markup=False)

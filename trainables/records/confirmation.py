@@ -19,7 +19,7 @@ from trainables.records import names as n
 from trainables.records.fronts import on_front, volume
 from trainables.records.jsonl import Row, read_rows
 from trainables.records.objectives import LOG2, Objective, Quality, gains, reference
-from trainables.records.points import fault_of, point_id, quality_problem, stored_format
+from trainables.records.points import fault_of, form_of, point_id, quality_problem, stored_format
 from trainables.records.untrusted import is_address
 
 Record = Mapping[str, Any]
@@ -84,10 +84,11 @@ class Optimism(NamedTuple):
         )
         if self.dense is None or self.before is None or self.after is None:
             return f"{text}."
-        flattered = measure.told_drop(round(self.pruned - self.dense, 4))
+        gap = self.pruned - self.dense
+        told = f"flattered the front by {measure.told_drop(round(gap, 4))}" if gap > 0 else "did not flatter the front"
         return (
-            f"{text}, and the dense network {lost_or_gained(self.dense, measure)}: beside it, selection flattered "
-            f"the front by {flattered}. Its hypervolume is {self.after:.3f} on the test data, and was {self.before:.3f}."
+            f"{text}, and the dense network {lost_or_gained(self.dense, measure)}: beside it, selection {told}. Its "
+            f"hypervolume is {self.after:.3f} on the test data, and was {self.before:.3f}."
         )
 
 
@@ -164,7 +165,7 @@ def members_again(folder: Path, members: Sequence[Row], terms: Terms) -> list[Me
     InputError naming the file and the line if it holds what can be no such record.
     """
     place = folder / n.CONFIRMATION_FOLDER
-    opened, dense, forms = _opened(place, terms)
+    opened, dense = _opened(place, terms)
     plan: dict[str, list[Row]] = {}
     for _, line in read_rows(place / n.AGAIN_FILE, _fault):
         if line[n.SEED] in dense:
@@ -173,7 +174,7 @@ def members_again(folder: Path, members: Sequence[Row], terms: Terms) -> list[Me
     seeds = sorted({line[n.SEED] for row in rows for line in plan[row[n.STEP_ID]]})
     if not seeds:
         return []
-    rivals = {n.FP32: dense} | forms
+    rivals = {n.SAFETENSORS: dense} | _dense_forms(place, opened, terms)
     values = [[_excess_of(row, plan[row[n.STEP_ID]], seed, opened, dense, terms) for seed in seeds] for row in rows]
     values += [[terms.excess(of[seed], dense[seed]) if seed in of else _nothing(terms) for seed in seeds]
                for of in rivals.values()]  # fmt: skip
@@ -186,22 +187,32 @@ def _nothing(terms: Terms) -> list[float]:
     return [math.nan] * len(terms.objectives)
 
 
-def _opened(place: Path, terms: Terms) -> tuple[dict[str, Row], dict[int, Row], dict[str, dict[int, Row]]]:
-    """What was opened, the test images' values as the measure: points, dense networks, and their stored forms."""
-    points, dense, forms = dict[str, Row](), dict[int, Row](), dict[str, dict[int, Row]]()
+def _opened(place: Path, terms: Terms) -> tuple[dict[str, Row], dict[int, Row]]:
+    """What was opened, with the test images' values as the measure: points by name, and the dense networks by seed."""
+    points, dense = dict[str, Row](), dict[int, Row]()
     for _, row in read_rows(place / n.CONFIRMED_FILE, lambda row: _problem(row, terms)):
-        tested = terms.on_test(row)
-        if row[n.FAMILY] != n.DENSE:
-            points[point_id(row)] = tested
-        elif stored_format(row) == n.SAFETENSORS:
-            dense[row[n.SEED]] = points[point_id(row)] = tested
-        else:
-            forms.setdefault(str(row[n.FORM]), {})[row[n.SEED]] = tested
-    return points, dense, forms
+        points[point_id(row)] = terms.on_test(row)
+        if row[n.FAMILY] == n.DENSE and stored_format(row) == n.SAFETENSORS:
+            dense[row[n.SEED]] = points[point_id(row)]
+    return points, dense
+
+
+def _dense_forms(place: Path, opened: Mapping[str, Row], terms: Terms) -> dict[str, dict[int, Row]]:
+    """The dense networks as they compete in stored forms: form -> seed -> row. In fp32 one is what its own file holds."""
+    forms: dict[str, dict[int, Row]] = {}
+    for _, row in read_rows(place / n.POINTS_FILE, lambda row: _fault_of(row, terms)):
+        if row[n.FAMILY] == n.DENSE and stored_format(row) != n.SAFETENSORS and (found := opened.get(point_id(row))):
+            tested = {**row, terms.measure.column: found[terms.measure.column]}
+            forms.setdefault(form_of(row), {})[row[n.SEED]] = tested
+    return forms
+
+
+def _fault_of(row: Row, terms: Terms) -> str | None:
+    return fault_of(row, objectives=terms.objectives, measure=terms.measure)
 
 
 def _problem(row: Row, terms: Terms) -> str | None:
-    if fault := fault_of(row, objectives=terms.objectives, measure=terms.measure):
+    if fault := _fault_of(row, terms):
         return fault
     problem = quality_problem(terms.measure, row.get(terms.measure.test))
     return f"{terms.measure.test} {problem}" if problem else None
