@@ -77,7 +77,7 @@ def again_table(members: Sequence[Member], confirmed: Mapping[str, Confirmed], s
                 "validation": measure.told(one.row[measure.column]),
                 "test": words.MISSING if tested is None else measure.told(tested.accuracy),
                 **{heading: told[name] for name, heading in AGAIN.items()},
-                "on the front": f"{one.on_front:.0%}",
+                "on the front": one.chance,
                 "seeds": len(one.seen),
                 "recipe": f"{one.row[n.FAMILY]}: {recipe(one.row, study.retrainings)}",
                 "step id": one.point,

@@ -497,7 +497,12 @@ def check_same(
     before: Study, study: Study, where: str, remedy: str = "choose another `name`, or remove it",
     may_differ: Sequence[str] = MAY_CHANGE,
 ) -> None:  # fmt: skip
-    """InputError if the study differs in more than in what may differ: that with which it may be continued."""
+    """InputError if the study differs in more than in what may differ: that with which it may be continued.
+
+    A sweep without finalists, which come after its schedules, may grow at its end: the numbers of those before stay.
+    """
+    if may_differ is MAY_CHANGE and before.sweep and study.sweep and study.finalists is None:
+        study = study.model_copy(update={"sweep": study.sweep[: len(before.sweep)]})
     for key, (old, new) in _differences(before.model_dump(mode="json"), study.model_dump(mode="json"), may_differ):
         raise InputError(f"{key}: {new!r}, but {where} holds a study with {old!r}; {remedy}")
 

@@ -48,6 +48,6 @@ def again_table(members: Sequence[Member], tested: Mapping[str, float | None], m
         table.add_row(
             measure.told(one.row[measure.column]), "-" if own is None else measure.told(own), measure.told_spread(*value),
             str(len(one.seen)), measure.told_spread(*lost, change=True), measure.told_spread(*control, change=True),
-            f"{one.on_front:.0%}", one.point,
+            one.chance, one.point,
         )  # fmt: skip
     return table

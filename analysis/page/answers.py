@@ -201,7 +201,7 @@ def _trust(study: Study, rows: pd.DataFrame, confirmed: Mapping[str, Confirmed],
         return
     yield f"Confirmed on the test data. {found.told(study.measure)}"
     if again:
-        yield f"{len(again)} of them ran again on fresh seeds, of which the table of confirmed networks tells."
+        yield f"{len(again)} of them ran again on fresh seeds: see “What the test data said”."
     if others := sum(confirmed[one].other for one in point_ids(opened)):
         yield f"{others} of them had to be trained again, and came out different from the networks of this page."
 

@@ -6,10 +6,9 @@ network; one that was given keeps its weights, and only what follows is drawn an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from rich.console import Console
 
@@ -19,7 +18,7 @@ from search.records.opened import Opened
 from search.records.recovery import lost_trials
 from search.sampling.candidates import epochs_ahead
 from search.session import steps_of
-from search.study import Study
+from search.study import Study, load_study
 from search.tune.display import clock
 from trainables.node import Node
 from trainables.problem import Problem
@@ -62,12 +61,16 @@ class Again:
 
     @property
     def study(self) -> Study:
-        """The sweep of all of them."""
-        first = 1 + max(self.ledger.dense, default=0)
-        seeds = list(range(first, first + self.seeds))
-        schedules = dict.fromkeys(one for both in self.members.values() for one in both if one is not None)
-        sweep = [_entry(schedule, seeds) for schedule in schedules]
-        return self.opened.study.beside(self.opened.folder, n.CONFIRMATION_FOLDER, sweep)
+        """The sweep of all of them, behind what ran before: a sweep may grow at its end."""
+        first, folder = 1 + max(self.ledger.dense, default=0), self.opened.folder
+        written = folder / n.CONFIRMATION_FOLDER / n.STUDY_FILE
+        before = load_study(written, trusted=self.opened.study.trusted) if written.exists() else None
+        sweep, known = (list(before.sweep or ()), {*before.schedules()}) if before else ([], set[Schedule]())
+        for schedule in dict.fromkeys(one for both in self.members.values() for one in both if one is not None):
+            seeds = range(first, first + self.seeds)
+            fresh = [seed for seed in seeds if schedule.model_copy(update={n.SEED: seed}) not in known]
+            sweep += [{**schedule.model_dump(mode="json", exclude_none=True), n.SEED: fresh}] if fresh else []
+        return self.opened.study.beside(folder, n.CONFIRMATION_FOLDER, sweep)
 
     def cost(self, study: Study) -> str:
         """What the sweep costs, in words: networks, epochs that aren't in the store, and the time that those may take."""
@@ -135,7 +138,3 @@ def control_of(schedule: Schedule, problem: Problem) -> Schedule | None:
     fields = {name: getattr(schedule, name) for name in (n.RETRAIN, *RATES)}
     kind = StructuredSchedule if problem.refuse(n.UNSTRUCTURED) else UnstructuredSchedule
     return kind(levels=(0.0,) * schedule.steps, fine_tune_epochs=epochs, **fields)
-
-
-def _entry(schedule: Schedule, seeds: Sequence[int]) -> dict[str, Any]:
-    return {**schedule.model_dump(mode="json", exclude_none=True), n.SEED: list(seeds)}

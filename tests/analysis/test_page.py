@@ -58,7 +58,7 @@ def test_the_promise_is_the_confirmed_one(tmp_path: Path) -> None:
     assert "Validation data alone would have promised 8.00×" in found.told[SMALLEST]
     assert "(step id bold). It lost 2.2 points on the test data." in found.told[SMALLEST]
     trust = " ".join(found.trust)  # validation less test: 0.1 and 1.8 points of the pruned networks, 0 of the dense one
-    assert found.chosen == ("safe",) and "flattered the front by 0.95 points" in trust
+    assert found.chosen == ("safe",) and "flattered them by 0.95 points" in trust
 
 
 def test_what_a_recipe_lost_on_fresh_seeds_counts_where_its_own_network_lost_less(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def check_fresh_seeds(folder: Path, root: Path, capsys: pytest.CaptureFixture[st
     assert "Again on 2 fresh seeds" in out and "The front on fresh seeds (test): mae" in out
     front = search.load(folder)
     members = front.again
-    assert [one.point for one in members] == [point_id(row) for row in front.members.to_dict("records")]
+    assert [one.point for one in members] == [point_id(row) for row in front._ledger.members()]
     assert all([seen.seed for seen in one.seen] == [1, 2] for one in members)
     dense = {
         row[n.SEED]: row["test_mae"] for row in rows(place / n.CONFIRMED_FILE) if row[n.STORED_FORMAT] == n.SAFETENSORS

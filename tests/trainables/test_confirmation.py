@@ -108,7 +108,7 @@ def test_optimism_is_what_the_front_lost_from_validation_to_test_less_what_dense
     assert found is not None and (found.pruned, found.dense) == (pytest.approx(0.02), pytest.approx(0.005))
     # One doubling, 0.09 above the reference on validation data, and 0.075 on the test data.
     assert (found.before, found.after) == (pytest.approx(0.09), pytest.approx(0.075))
-    assert "selection flattered the front by" in found.told(measure) and optimism([], [], terms) is None
+    assert "selection flattered them by" in found.told(measure) and optimism([], [], terms) is None
 
 
 def test_the_measure_of_another_task_is_told_in_its_unit() -> None:

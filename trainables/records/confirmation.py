@@ -21,6 +21,7 @@ from trainables.records.jsonl import Row, read_rows
 from trainables.records.objectives import LOG2, Objective, Quality, gains, reference
 from trainables.records.points import fault_of, form_of, point_id, quality_problem, stored_format
 from trainables.records.untrusted import is_address
+from trainables.records.words import counted
 
 Record = Mapping[str, Any]
 CONTROL, AGAIN = "control", "again"
@@ -78,16 +79,17 @@ class Optimism(NamedTuple):
 
     def told(self, measure: Quality) -> str:
         """In a sentence or two."""
+        opened = "was" if self.networks == 1 else "were"
         text = (
-            f"From validation to test data the {self.networks} networks of the front "
-            f"{lost_or_gained(self.pruned, measure)} on average"
+            f"From validation to test data the {counted(self.networks, 'pruned network')} that {opened} opened "
+            f"{lost_or_gained(self.pruned, measure)}{' on average' if self.networks > 1 else ''}"
         )
         if self.dense is None or self.before is None or self.after is None:
             return f"{text}."
         gap = self.pruned - self.dense
-        told = f"flattered the front by {measure.told_drop(round(gap, 4))}" if gap > 0 else "did not flatter the front"
+        told = f"flattered them by {measure.told_drop(round(gap, 4))}" if gap > 0 else "did not flatter them"
         return (
-            f"{text}, and the dense network {lost_or_gained(self.dense, measure)}: beside it, selection {told}. Its "
+            f"{text}, and the dense network {lost_or_gained(self.dense, measure)}: beside it, selection {told}. Their "
             f"hypervolume is {self.after:.3f} on the test data, and was {self.before:.3f}."
         )
 
@@ -142,6 +144,11 @@ class Member:
         """Its name."""
         return point_id(self.row)
 
+    @property
+    def chance(self) -> str:
+        """The probability in words; a bootstrap of some seeds is never sure."""
+        return "over 99%" if self.on_front > 0.99 else "under 1%" if self.on_front < 0.01 else f"{self.on_front:.0%}"
+
     def told(self, measure: Quality) -> str:
         """In a sentence."""
         told = {name: measure.told_spread(*self.over_seeds(name)) for name in ("value", "lost", "to_control")}
@@ -149,7 +156,7 @@ class Member:
         return (
             f"The same recipe on {len(self.seen)} fresh seeds: {told['value']}{' %' * measure.is_share} on the test data, "
             f"{told['lost']}{unit} worse than the dense network and {told['to_control']} worse than that trained as long; "
-            f"on the front with a probability of {self.on_front:.0%}."
+            f"on the front with a probability of {self.chance}."
         )
 
     def over_seeds(self, name: str) -> tuple[float, float]:
