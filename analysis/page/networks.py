@@ -13,7 +13,7 @@ import pandas as pd
 
 import trainables.records.names as n
 from analysis.columns import point_ids
-from analysis.confirmed import Confirmed
+from analysis.confirmed import Confirmed, records
 from analysis.figures import KINDS, PERCENT, X, on_axis
 from analysis.load import Study
 from analysis.pareto import hypervolume_history
@@ -80,8 +80,8 @@ def page_data(study: Study, best: pd.DataFrame, confirmed: Mapping[str, Confirme
 
 def _within(study: Study) -> list[bool]:
     """Which networks keep to the study's limits; all where it has none."""
-    roots = {row[n.SEED]: row for row in study.dense.to_dict("records")}
-    rows = ((row, bounds(study.limits, _root(row, roots))) for row in study.pruned.to_dict("records"))
+    roots = {row[n.SEED]: row for row in records(study.dense)}
+    rows = ((row, bounds(study.limits, _root(row, roots))) for row in records(study.pruned))
     return [all((found := one.excess(row)) is not None and found <= 0 for one in limits) for row, limits in rows]
 
 
