@@ -66,9 +66,10 @@ def confirm(
     networks whose weights aren't on disk are passed over; otherwise they are computed again. With ``seeds`` the front's
     members are pruned and retrained on so many fresh ones before anything is opened (on the Ray cluster at ``address``).
     """
+    searched = None if seeds is None else _front_of(opened, seeds)
     problem, both = opened.problem(), [opened]
-    if seeds is not None:
-        both.append(_again(opened, problem, seeds).run(console, address))
+    if searched is not None and seeds is not None:
+        both.append(Again(opened, problem, searched, seeds).run(console, address))
     with ExitStack() as stack:
         closed = [_closed(one, problem, console, stack, stored_only=stored_only) for one in both]
         count = sum(len(one.stored) + len(one.lost) for one in closed)
@@ -86,8 +87,8 @@ def confirm(
     return count
 
 
-def _again(opened: Opened, problem: Problem, seeds: int) -> Again:
-    """What is to run on fresh seeds; InputError where there is nothing."""
+def _front_of(opened: Opened, seeds: int) -> Ledger:
+    """What was searched, with a front that can run on fresh seeds; InputError where there is none."""
     if seeds < 2:
         raise InputError(f"--seeds: {seeds} cannot be used: a spread needs at least 2; give 2 or more")
     if opened.study.sweep is not None:
@@ -96,7 +97,7 @@ def _again(opened: Opened, problem: Problem, seeds: int) -> Again:
     ledger = Ledger(folder, study.goals, study.drop, study.storage_forms, measure=study.measure, mend=False)
     if not ledger.members():
         raise InputError(f"--seeds: {folder} has no front to be confirmed; run the study first")
-    return Again(opened, problem, ledger, seeds)
+    return ledger
 
 
 def _closed(opened: Opened, problem: Problem, console: Console, stack: ExitStack, *, stored_only: bool) -> Closed:

@@ -459,6 +459,28 @@ def test_a_sweep_may_grow_at_its_end_unless_finalists_come_there(tmp_path: Path)
         check_same(short, long, "results/tiny")
 
 
+@pytest.mark.parametrize(
+    "given, changes, told",
+    [
+        ("0", {}, "--seeds: 0 cannot be used: a spread needs at least 2"),
+        ("1", {}, "--seeds: 1 cannot be used"),
+        ("x", {}, "--seeds: 'x' is no whole number"),
+        ("3", {}, "has no front to be confirmed; run the study first"),
+        ("3", {"sweep": SWEEP}, "--seeds: a sweep names the seeds of its schedules itself"),
+    ],
+    ids=["none", "one", "no number", "no front", "of a sweep"],
+)
+def test_fresh_seeds_that_cannot_be(
+    given: str, changes: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "others" / "tiny"
+    folder.mkdir(parents=True)
+    write(folder, raw_study(tmp_path, **changes), n.STUDY_FILE)
+    assert told in refusal(["confirm", str(folder), "--seeds", given], capsys)
+    assert [file.name for file in folder.iterdir()] == [n.STUDY_FILE]
+    assert "without --seeds; leave it out" in refusal(["confirm", str(folder), "--address", "auto"], capsys)
+
+
 def test_exports_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def told(folder: Path, point: str, target: Path = tmp_path / "out.safetensors") -> str:
         return refusal(["export", str(folder), "--point", point, "--to", str(target)], capsys)
