@@ -64,7 +64,7 @@ def export_point(opened: Opened, request: Request, console: Console) -> str:
     step_id = find_point(store, step, folder)
     tree = Tree(opened.problem(), store)
     lost = not tree.has_weights(step_id)
-    ledger = Ledger(folder, study.goals, study.drop, mend=False, measure=study.measure)
+    ledger = Ledger(folder, study.goals, study.drop, study.storage_forms, mend=False, measure=study.measure)
     check_roots(tree, ledger, "give what it was made with", trains=lost)
     if lost:
         there = study.place_of(folder)

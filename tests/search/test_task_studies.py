@@ -60,6 +60,9 @@ def check_fresh_seeds(folder: Path, root: Path, capsys: pytest.CaptureFixture[st
     for one in members:  # less is better: what is larger than the dense network's was lost
         assert all(seen.lost == pytest.approx(seen.value - dense[seen.seed]) for seen in one.seen)
         assert all(seen.to_control is not None for seen in one.seen) and 0 <= one.on_front <= 1
+    card = folder.parent / "again.compact.md"  # of a stored form, too
+    front.export(members[0].point, card.with_suffix(""), form=n.COMPACT)
+    assert members[0].told(search.load(folder).study.measure) in card.read_text()
     before = (rows(place / n.POINTS_FILE), rows(place / n.CONFIRMED_FILE), rows(folder / n.OPENINGS_FILE))
     assert len({row[n.STEP_ID] for row in before[1] if row[n.SEED] == 1}) > 2 and len(before[2]) == 2
     assert main(again) == 0
