@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,14 +12,17 @@ from pydantic import ValidationError
 
 import trainables.records.names as n
 from analysis import words
+from analysis.confirmed import records, trust
 from analysis.load import Study
+from analysis.optimism import of_promise
 from analysis.pareto import HYPERVOLUME, hypervolume_history, timed_by
-from trainables.records.limits import OF_ACCURACY, Bound, Limits, bounds, column_of
-from trainables.records.objectives import Objective
+from trainables.records.limits import OF_ACCURACY, Bound, Limits, bounds, column_of, moved_drop
+from trainables.records.objectives import ACCURACY, Objective
 from trainables.records.points import point_id, stored_format
 from trainables.records.words import recipe
 
 MISSES = 3
+LOST, GAIN = "lost", "gain"
 LATE = 0.8
 """The share of all epochs after which a search that still gains is one that was ended too early."""
 SHOWN = {
@@ -29,6 +33,8 @@ SHOWN = {
     n.LATENCY: ("latency", lambda value: f"{value:.3g} ms"),
 }
 Record = Mapping[str, Any]
+Excess = dict[str, float | None]
+"""How far a network is beyond each limit; None where that wasn't measured."""
 Shown = Mapping[str, tuple[str, Callable[[Any], str]]]
 
 
@@ -45,8 +51,7 @@ def limits_of(study: Study, given: Mapping[str, Any]) -> Limits:
     """
     if study.measure.column != n.ACCURACY:
         raise n.InputError(f"limits: they are of accuracy, and {study.name} measures {study.measure.name}; see its front")
-    own = study.settings.get("limits") or {}
-    limits = _read({name: value for name, value in given.items() if value is not None}, "--").over(_read(own, "limits."))
+    limits = _read({name: value for name, value in given.items() if value is not None}).over(study.limits)
     if not limits.given:
         raise n.InputError("limits: none are given; name some, such as --max-drop 0.5 --max-bytes 200k")
     for name in limits.given:
@@ -61,16 +66,15 @@ def limits_of(study: Study, given: Mapping[str, Any]) -> Limits:
     return limits
 
 
-def _read(raw: Any, prefix: str) -> Limits:
+def _read(raw: Any) -> Limits:
     try:
         return Limits.model_validate(raw)
     except ValidationError as error:
         detail = error.errors()[0]
-        field = str(detail["loc"][0]) if detail["loc"] else ""
         told = detail["msg"].removeprefix("Value error, ")
-        name = (field.replace("_", "-") if prefix == "--" else field) or "limits"
-        shown = f": {detail['input']!r} cannot be used" if field else ""
-        raise n.InputError(f"{prefix if field else ''}{name}{shown}: {told}") from None
+        if not detail["loc"]:
+            raise n.InputError(f"limits: {told}") from None
+        raise n.InputError(f"{_flag(str(detail['loc'][0]))}: {detail['input']!r} cannot be used: {told}") from None
 
 
 def _flag(name: str) -> str:
@@ -79,18 +83,45 @@ def _flag(name: str) -> str:
 
 def answer(study: Study, limits: Limits) -> list[str]:
     """The answer, in lines: the best network within all limits and how to export it, or the nearest misses."""
-    rows: list[Record] = [{str(key): value for key, value in row.items()} for row in study.pruned.to_dict("records")]
+    rows = records(study.pruned)
     found = [(row, _excess(row, limits, study)) for row in rows]
-    inside = [row for row, excess in found if all(value is not None and value <= 0 for value in excess.values())]
-    lines = [f"Limits: {_told(study, limits)}."]
+    inside = [row for row, excess in found if _inside(excess)]
+    lines = [f"Limits: {_told(study, limits)}.", *_moved(study, limits)]
     if not inside:
         return [*lines, *_misses(study, found), *_chances(study, limits, found)]
     best, why = _best(inside, study, limits)
     lines += [f"{why} of {len(inside)} networks within all limits:", *_described(best, study)]
-    return [*lines, f"  {_export(study, best)}"]
+    return [*lines, *trust(study, best, lambda: _by_luck(study, limits, found)), f"  {_export(study, best)}"]
 
 
-def _excess(row: Record, limits: Limits, study: Study) -> dict[str, float | None]:
+def _moved(study: Study, limits: Limits) -> Iterator[str]:
+    """That more may be lost than the hypervolume counts with, if it may."""
+    near, far = study.accuracy_drop, moved_drop(study.accuracy_drop, limits)
+    if far > near:
+        yield (
+            f"The hypervolume's reference moves from {ACCURACY.told_drop(near)} below dense to {ACCURACY.told_drop(far)}, "
+            "as max_drop allows more. Set limits.max_drop in the study for a search that goes so far."
+        )
+
+
+def _by_luck(study: Study, limits: Limits, found: Sequence[tuple[Record, Excess]]) -> float | None:
+    """How much having chosen within these limits is expected to flatter what was chosen (``optimism.flattery``)."""
+    fits = [_inside({name: value for name, value in excess.items() if name not in OF_ACCURACY}) for _, excess in found]
+    rows = study.pruned.reset_index(drop=True)[fits]
+    chosen = records(rows)
+    floors = ([one.value for one in _bounds(row, limits, study) if one.name in OF_ACCURACY] for row in chosen)
+    lost = [max(floor, default=-math.inf) - row[n.ACCURACY] for floor, row in zip(floors, chosen, strict=True)]
+    if set(limits.given) - set(OF_ACCURACY):
+        return of_promise(rows.assign(**{LOST: lost}), study, LOST, None, 0.0)
+    gains = [_gain(row, study) for row in chosen]
+    return of_promise(rows.assign(**{LOST: lost, GAIN: gains}), study, LOST, GAIN, 0.0)
+
+
+def _inside(excess: Excess) -> bool:
+    return all(value is not None and value <= 0 for value in excess.values())
+
+
+def _excess(row: Record, limits: Limits, study: Study) -> Excess:
     return {bound.name: bound.excess(row) for bound in _bounds(row, limits, study)}
 
 
@@ -109,10 +140,21 @@ def _best(inside: Sequence[Record], study: Study, limits: Limits) -> tuple[Recor
     """Within limits of size the most accurate; with a limit of accuracy alone the smallest on the main objective."""
     if set(limits.given) - set(OF_ACCURACY):
         return max(inside, key=lambda row: row[n.ACCURACY]), "The most accurate"
-    one: Objective = next(one for one in study.objectives if not one.quality)
+    one = _main(study)
     measured = [row for row in inside if not pd.isna(row[one.column])] or list(inside)
-    value = {id(row): one.gain(float(row[one.column]), one.dense_value(row, _dense(row, study))) for row in measured}
-    return max(measured, key=lambda row: (value[id(row)], row[n.ACCURACY])), f"The largest {one.noun}"
+    return max(measured, key=lambda row: (_gain(row, study), row[n.ACCURACY])), f"The largest {one.noun}"
+
+
+def _gain(row: Record, study: Study) -> float:
+    """On the main objective; NaN where that wasn't measured."""
+    one = _main(study)
+    return (
+        math.nan if pd.isna(row[one.column]) else one.gain(float(row[one.column]), one.dense_value(row, _dense(row, study)))
+    )
+
+
+def _main(study: Study) -> Objective:
+    return next(one for one in study.objectives if not one.quality)
 
 
 def _told(study: Study, limits: Limits) -> str:
@@ -141,7 +183,7 @@ def _export(study: Study, row: Record) -> str:
     )
 
 
-def _misses(study: Study, found: Sequence[tuple[Record, dict[str, float | None]]]) -> Iterator[str]:
+def _misses(study: Study, found: Sequence[tuple[Record, Excess]]) -> Iterator[str]:
     near = sorted(found, key=lambda pair: sum(1.0 if value is None else max(value, 0.0) for value in pair[1].values()))
     yield f"No network of {len(found)} is within all limits. The nearest:"
     for row, excess in near[:MISSES]:
@@ -157,7 +199,7 @@ def _lacks(study: Study, name: str, excess: float | None) -> str:
     return f"{label} {100 * excess:.3g}% {'short of' if name in OF_ACCURACY else 'above'} the limit"
 
 
-def _chances(study: Study, limits: Limits, found: Sequence[tuple[Record, dict[str, float | None]]]) -> Iterator[str]:
+def _chances(study: Study, limits: Limits, found: Sequence[tuple[Record, Excess]]) -> Iterator[str]:
     """Whether more search could help: what each limit alone was met by, and whether the search was still gaining."""
     unmet = [name for name in limits.given if not any(each[name] is not None and each[name] <= 0 for _, each in found)]  # type: ignore[operator]
     for name in unmet:
@@ -170,7 +212,8 @@ def _chances(study: Study, limits: Limits, found: Sequence[tuple[Record, dict[st
         yield "More search helps only if the space has more: further steps, larger step ratios, or another family."
     else:
         yield "Each limit is met by some network, and never all by one."
-    history = hypervolume_history(study.points, study.objectives, study.dense, study.accuracy_drop)
+    drop = moved_drop(study.accuracy_drop, limits)
+    history = hypervolume_history(study.points, study.objectives, study.dense, drop)
     last, whole = history[n.EPOCHS].iloc[-1], history[HYPERVOLUME].iloc[-1]
     before = history[history[n.EPOCHS] <= LATE * last][HYPERVOLUME].iloc[-1]
     if whole > 0:

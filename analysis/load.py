@@ -14,8 +14,8 @@ from pydantic import ValidationError
 import trainables.records.names as n
 from analysis.columns import frame, known
 from trainables.records.jsonl import read_rows
-from trainables.records.measures import MEASURE, measure_of
-from trainables.records.methods import labels_of, objective_of, read_methods
+from trainables.records.limits import Limits, moved_drop
+from trainables.records.methods import MEASURE, labels_of, measure_of, objective_of, read_methods
 from trainables.records.objectives import ACCURACY, OBJECTIVES, Objective, Quality, columns_of
 from trainables.records.points import LARGEST, fault_of, format_of
 from trainables.records.untrusted import check_links, parse_json, parse_yaml, read
@@ -47,7 +47,12 @@ class Study:
     @property
     def accuracy_drop(self) -> float:
         """How much worse than the dense network's the measure is at the hypervolume's reference (0.1 = 10 points)."""
-        return float(_accuracy_drop(self.settings))
+        return moved_drop(float(_accuracy_drop(self.settings)), self.limits)
+
+    @property
+    def limits(self) -> Limits:
+        """What the study file limits."""
+        return _limits(self.settings, self.folder / n.STUDY_FILE)
 
     @cached_property
     def retrainings(self) -> Mapping[str, str]:
@@ -150,6 +155,7 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
         raise n.InputError(
             f"{path}: objectives: {objectives!r} cannot be used; list two or three of {', '.join(OBJECTIVES)}"
         )
+    _limits(settings, path)
     drop = _accuracy_drop(settings)
     of_accuracy = _reference(settings).get("drop") is None
     most = 1 if of_accuracy else LARGEST
@@ -159,6 +165,16 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
     if not _are_texts(_forms(settings)):
         raise n.InputError(f"{path}: storage_forms: {_forms(settings)!r} cannot be used; list stored forms, each once")
     return settings
+
+
+def _limits(settings: Mapping[str, Any], path: Path) -> Limits:
+    try:
+        return Limits.model_validate(settings.get("limits") or {})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        field = ".".join(["limits", *map(str, wrong["loc"])])
+        told = wrong["msg"].removeprefix("Value error, ")
+        raise n.InputError(f"{path}: {field}: {told}; correct it") from None
 
 
 def _forms(settings: Mapping[str, Any]) -> Any:

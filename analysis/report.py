@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import trainables.records.names as n
 from analysis import tables, words
-from analysis.confirmed import load_confirmed
+from analysis.confirmed import load_again, load_confirmed, optimism_of
 from analysis.effects.section import Mattered, what_mattered
 from analysis.figures import SPARSITY, Axis, Look, accuracy_figure, forms_figure, hypervolume_figure, on_axis, render
 from analysis.load import Study
@@ -87,7 +87,6 @@ def _whole(pictures: Mapping[str, bytes]) -> Mapping[str, Any]:
     nothing = dict.fromkeys(("answers", "shown", "layers"), None)
     return {
         **nothing,
-        "confirmed": False,
         "data": "",
         "scripts": [],
         "pictures": {name: inline.picture(png) for name, png in pictures.items()},
@@ -100,14 +99,13 @@ def _looked_into(study: Study, best: pd.DataFrame) -> Mapping[str, Any]:
     if study.measure is not ACCURACY:
         return {}
     confirmed = load_confirmed(study.folder)
-    told, main = answers(study, confirmed), main_axis(study)
+    told, main = answers(study, confirmed, load_again(study)), main_axis(study)
     shown = page_data(study, best, confirmed, main)
     scripts = [inline.plotly(), (TEMPLATES / "report.js").read_text(encoding="utf-8")]
     return {
         "answers": told,
         "shown": shown,
         "families": [one for one in n.FAMILIES if one in shown["networks"]["family"]],
-        "confirmed": any(one is not None for one in shown["networks"]["test"]),
         "layers": layers(study, best, told.chosen),
         "data": inline.data(shown, "data"),
         "scripts": [inline.script(source) for source in scripts],
@@ -139,9 +137,27 @@ def _content(study: Study, best: pd.DataFrame, mattered: Mattered) -> Mapping[st
         "failures": tables.failure_table(study),
         "protected": tables.protected_table(study.provenance),
         "provenance": tables.provenance_table(study.provenance),
+        "limits": ", ".join(f"{name} {_plain(value)}" for name, value in study.limits.given.items()),
+        **_confirmed(study, best),
         "timed": bool(study.pruned[n.LATENCY].notna().any()),
         "files": {"front": FRONT, "hypervolume": HYPERVOLUME, "forms": STORED_FORMS},
         "csv": {"front": FRONT_TABLE, "points": POINTS_TABLE},
+    }
+
+
+def _plain(limit: float | str) -> str:
+    return f"{limit:g}" if isinstance(limit, float) else limit
+
+
+def _confirmed(study: Study, best: pd.DataFrame) -> Mapping[str, Any]:
+    """What the test data said of the front, and of its recipes on fresh seeds."""
+    confirmed, again, place = load_confirmed(study.folder, study.measure), load_again(study), study.folder.resolve()
+    found = optimism_of(study, best, confirmed)
+    return {
+        "confirmed": bool(confirmed),
+        "optimism": found.told(study.measure) if found else "",
+        "again": tables.again_table(list(again.values()), confirmed, study) if again else None,
+        "place": n.printable(f"{place.parent.name}/{place.name}"),
     }
 
 

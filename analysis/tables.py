@@ -13,9 +13,11 @@ import pandas as pd
 import trainables.records.names as n
 from analysis import words
 from analysis.columns import point_ids
+from analysis.confirmed import Confirmed
 from analysis.load import Study
 from analysis.pareto import ACCURACY_DROP, HYPERVOLUME, best_at_drops
 from analysis.summary import POINTS, Summary, by_importance, failures
+from trainables.records.confirmation import Member
 from trainables.records.objectives import ACCURACY, Objective, Quality
 from trainables.records.points import point_id
 from trainables.records.words import recipe
@@ -25,6 +27,8 @@ DROPS = (0.0, 0.005, 0.01, 0.02)
 OF_REFERENCE = (0.0, 0.05, 0.1, 0.2)
 """The same of a measure that is no share, as shares of how far the hypervolume's reference is away."""
 STORED = "stored as"
+AGAIN = {"value": "on fresh seeds", "lost": "lost to dense", "to_control": "lost to dense, trained as long"}
+"""What is told of a member over fresh seeds (``Seen``), and its heading."""
 
 
 def front_table(
@@ -59,6 +63,27 @@ def front_table(
         STORED: best[n.FORM].eq(n.FP32).all(),
     }
     return table.drop(columns=[heading for heading, says_nothing in idle.items() if says_nothing])
+
+
+def again_table(members: Sequence[Member], confirmed: Mapping[str, Confirmed], study: Study) -> pd.DataFrame:
+    """The front's members again on fresh seeds, all on the test data: means ± standard deviations over the seeds."""
+    measure, rows = study.measure, []
+    for one in members:
+        told = {name: measure.told_spread(*one.over_seeds(name), change=name != "value") for name in AGAIN}
+        tested = confirmed.get(one.point)
+        rows.append(
+            {
+                "compression": words.times(one.row[n.COMPRESSION]),
+                "validation": measure.told(one.row[measure.column]),
+                "test": words.MISSING if tested is None else measure.told(tested.accuracy),
+                **{heading: told[name] for name, heading in AGAIN.items()},
+                "on the front": one.chance,
+                "seeds": len(one.seen),
+                "recipe": f"{one.row[n.FAMILY]}: {recipe(one.row, study.retrainings)}",
+                "step id": one.point,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def best_table(study: Study) -> pd.DataFrame:

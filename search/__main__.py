@@ -79,6 +79,11 @@ def _parser(program: str) -> tuple[argparse.ArgumentParser, Commands]:
         "recipes that compete for its final, for the finalists alone). Writes confirmed.jsonl; what was confirmed before "
         "is not opened again.",
     )  # fmt: skip
+    confirm.add_argument(
+        "--seeds", metavar="K",
+        help="first prune and retrain the front's members again on K fresh seeds (2 or more), with controls; resumable",
+    )  # fmt: skip
+    confirm.add_argument("--address", metavar="HOST:PORT|auto", help="run what --seeds asks for on the Ray cluster there")
     confirm.add_argument("--stored-only", action="store_true", help="pass over networks whose weights aren't on disk")
     _common(confirm)
     _add_export(commands)
@@ -195,10 +200,25 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _confirm(options: argparse.Namespace) -> None:
+    seeds = None if options.seeds is None else _whole("--seeds", options.seeds)
+    if options.address and seeds is None:
+        raise InputError("--address: nothing runs on a cluster without --seeds; leave it out")
     front = _front(options)
     before = len(front.confirmed)
-    count = len(front.confirm(stored_only=options.stored_only)) - before
+    count = len(front.confirm(stored_only=options.stored_only, seeds=seeds, address=options.address)) - before
     print(f"Confirmed {count} networks on the test split in {options.folder}/{n.CONFIRMED_FILE}")
+    if seeds is not None:
+        print(f"Those on fresh seeds are a study of their own: {front.folder / n.CONFIRMATION_FOLDER}")
+    told = front.told_confirmed()
+    if told:
+        console_here().print(*told, sep="\n", markup=False)
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{name}: {text!r} is no whole number; give one such as 5") from None
 
 
 def _export(options: argparse.Namespace) -> None:

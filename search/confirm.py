@@ -6,8 +6,10 @@ Of recipes that compete for the final of a sweep only those in it are opened: va
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -23,6 +25,7 @@ from search.records.provenance import Run
 from search.records.snapshots import Snapshots
 from search.session import check_roots, steps_of
 from search.stages import waiting
+from search.stages.again import Again
 from search.stages.finalists import Final
 from search.stages.recompute import compute_again
 from search.study import Study
@@ -31,7 +34,9 @@ from trainables.data.mapped import Pixels
 from trainables.measuring import quiet, stored_forms
 from trainables.problem import Problem
 from trainables.records import names as n
+from trainables.records.confirmation import AGAIN, CONTROL
 from trainables.records.jsonl import Row
+from trainables.records.names import InputError
 from trainables.records.objectives import Quality
 from trainables.records.points import point_id
 from trainables.training.loop import judge, tensors
@@ -41,34 +46,92 @@ OF_WEIGHTS = (n.SPARSITY, n.EFFECTIVE_MACS, n.STORED_BYTES, n.SHAPE_ID)
 """What tells, beside its measure, a network from one that was trained in the same way on another machine."""
 
 
-def confirm(opened: Opened, console: Console, *, stored_only: bool = False) -> int:
+@dataclass(frozen=True)
+class Closed:
+    """The networks of a study that wait to be opened: those whose weights are there, and those whose weights are gone."""
+
+    folder: Path
+    tree: Tree
+    ledger: Ledger
+    stored: list[Row]
+    lost: list[Row]
+
+
+def confirm(
+    opened: Opened, console: Console, *, stored_only: bool = False, seeds: int | None = None, address: str | None = None
+) -> int:
     """Measure networks on the test images into ``confirmed.jsonl``; returns how many were new.
 
     What was confirmed before is not opened again, and each opening is on record before it begins. With ``stored_only``,
-    networks whose weights aren't on disk are passed over; otherwise they are computed again.
+    networks whose weights aren't on disk are passed over; otherwise they are computed again. With ``seeds`` the front's
+    members are pruned and retrained on so many fresh ones before anything is opened (on the Ray cluster at ``address``).
     """
-    folder, study, problem = opened.folder, opened.study, opened.problem()
-    tree = Tree(problem, steps_of(study, folder), forms=study.storage_forms)
-    there = study.place_of(folder)
-    with only_driver(folder, there) as held, Snapshots(folder, there, held):
-        ledger = Ledger(folder, study.goals, study.drop, study.storage_forms, measure=study.measure)
-        check_roots(tree, ledger, "give the data and the network that it was made with", trains=False)
-        stored, lost = _parted(tree, _waiting(study, ledger, tree, rows_of(folder / n.CONFIRMED_FILE), console))
-        lost = [] if stored_only else lost
-        if lost:
-            check_roots(tree, ledger, "pass over what has to be trained again (--stored-only)")
-        if not stored and not lost:
+    searched = None if seeds is None else _front_of(opened, seeds)
+    problem, both = opened.problem(), [opened]
+    if searched is not None and seeds is not None:
+        both.append(Again(opened, problem, searched, seeds).run(console, address))
+    with ExitStack() as stack:
+        closed = [_closed(one, problem, console, stack, stored_only=stored_only) for one in both]
+        count = sum(len(one.stored) + len(one.lost) for one in closed)
+        if not count:
             return 0
-        split = tensors(*test_split.load(study.data, problem.data, writable=opened.writable), problem.device)
-        if before := record_opening(folder, len(stored) + len(lost)):
+        split = tensors(*test_split.load(opened.study.data, problem.data, writable=opened.writable), problem.device)
+        if before := record_opening(opened.folder, count):
             console.print(f"[dim]{before}[/dim]")
-        _open(tree, stored, split, folder, console)
-        if lost:  # after the others: what can't be computed again keeps none of them closed
-            run = Run(folder, tree, ledger)
-            compute_again(run.tree, [row[n.STEP_ID] for row in lost], study.resources, console)
-            _open(run.tree, lost, split, folder, console)
-            run.end()
-    return len(stored) + len(lost)
+        for one in closed:
+            _open(one.tree, one.stored, split, one.folder, console)
+        for one in closed:  # after the others: what can't be computed again keeps none of them closed
+            _open_lost(one, split, opened.study, console)
+        if opened.study.keep != "all":
+            _give_back(closed[1:])
+    return count
+
+
+def _front_of(opened: Opened, seeds: int) -> Ledger:
+    """What was searched, with a front that can run on fresh seeds; InputError where there is none."""
+    if seeds < 2:
+        raise InputError(f"--seeds: {seeds} cannot be used: a spread needs at least 2; give 2 or more")
+    if opened.study.sweep is not None:
+        raise InputError("--seeds: a sweep names the seeds of its schedules itself; add some there, and run it")
+    study, folder = opened.study, opened.folder
+    ledger = Ledger(folder, study.goals, study.drop, study.storage_forms, measure=study.measure, mend=False)
+    if not ledger.members():
+        raise InputError(f"--seeds: {folder} has no front to be confirmed; run the study first")
+    return ledger
+
+
+def _closed(opened: Opened, problem: Problem, console: Console, stack: ExitStack, *, stored_only: bool) -> Closed:
+    """What waits in a study's folder, which is held until the ``stack`` ends."""
+    folder, study = opened.folder, opened.study
+    there = study.place_of(folder)
+    held = stack.enter_context(only_driver(folder, there))
+    stack.enter_context(Snapshots(folder, there, held))
+    tree = Tree(problem, steps_of(study, folder), forms=study.storage_forms)
+    ledger = Ledger(folder, study.goals, study.drop, study.storage_forms, measure=study.measure)
+    check_roots(tree, ledger, "give the data and the network that it was made with", trains=False)
+    stored, lost = _parted(tree, _waiting(opened, ledger, tree, console))
+    lost = [] if stored_only else lost
+    if lost:
+        check_roots(tree, ledger, "pass over what has to be trained again (--stored-only)")
+    return Closed(folder, tree, ledger, stored, lost)
+
+
+def _open_lost(closed: Closed, split: tuple[Pixels, torch.Tensor], study: Study, console: Console) -> None:
+    """Compute again the networks whose weights are gone, and measure them."""
+    if not closed.lost:
+        return
+    run = Run(closed.folder, closed.tree, closed.ledger)
+    compute_again(run.tree, [row[n.STEP_ID] for row in closed.lost], study.resources, console)
+    _open(run.tree, closed.lost, split, closed.folder, console)
+    run.end()
+
+
+def _give_back(confirmations: Sequence[Closed]) -> None:
+    """The disk of what ran on fresh seeds, which nothing else needs; dense networks stay."""
+    for one in confirmations:
+        for row in one.ledger.points:
+            if row[n.STEP]:
+                one.tree.store.discard_weights(row[n.STEP_ID])
 
 
 def _parted(tree: Tree, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -113,11 +176,14 @@ def _at_once(problem: Problem) -> int:
     return max(1, (os.cpu_count() or 1) // problem.threads) if problem.device == "cpu" else 1
 
 
-def _waiting(study: Study, ledger: Ledger, tree: Tree, confirmed: Iterable[Row], console: Console) -> list[Row]:
+def _waiting(opened: Opened, ledger: Ledger, tree: Tree, console: Console) -> list[Row]:
     """The points to be opened, one row a step and stored form, the dense networks among them."""
-    done = {point_id(row) for row in confirmed if n.STEP_ID in row}
-    waiting = dict[str, Row]()
+    study, folder = opened.study, opened.folder
+    done = {point_id(row) for row in rows_of(folder / n.CONFIRMED_FILE) if n.STEP_ID in row}
+    wanted, waiting = _wanted(folder), dict[str, Row]()
     for row in ledger.looked_at(search=study.sweep is None):
+        if wanted is not None and row[n.STEP] and row[n.STEP_ID] not in wanted:
+            continue
         if point_id(row) not in done:  # of equal points the first, as everywhere
             waiting.setdefault(point_id(row), row)
     if study.finalists is None:
@@ -134,3 +200,9 @@ def _waiting(study: Study, ledger: Ledger, tree: Tree, confirmed: Iterable[Row],
         )
         console.print(f"[dim]Left closed: {networks} {why}.[/dim]")
     return [row for point, row in waiting.items() if point not in closed]
+
+
+def _wanted(folder: Path) -> set[str] | None:
+    """Of a confirmation on fresh seeds the steps that stand for members, or for their controls; None of other studies."""
+    rows = list(rows_of(folder / n.AGAIN_FILE))
+    return {row[name] for row in rows for name in (AGAIN, CONTROL) if row.get(name)} if rows else None

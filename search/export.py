@@ -22,6 +22,7 @@ from trainables.exporting.base import Format
 from trainables.exporting.formats import FORMATS
 from trainables.forms.forms import FORMS
 from trainables.records import names as n
+from trainables.records.confirmation import Terms, members_again
 from trainables.records.files import write_atomically
 from trainables.records.jsonl import Row, read_rows
 from trainables.records.names import InputError
@@ -63,7 +64,7 @@ def export_point(opened: Opened, request: Request, console: Console) -> str:
     step_id = find_point(store, step, folder)
     tree = Tree(opened.problem(), store)
     lost = not tree.has_weights(step_id)
-    ledger = Ledger(folder, study.goals, study.drop, mend=False, measure=study.measure)
+    ledger = Ledger(folder, study.goals, study.drop, study.storage_forms, mend=False, measure=study.measure)
     check_roots(tree, ledger, "give what it was made with", trains=lost)
     if lost:
         there = study.place_of(folder)
@@ -78,7 +79,9 @@ def export_point(opened: Opened, request: Request, console: Console) -> str:
     file = exporter.write(network, tree.problem, target, about(point, folder, study.measure))
     for note in file.notes:
         console.print(note, markup=False, highlight=False)
-    exported = Exported(point, dense, study, folder, tree.problem, exporter, target)
+    members = members_again(folder, ledger.members(), Terms(study.goals, study.measure, study.drop))
+    again = next((one for one in members if one.point == point_id(point)), None)
+    exported = Exported(point, dense, study, folder, tree.problem, exporter, target, again)
     told = card(exported, file.notes, len(file.content), of_other_seeds(point, ledger.points))
     write_atomically(_card_of(target), told)
     return point_id(point)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
@@ -20,17 +19,16 @@ from search.cluster.interrupts import handlers_kept
 from search.records.ledger import Ledger
 from search.records.opened import Opened, open_study
 from search.study import Overrides, Study
+from search.tables import again_table, front_table
 from trainables.records import names as n
+from trainables.records.confirmation import Member, Optimism, Terms, members_again, optimism
 from trainables.records.jsonl import Row, read_rows
-from trainables.records.objectives import ACCURACY, Objective, Quality, columns_of
+from trainables.records.objectives import columns_of
 from trainables.records.points import NUMBERS, WHOLE, point_id
-from trainables.records.words import recipe
-from trainables.training.retraining import RETRAININGS
 
 if TYPE_CHECKING:
     from ray.tune import Callback
 
-ROUNDING = 1e-9
 logging.getLogger("ray.widgets").setLevel(logging.WARNING)  # in a notebook it misses a package as soon as it is imported
 
 
@@ -83,16 +81,18 @@ class Front:
     def _columns(self) -> tuple[str, ...]:
         return columns_of((self.study.measure, *self.study.goals))
 
-    def confirm(self, *, stored_only: bool = False) -> pd.DataFrame:
+    def confirm(self, *, stored_only: bool = False, seeds: int | None = None, address: str | None = None) -> pd.DataFrame:
         """Open the test split for the front of a search, or the schedules of a sweep, and return what is ``confirmed``.
 
         What was confirmed before is not opened again. Networks whose weights are gone are trained again, or passed over if
-        ``stored_only``. InputError if it can't be done.
+        ``stored_only``. With ``seeds``, 2 or more, the front's members are first pruned and retrained on so many fresh ones
+        (on the Ray cluster at ``address``, or here): ``again`` has what came of it. The same call resumes after an
+        interrupt. InputError if it can't be done.
         """
         from search.confirm import confirm  # noqa: PLC0415 - Ray takes seconds to import
 
         with _at_work(self.study):
-            confirm(self._opened, console_here(), stored_only=stored_only)
+            confirm(self._opened, console_here(), stored_only=stored_only, seeds=seeds, address=address)
         return self.confirmed
 
     def sensitivity(self, shares: Sequence[float] = ()) -> pd.DataFrame:
@@ -104,6 +104,30 @@ class Front:
 
         with _at_work(self.study):
             return pd.DataFrame(sensitivity(self._opened, console_here(), shares))
+
+    @property
+    def again(self) -> list[Member]:
+        """The front's members on fresh seeds, on the test images, as far as ``confirm`` has run and opened them."""
+        return members_again(self.folder, self._ledger.members(), self._terms)
+
+    @property
+    def _terms(self) -> Terms:
+        return Terms(self.study.goals, self.study.measure, self.study.drop)
+
+    @property
+    def optimism(self) -> Optimism | None:
+        """By how much validation flattered the front, as far as it is confirmed."""
+        test, names = self.study.measure.test, {point_id(row) for row in self._ledger.members()}
+        opened = {point_id(row): row for _, row in read_rows(self.folder / n.CONFIRMED_FILE) if row.get(test) is not None}
+        dense = [opened[row[n.STEP_ID]] for row in self._ledger.dense.values() if row[n.STEP_ID] in opened]
+        return optimism([row for name, row in opened.items() if name in names], dense, self._terms)
+
+    def told_confirmed(self) -> list[Table | str]:
+        """What ``confirm`` found of a search, for a terminal: its optimism, and its members on fresh seeds."""
+        again, found, measure = self.again, self.optimism if self.study.sweep is None else None, self.study.measure
+        tested = {point_id(row): row.get(measure.test) for _, row in read_rows(self.folder / n.CONFIRMED_FILE)}
+        told: list[Table | str] = [again_table(again, tested, measure)] if again else []
+        return told + ([found.told(measure)] if found else [])
 
     def export(
         self, point: str, path: str | Path, *, form: str | None = None, options: Mapping[str, Any] | None = None,
@@ -129,9 +153,7 @@ class Front:
 
     def table(self) -> Table:
         """The front, one row a point, for a terminal; what is below the hypervolume's reference counts for nothing."""
-        ledger = self._ledger
-        rows = [row for row in ledger.front_rows() if min(ledger.above_reference(row)) >= -ROUNDING]
-        return front_table(rows, self.study.goals, self.study.measure)
+        return front_table(self._ledger.members(), self.study.goals, self.study.measure)
 
     def summary(self) -> str:
         """What it took to find it, in a line."""
@@ -191,22 +213,3 @@ def _frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
     text = set(n.POINT_COLUMNS) - NUMBERS
     kinds = {name: "Int64" if name in WHOLE else "float64" for name in columns if name not in text}
     return frame.astype(kinds)
-
-
-def front_table(rows: list[Row], objectives: Iterable[Objective] = (), measure: Quality = ACCURACY) -> Table:
-    """The front, one row a point, as it is shown at the end of a run; objectives of the user's own have a column each."""
-    own = [one for one in objectives if one.column not in n.POINT_COLUMNS and not one.quality]
-    labels = {name: RETRAININGS[name].described()["label"] for row in rows if (name := row[n.RETRAIN]) in RETRAININGS}
-    table = Table(title="Pareto front (validation)", title_justify="left")
-    for column in (escape(measure.name), "compression", "sparsity", *(escape(one.label) for one in own), "recipe", "point"):
-        table.add_column(column, no_wrap=column == "point", justify="left" if column in ("recipe", "point") else "right")
-    for row in rows:
-        table.add_row(
-            measure.told(row[measure.column]),
-            f"{row[n.COMPRESSION]:.2f}×",
-            f"{row[n.SPARSITY]:.1%}",
-            *(f"{row[one.column]:.4g}" for one in own),
-            escape(f"{row[n.FAMILY]}: {recipe(row, labels)}"),
-            point_id(row),
-        )
-    return table

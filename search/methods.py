@@ -19,9 +19,8 @@ from trainables.pruning.pruners import PRUNERS
 from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
-from trainables.records.measures import MEASURE
-from trainables.records.measures import described as of_measure
-from trainables.records.methods import OBJECTIVE_KIND
+from trainables.records.methods import MEASURE, OBJECTIVE_KIND
+from trainables.records.methods import described as of_measure
 from trainables.records.objectives import OBJECTIVES
 from trainables.tasks.registry import TASKS
 from trainables.training.optimizers import OPTIMIZERS

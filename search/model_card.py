@@ -17,6 +17,7 @@ from search.study import Study
 from trainables.exporting.base import Format
 from trainables.problem import Problem
 from trainables.records import names as n
+from trainables.records.confirmation import Member
 from trainables.records.jsonl import Row
 from trainables.records.objectives import Quality
 from trainables.records.points import point_id
@@ -43,6 +44,8 @@ class Exported:
     problem: Problem
     format: Format
     file: Path
+    again: Member | None = None
+    """the same recipe on fresh seeds, if it ran on some"""
 
 
 def about(point: Row, folder: Path, measure: Quality) -> dict[str, Any]:
@@ -98,6 +101,8 @@ def _numbers(exported: Exported, size: int, alike: Sequence[Row]) -> list[str]:
         found = [row[measure.column] for row in alike]
         mean, spread = measure.told(float(np.mean(found))), measure.told_drop(round(float(np.std(found, ddof=1)), 4))
         lines.append(f"The same recipe with {len(alike)} seeds: {mean} on average, standard deviation {spread}.")
+    if exported.again is not None:
+        lines.append(exported.again.told(measure))
     if point.get(measure.test) is None:
         lines.append(
             "It was chosen on these validation images, and looks better on them than it is; the test split is unopened."

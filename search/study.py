@@ -32,7 +32,7 @@ from trainables.measuring.runtimes import LatencySettings
 from trainables.networks.factory import ModelSettings, is_torchvision
 from trainables.records import names as n
 from trainables.records.contrasts import Contrast, Seeds, Where, where_of
-from trainables.records.limits import Limits, column_of
+from trainables.records.limits import Limits, column_of, moved_drop
 from trainables.records.names import InputError
 from trainables.records.objectives import ACCURACY, COMPRESSION, OBJECTIVES, LatencyOn, Objective, Quality
 from trainables.records.untrusted import check_links, parse_yaml, read
@@ -219,6 +219,7 @@ class Study(Settings):
     )
 
     _trusted: bool = PrivateAttr(default=False)
+    _home: Path | None = PrivateAttr(default=None)
 
     def __init__(self, /, *, allow_code: bool = False, **fields: Any) -> None:
         context = {TRUSTED: allow_code}
@@ -242,6 +243,16 @@ class Study(Settings):
     def of(self, model: nn.Module | None) -> Self:
         """The study of a network in memory, or of what it names if there is none; InputError if it names another."""
         return self if model is None else self.model_copy(update={"model": self.model.of(model)})
+
+    def beside(self, folder: Path, name: str, sweep: Sequence[Mapping[str, Any]]) -> Self:
+        """A sweep over the same network and data, inside this study's place; its driver's files are in ``folder``/name."""
+        fields: dict[str, Any] = {
+            "name": name, "storage": str(self.place_of(folder)), "space": None, "sweep": tuple(sweep), "limits": Limits(),
+            "finalists": None, "arms": {}, "contrasts": None, "seeds": (), "search": SearchSettings(), "keep": "all",
+        }  # fmt: skip
+        made = self.model_copy(update=fields)
+        made._home = folder / name
+        return made
 
     @property
     def trusted(self) -> bool:
@@ -277,7 +288,7 @@ class Study(Settings):
     @property
     def folder(self) -> Path:
         """Where the driver keeps its own files; the steps are there too, unless the storage is a URL."""
-        return Path(LOCAL if is_url(self.storage) else self.storage) / self.name
+        return self._home or Path(LOCAL if is_url(self.storage) else self.storage) / self.name
 
     @property
     def place(self) -> Place:
@@ -306,6 +317,11 @@ class Study(Settings):
     @property
     def drop(self) -> float:
         """How much worse than the dense network's the measure is at the hypervolume's reference."""
+        return moved_drop(self.asked_drop, self.limits)
+
+    @property
+    def asked_drop(self) -> float:
+        """The same as ``reference`` has it, which limits may have moved."""
         return self.reference.drop or self.reference.accuracy_drop
 
     def named(self) -> list[str]:
@@ -488,7 +504,12 @@ def check_same(
     before: Study, study: Study, where: str, remedy: str = "choose another `name`, or remove it",
     may_differ: Sequence[str] = MAY_CHANGE,
 ) -> None:  # fmt: skip
-    """InputError if the study differs in more than in what may differ: that with which it may be continued."""
+    """InputError if the study differs in more than in what may differ: that with which it may be continued.
+
+    A sweep without finalists, which come after its schedules, may grow at its end: the numbers of those before stay.
+    """
+    if may_differ is MAY_CHANGE and before.sweep and study.sweep and study.finalists is None:
+        study = study.model_copy(update={"sweep": study.sweep[: len(before.sweep)]})
     for key, (old, new) in _differences(before.model_dump(mode="json"), study.model_dump(mode="json"), may_differ):
         raise InputError(f"{key}: {new!r}, but {where} holds a study with {old!r}; {remedy}")
 

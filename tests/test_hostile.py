@@ -23,13 +23,13 @@ from PIL import Image
 from analysis import load as analysis_load
 from analysis.__main__ import main as analysis_main
 from search.__main__ import main
-from search.front import front_table
 from search.records.journal import open_journal
 from search.records.ledger import Ledger
 from search.records.provenance import Run, changes, read_before
 from search.session import prepare
 from search.stages.ready import begin
 from search.study import load_study, read_yaml
+from search.tables import front_table
 from tests.made_up import dense, point, write_study
 from tests.search_helpers import SWEEP, one_line, raw_study, refusal, tree_of, write
 from trainables.data import cache as image_cache

@@ -42,7 +42,7 @@ class BaseSchedule(Settings, ABC):
     levels: tuple[Level, ...] | None = Field(
         None,
         min_length=1,
-        description="explicit: the sparsity of each step, rising; a first level of 0 retrains what there is, as a control",
+        description="explicit: the sparsity of each step, rising; first levels of 0 retrain what there is, as a control",
     )
     retrain: Annotated[str, AfterValidator(RETRAININGS.known)] = Field(
         "fine_tune",
@@ -82,7 +82,8 @@ class BaseSchedule(Settings, ABC):
         targets = self._own_targets()
         if len(targets) != self.own_steps:
             raise ValueError(f"schedule {self.schedule} gives {len(targets)} levels for {self.own_steps} steps")
-        if any(later <= earlier for earlier, later in itertools.pairwise([-1 if self.levels else 0, *targets])):
+        rising = [target for target in targets if target or not self.levels]  # levels of 0 remove nothing, each as the next
+        if targets != sorted(targets) or any(after <= before for before, after in itertools.pairwise([0, *rising])):
             raise ValueError("each step must remove more than the one before; use fewer steps or rising levels")
         if targets and targets[-1] >= PARTS_PER_MILLION:
             raise ValueError("the last step would remove everything; use fewer steps")

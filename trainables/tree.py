@@ -16,7 +16,7 @@ from trainables.networks.network import Network, decode, encode
 from trainables.node import Node, address
 from trainables.problem import Problem
 from trainables.records import names as n
-from trainables.records.measures import MEASURE, described, measure_of
+from trainables.records.methods import MEASURE, described, measure_of
 from trainables.records.names import InputError
 from trainables.records.objectives import OBJECTIVES, Objective, Quality, columns_of, own_columns
 from trainables.records.points import OF_EVERY_RECORD, SCHEMA, form_of, is_record, stored_format

@@ -1,7 +1,8 @@
 """What a reader asks first, answered from the numbers: what to take, what to avoid, and how far to trust it.
 
 A front chosen on validation data looks better there than it is. So a network whose test accuracy is known is promised by
-that, and what rests on validation data alone is marked as optimistic.
+that and by what its recipe reached on fresh seeds, where it ran on some; what rests on validation data alone is marked as
+optimistic.
 """
 
 from __future__ import annotations
@@ -9,27 +10,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 import trainables.records.names as n
-from analysis import words
+from analysis import optimism, words
 from analysis.columns import point_ids
-from analysis.confirmed import Confirmed
+from analysis.confirmed import Confirmed, optimism_of
 from analysis.effects.sentences import validation_images
 from analysis.figures import X, on_axis
 from analysis.load import Study
 from analysis.page.widths import FASTER, slower
-from analysis.pareto import HYPERVOLUME, ROUNDING, hypervolume
+from analysis.pareto import HYPERVOLUME, ROUNDING
 from analysis.summary import POINTS, by_importance
+from trainables.records.confirmation import Member, lost_or_gained
 from trainables.records.objectives import ACCURACY, COMPRESSION, LATENCY, Objective
 from trainables.records.points import point_id
 from trainables.records.words import recipe
 
 SMALLEST, FASTEST = "Smallest file within half a point", "Fastest within a point"
-LOST, TESTED_LOST, TESTED = "lost", "tested_lost", "tested"
-"""What is added to a network's row: accuracy below the dense network's of its seed, on either split; test accuracy."""
+LOST, TESTED_LOST, TESTED, PROMISED_LOST = "lost", "tested_lost", "tested", "promised_lost"
+"""What is added to a network's row: accuracy below the dense network's of its seed, on either split; test accuracy; and the
+larger of what it lost on the test split and what its recipe did on fresh seeds."""
+Again = Mapping[str, Member]
 FEWEST = 5
 """Networks of an importance that say something about it."""
 
@@ -44,55 +49,75 @@ class Answers:
     chosen: tuple[str, ...]
 
 
-def answers(study: Study, confirmed: Mapping[str, Confirmed]) -> Answers:
-    """The paragraph at the head of the page."""
-    rows = judged(study, confirmed)
-    smallest, by_size = _promise(study, rows, COMPRESSION, 0.005, _smaller, "smaller")
+def answers(study: Study, confirmed: Mapping[str, Confirmed], again: Again = MappingProxyType({})) -> Answers:
+    """The paragraph at the head of the page; ``again`` are the front's members on fresh seeds, by their names."""
+    rows = judged(study, confirmed, again)
+    smallest, by_size = _promise(study, rows, again, COMPRESSION, 0.005, _smaller, "smaller")
     told, chosen = {SMALLEST: by_size}, [smallest]
     timed = _timed(study)
     if len(on_axis(study.pruned, study.dense, timed)):
-        fastest, by_time = _promise(study, rows, timed, 0.01, partial(_faster, timed), "measurably faster")
+        fastest, by_time = _promise(study, rows, again, timed, 0.01, partial(_faster, timed), "measurably faster")
         told, chosen = told | {FASTEST: by_time}, [*chosen, fastest]
     else:
         told[FASTEST] = "Latency was not measured in this study; fewer multiply-accumulates need not be faster."
     ids = tuple(dict.fromkeys(one for one in chosen if one))
-    return Answers(told, tuple(_avoid(study, rows, smallest)), tuple(_trust(study, rows, confirmed)), ids)
+    return Answers(told, tuple(_avoid(study, rows, smallest)), tuple(_trust(study, rows, confirmed, again)), ids)
 
 
-def judged(study: Study, confirmed: Mapping[str, Confirmed]) -> pd.DataFrame:
+def judged(study: Study, confirmed: Mapping[str, Confirmed], again: Again) -> pd.DataFrame:
     """The pruned networks with what they lost against the dense network of their seed."""
     dense = study.dense.set_index(n.SEED)
     test = {seed: confirmed[one].accuracy for seed, one in dense[n.STEP_ID].items() if one in confirmed}
     tested = point_ids(study.pruned).map(lambda one: confirmed[one].accuracy if one in confirmed else np.nan)
     lost = study.pruned[n.SEED].map(dense[n.ACCURACY]) - study.pruned[n.ACCURACY]
     tested_lost = study.pruned[n.SEED].map(lambda seed: test.get(seed, np.nan)) - tested
-    return study.pruned.assign(**{LOST: lost, TESTED: tested, TESTED_LOST: tested_lost.astype(float)})
+    found = study.pruned.assign(**{LOST: lost, TESTED: tested, TESTED_LOST: tested_lost.astype(float)})
+    anew = point_ids(study.pruned).map(lambda one: again[one].over_seeds("lost")[0] if one in again else np.nan)
+    return found.assign(**{PROMISED_LOST: np.fmax(found[TESTED_LOST], anew.astype(float))})
 
 
 def _promise(
-    study: Study, rows: pd.DataFrame, axis: Objective, drop: float, say: Callable[[pd.Series], str], better: str
+    study: Study,
+    rows: pd.DataFrame,
+    again: Again,
+    axis: Objective,
+    drop: float,
+    say: Callable[[pd.Series], str],
+    better: str,
 ) -> tuple[str | None, str]:
     """The point that is best on an axis within a drop of accuracy, on test data where it is known, and the sentences."""
     measured = on_axis(rows, study.dense, axis)
-    seemed, kept = _best(measured, LOST, drop), _best(measured, TESTED_LOST, drop)
+    seemed, kept = _best(measured, LOST, drop), _best(measured, PROMISED_LOST, drop)
     if seemed is None and kept is None:
         return None, f"None: no network of this study is within {ACCURACY.told_drop(drop)} of the dense one."
     if kept is not None and (kept[X] >= FASTER or seemed is None):
         told = f"{say(kept)}, confirmed on the test data. {_described(study, kept)}"
-        return _id(kept), told + _beyond(seemed, kept, say)
+        told += f" {again[_id(kept)].told(study.measure)}" if _id(kept) in again else ""
+        return _id(kept), told + _beyond(seemed, kept, again, say)
     assert seemed is not None
     if seemed[X] < FASTER:
         return None, f"None: no network within {ACCURACY.told_drop(drop)} of the dense one is {better} than it."
-    return _id(seemed), f"{say(seemed)} on validation data: optimistic{_by_about(study)}. {_described(study, seemed)}"
+    by_luck = optimism.of_promise(measured, study, LOST, X, drop)
+    told = f"{say(seemed)} on validation data: optimistic{_by_about(by_luck)}. {_described(study, seemed)}"
+    return _id(seemed), told + _truth(seemed, again)
 
 
-def _beyond(seemed: pd.Series | None, kept: pd.Series, say: Callable[[pd.Series], str]) -> str:
+def _truth(seemed: pd.Series, again: Again) -> str:
+    """What became of a promise of validation data on the test data, where that is known."""
+    if pd.isna(seemed[TESTED_LOST]):
+        return ""
+    anew = (
+        f", and its recipe {_lost(again[_id(seemed)].over_seeds('lost')[0])} on fresh seeds" if _id(seemed) in again else ""
+    )
+    return f" It {_lost(seemed[TESTED_LOST])} on the test data{anew}."
+
+
+def _beyond(seemed: pd.Series | None, kept: pd.Series, again: Again, say: Callable[[pd.Series], str]) -> str:
     """What validation data alone would have promised."""
     if seemed is None or seemed[X] <= kept[X] * (1 + ROUNDING):
         return ""
-    lost = seemed[TESTED_LOST]
-    truth = "was not confirmed" if pd.isna(lost) else f"{_lost(lost)} on the test data"
-    return f" Validation data alone would have promised {say(seemed)}; that network (step id {_id(seemed)}) {truth}."
+    truth = _truth(seemed, again) or " It was not confirmed."
+    return f" Validation data alone would have promised {say(seemed)} (step id {_id(seemed)}).{truth}"
 
 
 def _best(measured: pd.DataFrame, lost: str, drop: float) -> pd.Series | None:
@@ -149,40 +174,25 @@ def _one_cut(study: Study, rows: pd.DataFrame, compression: float) -> Iterator[s
         )
 
 
-def _trust(study: Study, rows: pd.DataFrame, confirmed: Mapping[str, Confirmed]) -> Iterator[str]:
+def _trust(study: Study, rows: pd.DataFrame, confirmed: Mapping[str, Confirmed], again: Again) -> Iterator[str]:
     opened = rows[rows[TESTED].notna()]
-    if error := _error(study):
+    by_luck, images = optimism.of_front(study), validation_images(study.provenance)
+    if by_luck and images:
         yield (
-            f"The front was chosen among {len(rows):,} networks on {validation_images(study.provenance):,} validation "
-            f"images, where an accuracy has a standard error of {_points(error)}: they are optimistic by about that "
-            "much on validation data."
+            f"The front was chosen among {len(rows):,} networks on {images:,} validation images: by their noise alone its "
+            f"networks are expected to look {_points(by_luck)} better there than they are."
         )
     else:
         yield f"The front was chosen among {len(rows):,} networks on validation data, where it looks better than it is."
-    if opened.empty:
+    found = optimism_of(study, opened, confirmed)
+    if found is None:
         yield "None of it is confirmed: python -m search confirm measures the front on the test data, once."
         return
-    yield f"Confirmed on the test data: {_measured(study, opened, confirmed)}"
+    yield f"Confirmed on the test data. {found.told(study.measure)}"
+    if again:
+        yield f"{len(again)} of them ran again on fresh seeds: see “What the test data said”."
     if others := sum(confirmed[one].other for one in point_ids(opened)):
         yield f"{others} of them had to be trained again, and came out different from the networks of this page."
-
-
-def _measured(study: Study, opened: pd.DataFrame, confirmed: Mapping[str, Confirmed]) -> str:
-    roots = study.dense[study.dense[n.STEP_ID].isin(list(confirmed))]
-    pruned = float((opened[n.ACCURACY] - opened[TESTED]).mean())
-    text = f"{len(opened):,} pruned networks, which {_lost(pruned)} from validation to test data on average"
-    if roots.empty:
-        return f"{text}."
-    tested = roots.assign(**{n.ACCURACY: [confirmed[one].accuracy for one in roots[n.STEP_ID]]})
-    own = float((roots[n.ACCURACY] - tested[n.ACCURACY]).mean())
-    opened = opened[opened[n.SEED].isin(roots[n.SEED])]
-    before = hypervolume(opened, study.objectives, roots, study.accuracy_drop)
-    after = hypervolume(opened.assign(**{n.ACCURACY: opened[TESTED]}), study.objectives, tested, study.accuracy_drop)
-    return (
-        f"{text}; the dense network {_lost(own)}, so choosing on validation data flattered them by "
-        f"{_points(pruned - own)} beside it. Their hypervolume is {after:.3f} on the test data, where validation data told "
-        f"{before:.3f}."
-    )
 
 
 def _error(study: Study) -> float | None:
@@ -190,9 +200,8 @@ def _error(study: Study) -> float | None:
     return ACCURACY.noise(float(study.dense[n.ACCURACY].mean()), images) if images else None
 
 
-def _by_about(study: Study) -> str:
-    error = _error(study)
-    return f" by about {_points(error)}, the standard error" if error else ""
+def _by_about(by_luck: float | None) -> str:
+    return f", by about {_points(by_luck)} in expectation" if by_luck and by_luck > 0 else ""
 
 
 def _points(share: float) -> str:
@@ -200,7 +209,7 @@ def _points(share: float) -> str:
 
 
 def _lost(share: float) -> str:
-    return f"lost {_points(share)}" if share >= 0 else f"gained {_points(-share)}"
+    return lost_or_gained(share, ACCURACY)
 
 
 def _id(row: pd.Series) -> str:

@@ -13,10 +13,11 @@ import pandas as pd
 
 import trainables.records.names as n
 from analysis.columns import point_ids
-from analysis.confirmed import Confirmed
+from analysis.confirmed import Confirmed, records
 from analysis.figures import KINDS, PERCENT, X, on_axis
 from analysis.load import Study
 from analysis.pareto import hypervolume_history, timed_by
+from trainables.records.limits import bounds
 from trainables.records.objectives import COMPRESSION, LOG2, MAXIMISE, OBJECTIVES, Objective
 from trainables.records.points import form_of, format_of, point_id
 from trainables.records.words import recipe
@@ -69,11 +70,25 @@ def page_data(study: Study, best: pd.DataFrame, confirmed: Mapping[str, Confirme
             "before": _plain(study.pruned[n.ACCURACY_BEFORE]),
             "epochs": _plain(study.pruned[n.TOTAL_EPOCHS]),
             "front": ids.isin(point_ids(best)).tolist(),
+            "within": _within(study),
             "command": [export_command(study.folder, row) for row in study.pruned.to_dict("records")],
         },
         "dense": _columns(study.dense_forms, study, confirmed, shown),
         "hypervolume": {name: _plain(history[name]) for name in history},
     }  # fmt: skip
+
+
+def _within(study: Study) -> list[bool]:
+    """Which networks keep to the study's limits; all where it has none."""
+    roots = {row[n.SEED]: row for row in records(study.dense)}
+    rows = ((row, bounds(study.limits, _root(row, roots))) for row in records(study.pruned))
+    return [all((found := one.excess(row)) is not None and found <= 0 for one in limits) for row, limits in rows]
+
+
+def _root(row: Mapping[Any, Any], roots: Mapping[Any, Any]) -> dict[str, Any]:
+    """The dense network of a row's seed; its latency as it was timed beside the row."""
+    beside = row[n.LATENCY_DENSE]
+    return {**roots[row[n.SEED]], **({} if pd.isna(beside) else {n.LATENCY: beside})}
 
 
 def export_command(folder: Path, row: Mapping[Any, Any]) -> str:

@@ -37,11 +37,11 @@
   function visible() {
     const [family, form, confirmed] = ["family", "form", "confirmed"].map((name) => control(name)?.value ?? "");
     const words = control("words").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const frontAlone = control("front").checked;
+    const frontAlone = control("front").checked, withinAlone = control("within")?.checked;
     return networks.id.map((_, i) => i).filter((i) => {
       const text = `${networks.id[i]} ${networks.kind[i]} ${networks.recipe[i]}`.toLowerCase();
       return (!family || networks.family[i] === family) && (!form || networks.form[i] === form) &&
-        (!frontAlone || networks.front[i]) && (!confirmed || (networks.test[i] !== null) === (confirmed === "yes")) &&
+        (!frontAlone || networks.front[i]) && (!withinAlone || networks.within[i]) && (!confirmed || (networks.test[i] !== null) === (confirmed === "yes")) &&
         words.every((word) => text.includes(word));
     });
   }
@@ -93,7 +93,8 @@
         name, type: "scatter", mode: "markers", x: own.map(({ x }) => x), y: own.map(({ y }) => y),
         customdata: own.map(({ i }) => i), text: own.map(({ i }) => hover(i)), hovertemplate: "%{text}<extra></extra>",
         marker: {
-          color: fill, symbol, opacity: 0.9, size: own.map(({ i }) => (networks.front[i] ? 10 : 7)),
+          color: fill, symbol, opacity: own.map(({ i }) => (networks.within[i] ? 0.9 : 0.3)),
+          size: own.map(({ i }) => (networks.front[i] ? 10 : 7)),
           line: { color: own.map(({ i }) => (networks.front[i] ? ink : sheet)), width: own.map(({ i }) => (networks.front[i] ? 1.5 : 0.5)) },
         },
       };

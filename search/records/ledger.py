@@ -20,6 +20,7 @@ from trainables.records.points import REQUIRED, fault_of, format_of, point_id, s
 from trainables.records.untrusted import read
 from trainables.storage.store import to_json
 
+ROUNDING = 1e-9
 REMEDY = "remove the line, its steps are found again in the store"
 
 
@@ -230,6 +231,10 @@ class Ledger:
             keep = nondominated([self.above_reference(row) for row in rows.values()])
             found += [row for row, kept in zip(rows.values(), keep, strict=True) if kept]
         return found
+
+    def members(self) -> list[Row]:
+        """The rows of the front but for what lies below the hypervolume's reference, and so counts for nothing."""
+        return [row for row in self.front_rows() if min(self.above_reference(row)) >= -ROUNDING]
 
     def front_rows(self) -> list[Row]:
         """One row for each member of the front, smallest reduction first."""

@@ -14,7 +14,7 @@ OPENED, NETWORKS = "opened", "networks"
 def record_opening(folder: Path, networks: int) -> str | None:
     """Put on record that the test split is opened for so many networks; in words, how often it was before, if it was."""
     before = list(rows_of(folder / n.OPENINGS_FILE))
-    confirmed = sum(1 for _ in rows_of(folder / n.CONFIRMED_FILE))
+    confirmed = sum(1 for place in (folder, folder / n.CONFIRMATION_FOLDER) for _ in rows_of(place / n.CONFIRMED_FILE))
     append(folder / n.OPENINGS_FILE, {OPENED: datetime.now(UTC).isoformat(timespec="seconds"), NETWORKS: networks})
     if not before and not confirmed:
         return None

@@ -17,8 +17,8 @@ from trainables.storage.places import open_storage
 from trainables.storage.store import to_json
 
 FILES = (
-    n.POINTS_FILE, n.TRIALS_FILE, n.CONFIRMED_FILE, n.OPENINGS_FILE, n.SENSITIVITY_FILE, n.PROVENANCE_FILE, n.STUDY_FILE,
-    n.OPTUNA_FILE,
+    n.POINTS_FILE, n.TRIALS_FILE, n.CONFIRMED_FILE, n.AGAIN_FILE, n.OPENINGS_FILE, n.SENSITIVITY_FILE, n.PROVENANCE_FILE,
+    n.STUDY_FILE, n.OPTUNA_FILE,
 )  # fmt: skip
 """In the order in which they are written: what Optuna's study knows must never be missing among the points."""
 INTERVAL = 5.0

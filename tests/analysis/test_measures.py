@@ -19,7 +19,7 @@ from analysis.pareto import front, hypervolume
 from analysis.report import write_report
 from analysis.tables import best_table
 from tests.made_up import example_study, sweep_study
-from trainables.records.measures import MEASURE
+from trainables.records.methods import MEASURE
 from trainables.records.names import InputError
 from trainables.tasks.labels import Regression
 

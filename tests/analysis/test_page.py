@@ -23,6 +23,7 @@ from analysis.page.networks import export_command, page_data
 from analysis.pareto import front
 from analysis.report import write_report
 from tests.made_up import dense, point, write_study
+from trainables.records.confirmation import Member, Seen
 from trainables.records.jsonl import packed
 from trainables.records.objectives import COMPRESSION
 
@@ -45,7 +46,7 @@ def told(study: Study) -> Answers:
 
 def test_what_is_not_confirmed_is_promised_as_optimistic(tmp_path: Path) -> None:
     found = told(study_of(tmp_path, [SAFE, BOLD]))
-    assert found.told[SMALLEST].startswith("8.00× smaller (120 kB) on validation data: optimistic by about 0.19 points")
+    assert found.told[SMALLEST].startswith("8.00× smaller (120 kB) on validation data: optimistic, by about 0.12 points in")
     assert found.chosen == ("bold",) and "None of it is confirmed" in " ".join(found.trust)
 
 
@@ -55,14 +56,36 @@ def test_the_promise_is_the_confirmed_one(tmp_path: Path) -> None:
         "4.00× smaller (120 kB), confirmed on the test data. 96.00% validation, 95.90% test"
     )
     assert "Validation data alone would have promised 8.00×" in found.told[SMALLEST]
-    assert "(step id bold) lost 2.2 points on the test data" in found.told[SMALLEST]
+    assert "(step id bold). It lost 2.2 points on the test data." in found.told[SMALLEST]
     trust = " ".join(found.trust)  # validation less test: 0.1 and 1.8 points of the pruned networks, 0 of the dense one
     assert found.chosen == ("safe",) and "flattered them by 0.95 points" in trust
+
+
+def test_what_a_recipe_lost_on_fresh_seeds_counts_where_its_own_network_lost_less(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [SAFE, BOLD], {"d0": 0.962, "safe": 0.961, "bold": 0.96})
+    seen = {"safe": (0.004, 0.003), "bold": (0.012, 0.01)}
+    again = {
+        name: Member({**SAFE, n.STEP_ID: name}, tuple(Seen(seed, 0.95, lost, lost) for seed, lost in enumerate(both)), 0.5)
+        for name, both in seen.items()
+    }
+    assert told(study).chosen == ("bold",)
+    found = answers(study, load_confirmed(study.folder), again)
+    assert found.chosen == ("safe",)
+    assert "The same recipe on 2 fresh seeds: 95.00 ± 0.00 % on the test data, 0.35 ± 0.07 points" in found.told[SMALLEST]
+    assert "lost 0.2 points on the test data, and its recipe lost 1.1 points on fresh seeds" in found.told[SMALLEST]
 
 
 def test_nothing_within_the_limit_is_said(tmp_path: Path) -> None:
     found = told(study_of(tmp_path, [point(accuracy=0.9)]))
     assert found.told[SMALLEST].startswith("None: no network of this study is within 0.5 points") and found.chosen == ()
+
+
+def test_the_page_tells_which_networks_are_within_the_study_s_limits(tmp_path: Path) -> None:
+    small = point(step_id="small", stored_bytes=90_000, accuracy=0.95)
+    study = load_study(write_study(tmp_path, [dense(), SAFE, small], settings={"limits": {"max_bytes": 100_000.0}}))
+    shown = page_data(study, front(study.pruned, study.objectives, study.dense), {}, COMPRESSION)
+    assert shown["networks"]["within"] == [False, True]
+    assert "within the study’s limits" in write_report(study).read_text()
 
 
 LATENCIES = {

@@ -223,4 +223,4 @@ def test_the_notebook_runs(folder: Path, start: str, monkeypatch: pytest.MonkeyP
     place = {"metadata": {"path": str(ANALYSIS / start)}}
     nbclient.NotebookClient(notebook, timeout=120, resources=place).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in shown) == 4
+    assert sum("image/png" in output.get("data", {}) for output in shown) == 5

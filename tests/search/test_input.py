@@ -19,7 +19,7 @@ from PIL import Image
 
 from search.__main__ import main
 from search.session import prepare
-from search.study import load_study
+from search.study import check_same, load_study
 from tests import ROOT
 from tests.search_helpers import FACTORY, NETS, SPACE, STRUCTURED_SPACE, SWEEP, one_line, raw_study, refusal, write
 from trainables.networks.factory import ModelSettings, build
@@ -49,6 +49,9 @@ def change(**sections: dict[str, Any]) -> Callable[[Path], dict[str, Any]]:
 
 def top(**changes: Any) -> Callable[[Path], dict[str, Any]]:
     return lambda tmp: raw_study(tmp, **changes)
+
+
+CHANNELS: dict[str, object] = {"family": "structured"}
 
 
 def sweep(**fields: Any) -> Callable[[Path], dict[str, Any]]:
@@ -440,6 +443,42 @@ def test_of_another_sweep_the_entry_that_differs_is_told(
     write(folder, before, n.STUDY_FILE)
     line = refusal(["run", str(write(tmp_path, raw_study(tmp_path, storage=others, sweep=now)))], capsys)
     assert line.startswith(f"error: {told.format(folder)}")
+
+
+def test_a_sweep_may_grow_at_its_end_unless_finalists_come_there(tmp_path: Path) -> None:
+    entries = [CHANNELS | {"step_ratio": 0.1}, CHANNELS | {"step_ratio": 0.2}]
+    short, long = (load_study(write(tmp_path, raw_study(tmp_path, sweep=entries[:size]))) for size in (1, 2))
+    check_same(short, long, "results/tiny")
+    with pytest.raises(InputError, match=r"sweep\.1"):
+        check_same(long, short, "results/tiny")
+    finalists = {"seeds": [5]}
+    short, long = (
+        load_study(write(tmp_path, raw_study(tmp_path, sweep=entries[:size], finalists=finalists))) for size in (1, 2)
+    )
+    with pytest.raises(InputError, match=r"sweep\.1"):
+        check_same(short, long, "results/tiny")
+
+
+@pytest.mark.parametrize(
+    "given, changes, told",
+    [
+        ("0", {}, "--seeds: 0 cannot be used: a spread needs at least 2"),
+        ("1", {}, "--seeds: 1 cannot be used"),
+        ("x", {}, "--seeds: 'x' is no whole number"),
+        ("3", {}, "has no front to be confirmed; run the study first"),
+        ("3", {"sweep": SWEEP}, "--seeds: a sweep names the seeds of its schedules itself"),
+    ],
+    ids=["none", "one", "no number", "no front", "of a sweep"],
+)
+def test_fresh_seeds_that_cannot_be(
+    given: str, changes: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "others" / "tiny"
+    folder.mkdir(parents=True)
+    write(folder, raw_study(tmp_path, **changes), n.STUDY_FILE)
+    assert told in refusal(["confirm", str(folder), "--seeds", given], capsys)
+    assert [file.name for file in folder.iterdir()] == [n.STUDY_FILE]
+    assert "without --seeds; leave it out" in refusal(["confirm", str(folder), "--address", "auto"], capsys)
 
 
 def test_exports_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

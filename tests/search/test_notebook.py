@@ -83,5 +83,21 @@ def test_interrupted_and_gone_on_with_in_a_notebook(tmp_path: Path) -> None:
     assert [row[n.EPOCHS] for row in written if row[n.STEP]] == [2] * 6  # none twice
 
 
+def test_the_notebook_that_launches_a_study_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbclient  # noqa: PLC0415
+    import nbformat  # noqa: PLC0415
+
+    notebook = nbformat.read(ROOT / "analysis" / "launch.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "the notebook is committed without outputs"
+    monkeypatch.setenv("PRUNING_STORAGE", str(tmp_path))
+    place = {"metadata": {"path": str(ROOT / "analysis")}}
+    nbclient.NotebookClient(notebook, timeout=600, resources=place).execute()
+    told = "".join(text_of(cell) for cell in notebook.cells if cell.cell_type == "code")
+    assert "Ended after 3 trials" in told and "Ended after 6 trials" in told and "hypervolume" in told
+    written = rows(tmp_path / "launched" / n.POINTS_FILE)
+    computed = [row[n.STEP_ID] for row in written if row[n.STEP] and not row[n.REUSED]]
+    assert len(computed) == len(set(computed)) >= 4 and (tmp_path / "launched" / "pruned.safetensors").stat().st_size > 0
+
+
 def text_of(cell: Any) -> str:
     return "".join(one.text for one in cell.outputs if one.output_type == "stream")

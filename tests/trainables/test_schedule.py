@@ -301,7 +301,6 @@ IMPOSSIBLE: list[tuple[type[Schedule], dict[str, Any], str]] = [
     (UnstructuredSchedule, {"levels": [0.5, 1.0]}, "less than 1"),
     (UnstructuredSchedule, {"levels": 0.5}, "levels"),
     (UnstructuredSchedule, {"levels": [0.5, 0.0]}, "rising"),
-    (UnstructuredSchedule, {"levels": [0.0, 0.0]}, "rising"),
     (UnstructuredSchedule, {"levels": [1e-9]}, "less than a millionth"),
     (UnstructuredSchedule, {"levels": [0.0], "fine_tune_epochs": 0}, "give epochs"),
     (StructuredSchedule, {"step_ratio": 0.3, "strength": 0}, "no penalty"),

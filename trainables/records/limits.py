@@ -191,3 +191,13 @@ def excesses(limits: Limits, point: Mapping[str, Any], dense: Mapping[str, Any])
 def within(found: Iterable[float]) -> bool:
     """Whether these excesses are all within their limits."""
     return all(value <= 0 for value in found)
+
+
+def moved_drop(drop: float, limits: Limits) -> float:
+    """How far below dense the hypervolume's reference lies: where more may be lost than ``drop``, that far.
+
+    A share of the dense accuracy, which is at most 1, counts as so much of 1.
+    """
+    most = limits.max_drop
+    lost = 0.0 if most is None else (most if isinstance(most, float) else float(most.removesuffix(RELATIVE))) / 100
+    return max(drop, min(lost, 1.0))

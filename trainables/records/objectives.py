@@ -227,6 +227,14 @@ class Quality(Objective):
             return f"{drop:.4g} {self.unit or f'of {self.name}'}"
         return counted(round(100 * drop, 6), "point")
 
+    def told_spread(self, mean: float, spread: float, *, change: bool = False) -> str:
+        """A mean and its standard deviation (or NaN) in words: a share in percent, and a ``change`` with its sign."""
+        if math.isnan(mean):
+            return "-"
+        scale, kind = (100.0, ".2f") if self.is_share else (1.0, ".4g")
+        text = f"{scale * mean:{'+' if change else ''}{kind}}"
+        return text if math.isnan(spread) else f"{text} ± {scale * spread:{kind}}"
+
     def measure(self, context: Context) -> float:
         """Between ``low`` and ``high``."""
         return context.evaluate()

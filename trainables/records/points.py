@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trainables.records import names as n
-from trainables.records.measures import MEASURE, measure_of
+from trainables.records.methods import MEASURE, measure_of
 from trainables.records.objectives import ACCURACY, LOG2, OBJECTIVES, Objective, Quality
 from trainables.records.untrusted import is_address
 

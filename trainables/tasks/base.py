@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from trainables.methods import Method
-from trainables.records.measures import Measure, QualityDescription
+from trainables.records.methods import Measure, QualityDescription
 from trainables.records.names import InputError
 from trainables.records.objectives import ACCURACY, LINEAR, MAXIMISE, Quality
 from trainables.settings import one_line

@@ -21,7 +21,7 @@ from trainables.data.preparation import changed
 from trainables.problem import Problem
 from trainables.pruning.sample import Sample
 from trainables.records import names as n
-from trainables.records.measures import described, measure_of
+from trainables.records.methods import described, measure_of
 from trainables.records.names import InputError
 from trainables.records.objectives import ACCURACY
 from trainables.records.points import is_record
