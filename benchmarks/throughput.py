@@ -32,7 +32,8 @@ from torchvision import transforms
 from trainables.data.dataset import Data, DataSettings, load
 from trainables.networks.factory import ModelSettings, build
 from trainables.records.names import InputError
-from trainables.training.loop import LearningRate, Precision, Recipe, autocast, fit, threads
+from trainables.training.loop import LearningRate, Recipe, fit, threads
+from trainables.training.stepping import Precision, autocast
 
 BATCH = 256
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4
