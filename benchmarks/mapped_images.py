@@ -34,7 +34,7 @@ def main() -> None:
     """Print a line for each count."""
     import pickle  # noqa: PLC0415 - as Ray sends them
 
-    from trainables.data.mapped import Mapped  # noqa: PLC0415
+    from trainables.data.mapped import ArrayFile, Mapped  # noqa: PLC0415
 
     draw = np.random.default_rng(0)
     some = draw.integers(0, 256, (1000, 3, SIDE, SIDE), dtype=np.uint8)
@@ -45,7 +45,7 @@ def main() -> None:
             for start in range(0, count, len(some)):
                 images[start : start + len(some)] = some
             del images
-            sent = pickle.dumps(Mapped(str(file.resolve()), np.arange(count)))
+            sent = pickle.dumps(Mapped(ArrayFile(str(file.resolve())), np.arange(count)))
             command = [sys.executable, "-c", CHILD.format(batches=BATCHES, batch=BATCH)]
             done = subprocess.run(command, input=sent, capture_output=True, check=True)  # noqa: S603 - our own command
             print(f"{count:>7,} images: {done.stdout.decode().strip()}")

@@ -104,9 +104,11 @@ class Host:
         """Start ``python -m search`` here."""
         return self.start(sys.executable, "-m", "search", *words, cwd=cwd, **environment)
 
-    def start_head(self, port: int) -> None:
-        """Start Ray's head here; no trial fits on it."""
-        self._start_ray("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
+    def start_head(self, port: int, dashboard: int | None = None) -> None:
+        """Start Ray's head here; no trial fits on it. With a ``dashboard``'s port it takes jobs."""
+        shown = f"--dashboard-port={dashboard}" if dashboard else "--include-dashboard=false"
+        listening = (f"--dashboard-host={self.address}",) if dashboard else ()
+        self._start_ray("--head", f"--port={port}", "--num-cpus=0", shown, *listening)
 
     def start_node(self, before: str = "") -> None:
         """Start a node of the cluster here, with one core."""
@@ -196,10 +198,10 @@ class Hosts:
             ip("-n", host.name, "link", "set", "eth0", "up")
         return host
 
-    def add_head(self) -> Host:
+    def add_head(self, dashboard: int | None = None) -> Host:
         """The first host, with the head on it."""
         head = self.add()
-        head.start_head(self._port)
+        head.start_head(self._port, dashboard)
         return head
 
     def make(self) -> None:

@@ -161,6 +161,18 @@ def crossed_attention(num_classes: int) -> nn.Module:
     return Module(forward, **parts, head=nn.Linear(24, num_classes))
 
 
+def attention_of_two_scales(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        made = m.qkv(x)
+        heads = torch.cat([made, m.wider(made)], 1).reshape(len(x), -1, 12, x[0, 0].numel())
+        query, key, value = heads.transpose(-1, -2).chunk(3, -1)
+        seen = F.relu(query) @ (F.relu(key).transpose(-1, -2) @ value)
+        return m.joined(seen.transpose(-1, -2).reshape(len(x), -1, *x.shape[2:]))
+
+    layers = {"qkv": nn.Conv2d(12, 24, 1), "wider": nn.Conv2d(24, 24, 3, padding=1, groups=24), "joined": block(16, 14, 1)}
+    return Net(num_classes, 14, block(1, 12), Module(forward, **layers), block(14, 14))
+
+
 def vision_transformer(num_classes: int) -> nn.Module:
     made = torchvision.models.VisionTransformer(8, 4, 2, 3, 24, 36, num_classes=num_classes)
     made.conv_proj = nn.Conv2d(1, 24, 4, 4)

@@ -12,7 +12,7 @@ import trainables.records.names as n
 from analysis.comparison.statistics import MIN_SEEDS, SIGNIFICANCE, estimate, holm, noise_floor
 from analysis.comparison.sweep import FRESH, OF_RECIPE, ROLE, TEST, VALIDATION, Sweep
 from analysis.pareto import measured
-from trainables.records.contrasts import Contrast, where_of
+from trainables.records.contrasts import BEFORE, Contrast, where_of
 from trainables.records.objectives import OBJECTIVES, gains
 
 HIGHER, LOWER, EQUIVALENT, OPEN, FEW = "higher", "lower", "equivalent", "open", "too few seeds"
@@ -65,8 +65,9 @@ def judged(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _tests(sweep: Sweep, name: str, contrast: Contrast) -> Iterator[dict[str, Any]]:
     sides = {side: _side(sweep, name, contrast, side) for side in (LEFT, RIGHT)}
-    split = TEST if contrast.value == n.ACCURACY and all(one[TEST].notna().all() for one in sides.values()) else VALIDATION
-    value = split if contrast.value == n.ACCURACY else contrast.value
+    after = contrast.value != BEFORE
+    split = TEST if after and all(one[TEST].notna().all() for one in sides.values()) else VALIDATION
+    value = split if after else BEFORE
     pairs = _pairs(sweep, contrast, sides, value)
     if pairs.empty:
         keys = ", ".join([n.SEED, *contrast.matched, *contrast.averaged])
@@ -75,7 +76,7 @@ def _tests(sweep: Sweep, name: str, contrast: Contrast) -> Iterator[dict[str, An
     for key, cell in pairs.groupby(cells, sort=True, dropna=False) if cells else [((), pairs)]:
         of = {column: getattr(value, "item", lambda v=value: v)() for column, value in zip(cells, key, strict=True)}
         yield {
-            "contrast": name, "tests": contrast.tests or name, "of": of, "split": split, "margin": contrast.margin,
+            "contrast": name, "tests": contrast.tests or name, "of": of, "split": split, "margin": sweep.margin(contrast),
             LEFT: _named(contrast.left), RIGHT: _named(contrast.right), **_estimated(sweep, contrast, cell, split),
         }  # fmt: skip
 
@@ -86,7 +87,7 @@ def _estimated(sweep: Sweep, contrast: Contrast, cell: pd.DataFrame, split: str)
     concludes = fresh[n.SEED].nunique() >= MIN_SEEDS
     used, lost = _complete(fresh if concludes else cell, contrast.averaged)
     means = used.groupby(n.SEED)[[LEFT, RIGHT]].mean()
-    found = estimate(means[LEFT] - means[RIGHT], sweep.step[split], contrast.margin)._asdict()
+    found = estimate(means[LEFT] - means[RIGHT], sweep.step[split], sweep.margin(contrast))._asdict()
     return {
         "left_mean": means[LEFT].mean(), "right_mean": means[RIGHT].mean(), "estimate": found.pop("mean"), **found,
         "noise_floor": noise_floor(sweep.dense[split].dropna(), len(means)), "concludes": concludes,

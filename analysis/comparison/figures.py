@@ -15,8 +15,9 @@ import trainables.records.names as n
 from analysis import words
 from analysis.comparison.sweep import Sweep
 from analysis.comparison.tables import BUDGET, MEAN, SCRATCH, best, trained_on
-from analysis.comparison.told import SPEED_UP, SPEED_UP_LARGE, at, signed, values
-from analysis.figures import PERCENT, PERCENT_FORMAT, VISIBLE_DROP, despine, log2_ticks, style
+from analysis.comparison.told import SPEED_UP, SPEED_UP_LARGE, at, signed, unit, values
+from analysis.figures import VISIBLE_DROP, Look, despine, log2_ticks, style
+from analysis.pareto import sign
 from trainables.records.contrasts import CUTTING, LEVEL, ONE_SHOT, PEAK_LR
 from trainables.records.words import RETRAINING
 
@@ -28,10 +29,15 @@ SIDEWAYS = 1.05
 MOST_ROWS, PANELS_WIDE = 30, 4
 
 
+def look_of(sweep: Sweep) -> Look:
+    """How the sweep's measure is shown."""
+    return Look(sweep.measure, sweep.study.accuracy_drop)
+
+
 def bytes_figure(sweep: Sweep) -> Figure | None:
-    """Accuracy against bytes: the best recipe of each family at each level, with random importance and scratch."""
+    """Measure against bytes: the best recipe of each family at each level, with random importance and scratch."""
     lines = {
-        "": (best(trained_on(sweep), [n.FAMILY, LEVEL], sweep.split), "o", "-"),
+        "": (best(trained_on(sweep), [n.FAMILY, LEVEL], sweep), "o", "-"),
         ", random importance": (_of(sweep, n.IMPORTANCE, n.RANDOM), "x", ":"),
         ", trained from scratch": (_of(sweep, n.RETRAIN, SCRATCH), "D", ""),
     }
@@ -39,14 +45,14 @@ def bytes_figure(sweep: Sweep) -> Figure | None:
 
 
 def speed_figure(sweep: Sweep) -> Figure | None:
-    """Accuracy against measured speed-up, of whatever runs at another speed than its dense network."""
-    lines = {"": (best(trained_on(sweep), [n.FAMILY, LEVEL], sweep.split), "o", "-")}
+    """Measure against measured speed-up, of whatever runs at another speed than its dense network."""
+    lines = {"": (best(trained_on(sweep), [n.FAMILY, LEVEL], sweep), "o", "-")}
     panels = [(SPEED_UP, "measured speed-up, one image"), (SPEED_UP_LARGE, "measured speed-up, large batches")]
     return _figure(sweep, lines, panels)
 
 
 def epochs_figure(sweep: Sweep) -> Figure | None:
-    """Change of accuracy against retraining epochs: of cuts to one level that were retrained at several budgets."""
+    """Change of the measure against retraining epochs: of cuts to one level that were retrained at several budgets."""
     rows = _changed(sweep, trained_on(sweep))
     rows = rows[rows[CUTTING].eq(ONE_SHOT) & rows[BUDGET].gt(0)]
     lines = [n.FAMILY, LEVEL, n.IMPORTANCE, n.SCOPE, n.PRUNER, n.RETRAIN]
@@ -74,12 +80,12 @@ def epochs_figure(sweep: Sweep) -> Figure | None:
             axes.xaxis.set_minor_locator(NullLocator())
             despine(axes)
             axes.set_xlabel("epochs of retraining", fontsize="small")
-        grid[0].set_ylabel("less dense, points")
+        grid[0].set_ylabel(", ".join(filter(None, ["less dense", unit(sweep.measure)])))
         _legend(figure, grid)
     return figure
 
 
-def pairs_figure(frame: pd.DataFrame) -> Figure | None:
+def pairs_figure(frame: pd.DataFrame, look: Look) -> Figure | None:
     """Paired differences with intervals; of cutting in steps where the study has such, otherwise of all contrasts.
 
     Each is named by what it is of, and by the learning rates of both sides where they differ.
@@ -95,31 +101,37 @@ def pairs_figure(frame: pd.DataFrame) -> Figure | None:
         height = 1.4 + 0.27 * max(shown["contrast"].value_counts())
         figure = Figure(figsize=(7.2 * len(names), height), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-            _draw_pairs(axes, shown[shown["contrast"] == name].iloc[::-1])
+            _draw_pairs(axes, shown[shown["contrast"] == name].iloc[::-1], look)
     return figure
 
 
-def _draw_pairs(axes: Axes, rows: pd.DataFrame) -> None:
+def _draw_pairs(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
     places = np.arange(len(rows))
     for place, row in zip(places, rows.to_dict("records"), strict=True):
-        low, mean, high = (PERCENT * row[key] for key in ("low", "estimate", "high"))
+        low, mean, high = (look.scale * row[key] for key in ("low", "estimate", "high"))
         axes.errorbar(
             mean, place, xerr=[[mean - low], [high - mean]], fmt="o", capsize=3, color="#0072B2",
             markerfacecolor="#0072B2" if row["concludes"] else HOLLOW,
         )  # fmt: skip
-    margin = PERCENT * float(rows["margin"].iloc[0])
+    margin = look.scale * float(rows["margin"].iloc[0])
     axes.axvspan(-margin, margin, color="0.92", zorder=0)
     axes.axvline(0, color=DENSE_COLOUR, linewidth=1)
-    axes.set_yticks(places, [_label(row) for row in rows.to_dict("records")], fontsize="x-small")
-    left, right = min(PERCENT * rows["low"].min(), -margin), max(PERCENT * rows["high"].max(), margin)
-    axes.set_xscale("symlog", linthresh=1.0)
-    axes.set_xlim(1.3 * left - 0.1, 1.3 * right + 0.1)
-    ticks = [sign * tick for tick in (0.5, 1.0, 3.0, 10.0, 30.0, 100.0) for sign in (-1, 1)]
-    axes.set_xticks([0.0, *(tick for tick in ticks if 1.3 * left - 0.1 < tick < 1.3 * right + 0.1)])
+    axes.set_yticks(places, [_label(row, look) for row in rows.to_dict("records")], fontsize="x-small")
+    left, right = min(look.scale * rows["low"].min(), -margin), max(look.scale * rows["high"].max(), margin)
+    axes.set_xscale("symlog", linthresh=2 * margin)
+    ends = 1.3 * left - 0.2 * margin, 1.3 * right + 0.2 * margin
+    axes.set_xlim(*ends)
+    ticks = [side * margin * times for times in (1, 2, 6, 20, 60, 200) for side in (-1, 1)]
+    axes.set_xticks([0.0, *(tick for tick in ticks if ends[0] < tick < ends[1])])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}")))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelsize="small")
-    axes.set_xlabel(_literal(f"{rows['left'].iloc[0]} less {rows['right'].iloc[0]}, points"), fontsize="small")
+    axes.set_xlabel(
+        _literal(
+            f"{rows['left'].iloc[0]} less {rows['right'].iloc[0]}{', ' if unit(look.measure) else ''}{unit(look.measure)}"
+        ),
+        fontsize="small",
+    )
     axes.set_title(_literal(str(rows["contrast"].iloc[0])), loc="left", fontsize="small")
     axes.grid(visible=False, axis="y")
     despine(axes)
@@ -130,20 +142,20 @@ def _literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _label(row: dict[Any, Any]) -> str:
+def _label(row: dict[Any, Any], look: Look) -> str:
     rates = [part.removeprefix(f"{PEAK_LR} ") for part in str(row["differs"]).split("; ") if part.startswith(PEAK_LR)]
-    return _literal(at(row["of"])) + (f" (lr {rates[0]})" if rates else "") + f"  {signed(row['estimate'])}"
+    return _literal(at(row["of"])) + (f" (lr {rates[0]})" if rates else "") + f"  {signed(row['estimate'], look.measure)}"
 
 
 def _of(sweep: Sweep, column: str, value: str) -> pd.DataFrame:
     rows = sweep.pruned
-    return best(rows[rows[column].eq(value)], [n.FAMILY, LEVEL], sweep.split)
+    return best(rows[rows[column].eq(value)], [n.FAMILY, LEVEL], sweep)
 
 
 def _changed(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows[sweep.split].notna()]
     dense = sweep.dense.set_index(n.SEED)[sweep.split]
-    return rows.assign(change=PERCENT * (rows[sweep.split] - rows[n.SEED].map(dense)))
+    return rows.assign(change=look_of(sweep).scale * (rows[sweep.split] - rows[n.SEED].map(dense)))
 
 
 def _figure(
@@ -152,7 +164,8 @@ def _figure(
     moving = [(column, label) for column, label in panels if _moves(sweep, [rows for rows, *_ in lines.values()], column)]
     if not moving:
         return None
-    accuracy = PERCENT * float(sweep.dense[sweep.split].mean())
+    look, up = look_of(sweep), sign(sweep.measure)
+    dense = look.scale * float(sweep.dense[sweep.split].mean())
     with style():
         figure, grid = _grid(len(moving), wide=2, size=5.0)
         for axes, (column, label) in zip(grid, moving, strict=True):
@@ -161,27 +174,27 @@ def _figure(
                     own = rows[rows[n.FAMILY] == family]
                     if not _moves(sweep, [own, sweep.dense], column):
                         continue  # it would be a vertical line at 1
-                    means = own.assign(x=values(own, column, sweep.split)).groupby(LEVEL)[["x", sweep.split]].mean()
+                    means = own.assign(x=values(own, column, sweep)).groupby(LEVEL)[["x", sweep.split]].mean()
                     axes.plot(
-                        means["x"], PERCENT * means[sweep.split], marker=marker, linestyle=line, color=COLOURS[family],
+                        means["x"], look.scale * means[sweep.split], marker=marker, linestyle=line, color=COLOURS[family],
                         label=f"{family}{name}", markersize=6, alpha=0.9,
                     )  # fmt: skip
-            axes.plot(1, accuracy, "*", markersize=15, color="#F0C419", markeredgecolor="#222222", label="dense")
-            axes.axhline(accuracy, color=DENSE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
+            axes.plot(1, dense, "*", markersize=15, color="#F0C419", markeredgecolor="#222222", label="dense")
+            axes.axhline(dense, color=DENSE_COLOUR, linestyle=(0, (4, 3)), linewidth=1)
             shown = pd.concat([rows for rows, *_ in lines.values()]).groupby([n.FAMILY, LEVEL])[sweep.split].mean()
-            axes.set_ylim(max(accuracy - VISIBLE_DROP, PERCENT * float(shown.min()) - 1), accuracy + 1)
-            axes.yaxis.set_major_formatter(PERCENT_FORMAT)
+            worst, air = up * look.scale * float((up * shown).min()), up * look.visible / VISIBLE_DROP
+            look.limit(axes, up * max(up * dense - look.visible, up * (worst - air)), dense + air)
             log2_ticks(axes)
             axes.set_xlabel(label)
             despine(axes)
-        grid[0].set_ylabel(f"{sweep.split} accuracy")
+        grid[0].set_ylabel(f"{sweep.split} {sweep.measure.name}")
         _legend(figure, grid)
     return figure
 
 
 def _moves(sweep: Sweep, groups: Sequence[pd.DataFrame], column: str) -> bool:
     """Whether the means of the levels differ there by more than a measurement's error."""
-    means = pd.concat([values(rows, column, sweep.split).groupby(rows[LEVEL]).mean() for rows in groups]).dropna()
+    means = pd.concat([values(rows, column, sweep).groupby(rows[LEVEL]).mean() for rows in groups]).dropna()
     return len(means) > 0 and bool(max(means.max(), 1.0) / min(means.min(), 1.0) > SIDEWAYS)
 
 

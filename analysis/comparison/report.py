@@ -13,18 +13,17 @@ from matplotlib.figure import Figure
 import trainables.records.names as n
 from analysis import words
 from analysis.comparison.engine import OPEN, compare
-from analysis.comparison.figures import bytes_figure, epochs_figure, pairs_figure, speed_figure
+from analysis.comparison.figures import bytes_figure, epochs_figure, look_of, pairs_figure, speed_figure
 from analysis.comparison.page import ANSWERS, html, markdown, section_of
 from analysis.comparison.statistics import MIN_SEEDS, SIGNIFICANCE
 from analysis.comparison.sweep import FRESH, ROLE, Sweep, load_sweep, section
 from analysis.comparison.tables import BUDGET, frame_table, levels_table, trained_on
-from analysis.comparison.told import Told, at, effect
+from analysis.comparison.told import Told, at, effect, unit
 from analysis.figures import render
 from analysis.load import Study
 from analysis.tables import provenance_table
 from trainables.records.contrasts import PEAK_LR
 from trainables.records.files import write_atomically
-from trainables.records.objectives import ACCURACY
 
 PAGE, MARKDOWN, FRAME = "index.html", "comparison.md", "comparison_contrasts.csv"
 # What begins like this in the report's folder is made here, and removed when it is made no longer.
@@ -34,10 +33,6 @@ FIGURES = ("bytes", "pairs", "epochs", "speed")
 
 def write_comparison(study: Study) -> tuple[Path, list[str]]:
     """Write everything, the pages last; returns the HTML page's path and the lines of the summary."""
-    if study.measure is not ACCURACY:
-        raise n.InputError(
-            f"{study.folder}: is measured by {study.measure.name}, and comparisons speak of accuracy; use report"
-        )
     sweep = load_sweep(study)
     frame = compare(sweep)
     drawn = {name: figure for name, figure in _figures(sweep, frame) if figure is not None}
@@ -56,18 +51,20 @@ def write_comparison(study: Study) -> tuple[Path, list[str]]:
 
 
 def _figures(sweep: Sweep, frame: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
-    drawn = bytes_figure(sweep), pairs_figure(frame), epochs_figure(sweep), speed_figure(sweep)
+    drawn = bytes_figure(sweep), pairs_figure(frame, look_of(sweep)), epochs_figure(sweep), speed_figure(sweep)
     yield from zip(FIGURES, drawn, strict=True)
 
 
 def _content(sweep: Sweep, frame: pd.DataFrame, drawn: Mapping[str, Figure]) -> dict[str, Any]:
     told = Told(sweep, frame, str(sweep.study.folder / ANSWERS))
-    rows = frame.to_dict("records")
+    rows, measure = frame.to_dict("records"), sweep.measure
     return {
-        "name": sweep.study.name, "setting": list(_setting(sweep)), "split": sweep.split,
-        "contrast_lines": [f"{line(row)}: {row['verdict']}, {effect(row)}" for row in rows if row["concludes"]],
-        "open": [f"{line(row)}: {effect(row)}" for row in rows if row["concludes"] and row["verdict"] == OPEN],
-        "levels": levels_table(sweep), "contrasts": frame_table(frame), "seeds": _seeds(sweep), "rates": _rates(sweep),
+        "name": sweep.study.name, "setting": list(_setting(sweep)), "split": sweep.split, "measure": measure.name,
+        "visible": f"{look_of(sweep).visible:.4g} {unit(measure)}".rstrip(),
+        "contrast_lines": [f"{line(row)}: {row['verdict']}, {effect(row, measure)}" for row in rows if row["concludes"]],
+        "open": [f"{line(row)}: {effect(row, measure)}" for row in rows if row["concludes"] and row["verdict"] == OPEN],
+        "levels": levels_table(sweep), "contrasts": frame_table(frame, measure), "seeds": _seeds(sweep),
+        "rates": _rates(sweep),
         "provenance": provenance_table(_short(sweep.study.provenance)), "significance": SIGNIFICANCE,
         "min_seeds": MIN_SEEDS,
         "figures": {name: f"{PREFIX}_{name}.png" if name in drawn else None for name in FIGURES},
@@ -86,24 +83,24 @@ def line(row: Mapping[Any, Any]) -> str:
 
 
 def _setting(sweep: Sweep) -> Iterator[str]:
-    """The setting in two lines: network, data and dense accuracy; seeds and budgets."""
-    settings, accuracy = sweep.study.settings, sweep.dense[sweep.split].dropna()
+    """The setting in two lines: network, data and the dense networks' measure; seeds and budgets."""
+    settings, dense, told = sweep.study.settings, sweep.dense[sweep.split].dropna(), sweep.measure.told
     data, model = section(settings, "data"), section(settings, "model").get("name") or "network"
     on = data.get("dataset")
     if on == "folder":  # its last part names the copy; where it lay says nothing
         on = f"{PurePath(str(data.get('root'))).name} (a folder of images)"
     params = sweep.dense[n.PARAMS].max()
     size = f" of {params:,.0f} parameters" if pd.notna(params) else ""
-    spread = f" ({words.percent(accuracy.min(), 2)} to {words.percent(accuracy.max(), 2)})" if len(accuracy) > 1 else ""
+    spread = f" ({told(dense.min())} to {told(dense.max())})" if len(dense) > 1 else ""
     yield (
         f"A {model}{size} on {on or 'data that its settings do not name'}; the dense networks reach "
-        f"{words.percent(accuracy.mean(), 2)} {sweep.split} accuracy on average{spread}, on {len(accuracy)} seeds."
+        f"{told(dense.mean())} {sweep.split} {sweep.measure.name} on average{spread}, on {len(dense)} seeds."
     )
-    dense, budgets = sweep.dense[n.EPOCHS].max(), sorted(set(trained_on(sweep)[BUDGET].dropna()) - {0})
-    if budgets and dense and pd.notna(dense):
-        share = [f"{100 * one / dense:.3g}%" for one in (budgets[0], budgets[-1])]
+    epochs, budgets = sweep.dense[n.EPOCHS].max(), sorted(set(trained_on(sweep)[BUDGET].dropna()) - {0})
+    if budgets and epochs and pd.notna(epochs):
+        share = [f"{100 * one / epochs:.3g}%" for one in (budgets[0], budgets[-1])]
         yield (
-            f"Dense training takes {words.number(dense)} epochs; retraining takes {words.number(budgets[0])} to "
+            f"Dense training takes {words.number(epochs)} epochs; retraining takes {words.number(budgets[0])} to "
             f"{words.number(budgets[-1])} in all, {share[0]} to {share[1]} of that. Seeds: {_seed_line(sweep)}."
         )
 

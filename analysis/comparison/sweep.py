@@ -17,15 +17,18 @@ from analysis.comparison.statistics import step_of
 from analysis.confirmed import load_confirmed
 from analysis.load import TIMES, Study
 from trainables.records.contrasts import (
+    BEFORE,
     CUTTING,
     ITERATIVE,
     LEVEL,
     ONE_SHOT,
     PEAK_LR,
     Comparison,
+    Contrast,
     declared,
     unknown,
 )
+from trainables.records.objectives import Quality
 from trainables.records.points import LARGEST
 
 USUAL = Path(__file__).parent.parent / "templates" / "contrasts.yaml"
@@ -34,6 +37,7 @@ TEST, VALIDATION = "test", "validation"
 ROLE = "role"
 """why a seed does not conclude; missing where it does"""
 FRESH = "fresh"
+HALF_A_POINT = 0.005
 OF_RECIPE = (
     n.FAMILY, n.IMPORTANCE, n.PRUNER, n.SCOPE, n.ROUND_TO, CUTTING, n.STEPS, n.SCHEDULE, n.RETRAIN, PEAK_LR,
     n.FINE_TUNE_EPOCHS, n.SPARSE_EPOCHS, n.STRENGTH,
@@ -49,7 +53,7 @@ class Sweep:
     declared: Comparison
     rows: pd.DataFrame
     step: Mapping[str, float]
-    """of the accuracies of each split: one image"""
+    """of the values of each split: one image, where the measure counts them"""
     usual: bool
     """whether the study declares no contrasts, so that the exercise's are asked"""
 
@@ -65,8 +69,18 @@ class Sweep:
 
     @property
     def split(self) -> str:
-        """Whose accuracies tables and figures show: the test split's once it was opened."""
+        """Whose values tables and figures show: the test split's once it was opened."""
         return TEST if self.rows[TEST].notna().any() else VALIDATION
+
+    @property
+    def measure(self) -> Quality:
+        """What is compared."""
+        return self.study.measure
+
+    def margin(self, contrast: Contrast) -> float:
+        """Differences within it are equivalent, in the measure's unit."""
+        usual = HALF_A_POINT if self.measure.is_share else self.study.accuracy_drop / 20
+        return usual if contrast.margin is None else contrast.margin
 
     def where(self, where: Mapping[str, Any], told: str) -> pd.DataFrame:
         """The networks that have these values; InputError if there are none."""
@@ -108,11 +122,12 @@ def load_sweep(study: Study) -> Sweep:
     rows[CUTTING] = np.where(rows[n.STEPS].fillna(0).gt(1), ITERATIVE, ONE_SHOT)
     rows.loc[rows[n.FAMILY] == n.DENSE, CUTTING] = None
     rows[PEAK_LR] = _peaks(rows, study.settings)
-    rows[VALIDATION] = rows[n.ACCURACY]
-    tested = {point: one.accuracy for point, one in load_confirmed(study.folder).items()}
+    rows[VALIDATION], rows[BEFORE] = rows[study.measure.column], rows[study.measure.before]
+    tested = {point: one.accuracy for point, one in load_confirmed(study.folder, study.measure).items()}
     rows[TEST] = point_ids(rows).map(tested).astype(np.float64)
     rows = _timed(rows.drop_duplicates([n.STEP_ID, n.SEED, *OF_RECIPE]).reset_index(drop=True), study)
-    sweep = Sweep(study, comparison, rows, {split: step_of(rows[split]) for split in (TEST, VALIDATION)}, usual)
+    steps = {split: step_of(rows[split]) if study.measure.counted else 0.0 for split in (TEST, VALIDATION)}
+    sweep = Sweep(study, comparison, rows, steps, usual)
     rows[ROLE] = None
     for part in comparison.seeds:
         chosen = sweep.where(part.where, f"seeds.{part.role}") if part.where else rows

@@ -13,6 +13,7 @@ import trainables.records.names as n
 from analysis import words
 from analysis.comparison.sweep import Sweep
 from trainables.records.contrasts import CUTTING, LEVEL, PEAK_LR, unknown, where_of
+from trainables.records.objectives import Quality
 from trainables.records.words import RETRAINING, counted
 
 MINUS = "\N{MINUS SIGN}"
@@ -34,7 +35,7 @@ class Told:
         if len(rows) != 1:
             told = "; ".join(at(row) for row in rows["of"])
             raise n.InputError(f"{self.where}: {contrast} has {len(rows)} tests there, not one: {told}; say which")
-        return effect(rows.iloc[0])
+        return effect(rows.iloc[0], self.sweep.measure)
 
     def verdict(self, contrast: str, expected: str, say: str = "", **of: Any) -> str:
         """``say``, or the verdict's word, if that is the verdict of all these tests, and they conclude."""
@@ -47,8 +48,8 @@ class Told:
         return f"{say or expected} (not concluded)"
 
     def mean(self, arm: str, column: str, **of: Any) -> str:
-        """An arm's mean over seeds, formatted: its accuracy, bytes, milliseconds or another column."""
-        return formatted(self.value(arm, column, **of), column)
+        """An arm's mean over seeds, formatted: its measure, bytes, milliseconds or another column."""
+        return formatted(self.value(arm, column, **of), column, self.sweep.measure)
 
     def value(self, arm: str, column: str, **of: Any) -> float:
         """The same as a number."""
@@ -57,14 +58,14 @@ class Told:
         except ValueError as error:
             raise n.InputError(str(error)) from None
         rows = self.sweep.where({**where, **of}, f"{self.where}: {arm}")
-        return float(values(rows, column, self.sweep.split).groupby(rows[n.SEED]).mean().mean())
+        return float(values(rows, column, self.sweep).groupby(rows[n.SEED]).mean().mean())
 
     def _check(self, contrast: str, expected: str, of: Mapping[str, Any], *, concludes: bool) -> None:
         rows = self._rows(contrast, of)
         for row in rows.to_dict("records"):
             what = f"{contrast} at {at(row['of'])}" if row["of"] else contrast
             if row["verdict"] != expected:
-                found = f"the frame says {row['verdict']!r}: {effect(row)}"
+                found = f"the frame says {row['verdict']!r}: {effect(row, self.sweep.measure)}"
                 raise n.InputError(f"{self.where}: says that {what} is {expected!r}, and {found}; correct the sentence")
             if bool(row["concludes"]) != concludes:
                 found = "does not conclude; say it with hint()" if concludes else "concludes; say it with verdict()"
@@ -89,18 +90,18 @@ def _is(value: Any, wanted: Any) -> bool:
     return bool(np.isclose(value, wanted))
 
 
-def values(rows: pd.DataFrame, column: str, split: str) -> pd.Series:
-    """A column of the networks; accuracy is that of the split, and speed-ups are made of times under equal conditions."""
+def values(rows: pd.DataFrame, column: str, sweep: Sweep) -> pd.Series:
+    """A column of the networks; the measure's is that of the split, and speed-ups are of times under equal conditions."""
     if column in OF_TIME:
         own, dense = OF_TIME[column]
         return rows[dense] / rows[own]
-    return rows[split if column == n.ACCURACY else column]
+    return rows[sweep.split if column == sweep.measure.column else column]
 
 
-def formatted(value: float, column: str) -> str:
+def formatted(value: float, column: str, measure: Quality) -> str:
     """A mean as a reader wants to see it."""
-    if column in (n.ACCURACY, n.ACCURACY_BEFORE):
-        return words.percent(value, 2)
+    if column in (measure.column, measure.before):
+        return measure.told(value)
     if column in (LEVEL, n.SPARSITY, n.REQUESTED_SPARSITY):
         return words.percent(value, 0)
     if column in (n.COMPRESSION, *OF_TIME):
@@ -108,18 +109,23 @@ def formatted(value: float, column: str) -> str:
     return words.amount(value) if column in (n.MACS, n.PARAMS, n.STORED_BYTES) else words.number(value)
 
 
-def effect(row: Mapping[Any, Any] | pd.Series) -> str:
-    """The difference of a row of the frame, in points, with its interval."""
-    count = f"n = {row['n']}"
+def effect(row: Mapping[Any, Any] | pd.Series, measure: Quality) -> str:
+    """The difference of a row of the frame, in the unit of differences, with its interval."""
+    count, difference = f"n = {row['n']}", f"{signed(row['estimate'], measure)} {unit(measure)}".rstrip()
     if pd.isna(row["low"]):
-        return f"{signed(row['estimate'])} points ({count}, no interval)"
-    return f"{signed(row['estimate'])} points (95% interval {signed(row['low'])} to {signed(row['high'])}, {count})"
+        return f"{difference} ({count}, no interval)"
+    return f"{difference} (95% interval {signed(row['low'], measure)} to {signed(row['high'], measure)}, {count})"
 
 
-def signed(share: float) -> str:
-    """A difference in points: -0.0083 -> "−0.83"."""
-    text = f"{100 * share:+.2f}"
-    return text.replace("-", MINUS) if float(text) else "0.00"
+def unit(measure: Quality) -> str:
+    """What differences of a measure are told in; empty where it has no unit."""
+    return "points" if measure.is_share else measure.unit
+
+
+def signed(difference: float, measure: Quality) -> str:
+    """A difference, of a share in points: -0.0083 -> "−0.83"."""
+    text = f"{100 * difference:+.2f}" if measure.is_share else f"{difference:+.3g}"
+    return text.replace("-", MINUS) if float(text) else "0.00" if measure.is_share else "0"
 
 
 def at(cell: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import ray
 from ray._private import ray_constants
+from ray._private.runtime_env.packaging import RAY_PKG_PREFIX
 
 from search.cluster.daemon import watched
 from search.cluster.interrupts import take_sigterm_back
@@ -23,6 +24,7 @@ from search.cluster.reaper import reaper
 from search.study import Study
 from trainables.records.names import InputError
 from trainables.settings import one_line
+from trainables.storage.base import is_url
 
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -85,6 +87,11 @@ class LazyRay:
 @contextmanager
 def connected(address: str, study: Study) -> Iterator[Cluster]:
     """The cluster at ``address``; InputError if it can't be reached, or can't run the study."""
+    if Path.cwd().name.startswith(RAY_PKG_PREFIX) and not (is_url(study.storage) or Path(study.storage).is_absolute()):
+        raise InputError(
+            f"storage: {study.storage!r} would lie in this job's copy of the code, which Ray deletes; "
+            "name s3://…, or a folder that all nodes share by its absolute path"
+        )
     _attempt(address)
     with _prepared():
         try:

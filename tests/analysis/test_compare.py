@@ -18,7 +18,7 @@ import yaml
 import trainables.records.names as n
 from analysis.__main__ import main
 from analysis.comparison.engine import EQUIVALENT, FEW, HIGHER, LOWER, OPEN, SLIGHTLY, compare, contrasts
-from analysis.comparison.figures import bytes_figure, epochs_figure, pairs_figure, speed_figure
+from analysis.comparison.figures import bytes_figure, epochs_figure, look_of, pairs_figure, speed_figure
 from analysis.comparison.page import ANSWERS, html, section_of
 from analysis.comparison.report import FRAME, MARKDOWN, PAGE, write_comparison
 from analysis.comparison.statistics import estimate, holm, noise_floor, step_of
@@ -28,6 +28,7 @@ from analysis.comparison.told import MINUS, at, signed
 from analysis.load import load_study
 from tests.made_up import Sweep, confirmed, sweep_study
 from trainables.records.names import InputError
+from trainables.records.objectives import ACCURACY
 
 HOSTILE = "<script>alert(1)</script>|$\\frac{$ [x](javascript:y) *b*"
 ROWS = Sweep().rows()
@@ -364,7 +365,7 @@ def test_figures_show_what_moves_and_all_of_it(tmp_path: Path) -> None:
     assert figure is not None
     # Masked networks run as fast as their dense one: their line would be a vertical one.
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [n.STRUCTURED, n.DENSE]
-    pairs = pairs_figure(compare(timed))
+    pairs = pairs_figure(compare(timed), look_of(timed))
     assert pairs is not None
     for panel in pairs.axes:
         drawn = np.concatenate([line.get_xdata() for line in panel.lines]).astype(float)
@@ -382,7 +383,8 @@ def test_the_table_has_the_exercise_s_levels_and_the_best_recipe_of_each_kind(tm
 
 
 def test_differences_are_words() -> None:
-    assert signed(-0.00831) == f"{MINUS}0.83" and signed(0.00001) == "0.00" and signed(0.1) == "+10.00"
+    shares = {-0.00831: f"{MINUS}0.83", 0.00001: "0.00", 0.1: "+10.00"}
+    assert {one: signed(one, ACCURACY) for one in shares} == shares
     told = at({"level": 0.9, n.RETRAIN: "lr_rewind", n.TOTAL_EPOCHS: 1.0, n.PRUNER: None, "peak_lr": 0.02})
     assert told == "90% removed, learning-rate rewinding, 1 epoch in all, no pruner, learning rate 0.02"
 

@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 import trainables.records.names as n
 from analysis.__main__ import main
+from analysis.comparison.engine import compare
+from analysis.comparison.report import MARKDOWN, write_comparison
+from analysis.comparison.sweep import load_sweep
+from analysis.comparison.tables import levels_table
 from analysis.load import Study, load_study
 from analysis.pareto import front, hypervolume
 from analysis.report import write_report
 from analysis.tables import best_table
-from tests.made_up import example_study
+from tests.made_up import example_study, sweep_study
 from trainables.records.measures import MEASURE
 from trainables.records.names import InputError
 from trainables.tasks.labels import Regression
@@ -25,20 +30,24 @@ MAE = Regression(measured_by="mae").quality
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     """A study measured by accuracy, and the folder of one whose networks miss ten times what is wrong with those."""
     folder = tmp_path_factory.mktemp("results")
-    told, other = load_study(example_study(folder / "accuracy")), example_study(folder / "mae")
-    rows = [json.loads(line) for line in (other / n.POINTS_FILE).read_text().splitlines()]
+    return load_study(example_study(folder / "accuracy")), of_mae(example_study(folder / "mae"))
+
+
+def of_mae(folder: Path) -> Path:
+    """The folder of a study, measured by the tenfold of what is wrong."""
+    rows = [json.loads(line) for line in (folder / n.POINTS_FILE).read_text().splitlines()]
     for row in rows:
         row |= {
             "mae": 10 * (1 - row.pop(n.ACCURACY)),
             "mae_before": 10 * (1 - row.pop(n.ACCURACY_BEFORE)),
             "mae_error": 0.05,
         }
-    (other / n.POINTS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = (other / n.STUDY_FILE).read_text()
-    settings = settings.replace("- accuracy", "- mae").replace("accuracy_drop: 0.1", "drop: 1.0")
-    (other / n.STUDY_FILE).write_text(settings)
-    (other / n.METHODS_FILE).write_text(json.dumps({MEASURE: {"mae": MAE.describe()}}))
-    return told, other
+    (folder / n.POINTS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = yaml.safe_load((folder / n.STUDY_FILE).read_text()) | {"reference": {"drop": 1.0}}
+    settings["objectives"] = ["mae" if one == n.ACCURACY else one for one in settings.get("objectives", [])]
+    (folder / n.STUDY_FILE).write_text(yaml.safe_dump(settings))
+    (folder / n.METHODS_FILE).write_text(json.dumps({MEASURE: {"mae": MAE.describe()}}))
+    return folder
 
 
 def test_the_same_networks_have_the_same_front(both: tuple[Study, Path]) -> None:
@@ -59,8 +68,20 @@ def test_the_report_speaks_of_the_measure_by_its_name(both: tuple[Study, Path], 
     assert "accura" not in page.partition("<details")[0].lower().replace("the most accurate networks", "")
     assert main(["report", str(both[1])]) == 0
     assert "mae" in capsys.readouterr().out
-    assert main(["compare", str(both[1])]) == 2
-    assert "comparisons speak of accuracy" in capsys.readouterr().err
+
+
+def test_a_comparison_says_the_same_of_another_measure(tmp_path: Path) -> None:
+    studies = load_study(sweep_study(tmp_path / "accuracy")), load_study(of_mae(sweep_study(tmp_path / "mae")))
+    ours, other = (compare(load_sweep(study)) for study in studies)
+    assert len(ours) > 3
+    assert list(other["estimate"]) == pytest.approx([-10 * one for one in ours["estimate"]])
+    assert list(other["margin"]) == pytest.approx([10 * one for one in ours["margin"]])
+    tables = [levels_table(load_sweep(study)) for study in studies]
+    assert list(tables[0]["recipe"]) == list(tables[1]["recipe"]) and "less dense" in tables[1].columns
+    page, summary = write_comparison(studies[1])
+    text = page.with_name(MARKDOWN).read_text()
+    assert "The mae is on the validation split" in text and "| mae |" in text and "| accuracy |" not in text
+    assert summary and not any("points" in line for line in summary)
 
 
 def test_a_measure_that_is_described_wrongly_is_one_line(both: tuple[Study, Path], tmp_path: Path) -> None:

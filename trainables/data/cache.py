@@ -11,9 +11,11 @@ import logging
 import math
 import os
 import shutil
+import sys
 import uuid
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -22,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.data.images import SHORTER_SIDE, Size, fitted_mask, kept_size, pixels, resized, upright
+from trainables.data.mapped import Source
 from trainables.data.split import Integers
 from trainables.records.names import InputError
 from trainables.records.untrusted import machine_memory
@@ -34,6 +37,8 @@ MIXED_SIZE = (128, 128)
 MOST_LEFT_OUT = 0.01
 TOLD_FROM = 10**9
 """Bytes that are written only after they were told of."""
+DECODING = 4
+"""Threads that decode images which are kept nowhere."""
 
 
 class Items(Protocol):
@@ -61,7 +66,7 @@ class Decoded(NamedTuple):
     """Images [N, C, H, W], their targets [N, ...], which of all they are, the names of those left out, and whether several
     sizes became one."""
 
-    images: npt.NDArray[Any]
+    images: npt.NDArray[Any] | Source
     targets: npt.NDArray[Any]
     kept: Integers
     left_out: tuple[str, ...] = ()
@@ -115,14 +120,66 @@ class Reader:
         for place in [*(beside if self.writable else []), user]:
             if (found := _stored(items, self, place, name)) is not None:
                 return found
-        logging.getLogger(__name__).warning("no cache folder can be written: %s is decoded again each time", root or of)
-        content = io.BytesIO()
-        return _decode(items, self, content, machine_memory(), "memory")._replace(images=_array(content))
+        log, content = logging.getLogger(__name__), io.BytesIO()
+        log.warning("no cache folder can be written: %s is decoded again each time", root or of)
+        try:
+            return _decode(items, self, content, machine_memory(), "memory")._replace(images=_array(content))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            log.warning("%s, for which neither a disk nor the memory has room: they are decoded each time they are read, "
+                        "which is slow; make room, or name a smaller data.size", error.filename)  # fmt: skip
+        done = _decode(items, self, _Nowhere(), sys.maxsize, "nowhere")
+        return done._replace(
+            images=Decoder(items, self, done.kept, done.images.dtype, (len(done.kept), *done.images.shape[1:]))
+        )
 
     @property
     def _suffix(self) -> str:
         channels = (f"-{self.alike[0]}" if self.alike else "") + ("-masks" if self.masks else "")
         return channels + (f"-{self.kept[0]}x{self.kept[1]}-{self.resize}" if self.kept else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """Images that are decoded whenever they are read, by a few threads: PIL lets others run meanwhile."""
+
+    items: Items
+    reader: Reader
+    kept: Integers
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def read(self, rows: Any) -> npt.NDArray[Any]:
+        """These images; InputError if one has changed, or can't be read any more."""
+        if np.ndim(rows) == 0:
+            return self._one(int(self.kept[rows]))
+        with ThreadPoolExecutor(DECODING) as threads:
+            found = list(threads.map(self._one, self.kept[rows].tolist()))
+        return np.stack(found) if found else np.empty((0, *self.shape[1:]), self.dtype)
+
+    def _one(self, item: int) -> npt.NDArray[Any]:
+        try:
+            found, colour = pixels(self.items.read(item)[0], _size(self), self.reader.resize)
+        except Exception as error:  # as in ``_decode_as``
+            why = f"{type(error).__name__}: {one_line(error)}"
+            raise InputError(f"{self.items.named(item)} can't be read any more ({why}); put it back") from error
+        found = found if colour is None else found[: self.shape[1]]
+        if (found.dtype, found.shape) != (self.dtype, self.shape[1:]):
+            raise InputError(f"{self.items.named(item)} has changed since the study began; put it back")
+        return found
+
+
+def _size(decoder: Decoder) -> Size:
+    return decoder.shape[2], decoder.shape[3]
+
+
+class _Nowhere(io.BytesIO):
+    """A file that keeps nothing."""
+
+    def write(self, content: Any) -> int:
+        """Only its length."""
+        return len(content)
 
 
 def user_folder(of: str) -> Path:
@@ -243,11 +300,9 @@ class _Array:
         assert self.kind is not None
         needed = self.count * math.prod(self.shape) * self.kind.itemsize
         told = f"{self.count:,} images of {self.shape[2]}x{self.shape[1]} pixels, decoded once, take {needed / 1e9:.1f} GB"
-        if needed > self.room and isinstance(self.file, io.BytesIO):
-            raise InputError(f"data.size: {told}, more than the machine has; make room on the disk, or name a smaller size")
         if needed > self.room:
-            raise OSError(errno.ENOSPC, "No space left on device", self.where)
-        if needed > TOLD_FROM:
+            raise OSError(errno.ENOSPC, "No space left", told)
+        if needed > TOLD_FROM and not isinstance(self.file, _Nowhere):
             logging.getLogger(__name__).warning("%s at %s", told, self.where)
 
 
@@ -285,7 +340,8 @@ def _decode_as(channels: int, size: Size | None, items: Items, reader: Reader, a
         array.file.seek(0, io.SEEK_END)
     which = np.array(kept, np.int64)
     known = items.targets
-    return Decoded(np.empty(0), _stacked(targets) if known is None else known[which], which, tuple(n for n, _ in unread))
+    shown = np.empty((0, *array.shape), array.kind)
+    return Decoded(shown, _stacked(targets) if known is None else known[which], which, tuple(n for n, _ in unread))
 
 
 def _target(target: Any) -> npt.NDArray[Any]:

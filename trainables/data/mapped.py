@@ -1,11 +1,15 @@
-"""Images that stay in their cache file: each process maps it into memory, and reads of it what it looks at."""
+"""Images that stay where they are: in a cache file, which each process maps into memory, or in files of their own.
+
+Of them only what is looked at is read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,16 +32,44 @@ class Window(NamedTuple):
     width: int
 
 
+class Source(Protocol):
+    """Where images [N, C, H, W] are; it is pickled for other processes, without them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a value."""
+
+    def read(self, rows: Any) -> npt.NDArray[Any]:
+        """These images, in memory: [C, H, W] of a number, [n, C, H, W] of numbers."""
+
+
 @dataclass(frozen=True, eq=False)
-class Mapped:
-    """The ``rows`` of an array file [N, C, H, W], in this order; all that goes to another process is where they are."""
+class ArrayFile:
+    """An array file of numpy's."""
 
     file: str
-    rows: Integers
-    window: Window | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"file": self.file, "rows": self.rows, "window": self.window}
+        return {"file": self.file}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a value."""
+        return self._array.dtype
+
+    def read(self, rows: Any) -> npt.NDArray[Any]:
+        """These images, copied."""
+        found: npt.NDArray[Any] = self._array[rows]
+        return found
 
     @cached_property
     def _array(self) -> npt.NDArray[Any]:
@@ -50,28 +82,32 @@ class Mapped:
             ) from None
         return found
 
-    @property
-    def whole(self) -> tuple[int, ...]:
-        """The shape of what is in the file."""
-        return self._array.shape
+
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """The ``rows`` of a source, in this order; all that goes to another process is where they are."""
+
+    source: Source
+    rows: Integers
+    window: Window | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, C, H, W)."""
-        size = self._array.shape[2:] if self.window is None else self.window[2:]
-        return len(self.rows), self._array.shape[1], *size
+        _, channels, *size = self.source.shape
+        return len(self.rows), channels, *(size if self.window is None else self.window[2:])
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of a value."""
-        return self._array.dtype
+        return self.source.dtype
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, which: Any) -> npt.NDArray[Any]:
         """These images, in memory: [C, H, W] of a number, [n, C, H, W] of a slice or of numbers."""
-        found: npt.NDArray[Any] = self._array[self.rows[which]]
+        found = self.source.read(self.rows[which])
         if self.window is not None:
             top, left, height, width = self.window
             found = found[..., top : top + height, left : left + width]
@@ -87,21 +123,39 @@ class Mapped:
 
 
 class MappedTensor:
-    """Mapped images as a tensor [N, H, W, C] on a device, as far as training and evaluation need one."""
+    """Mapped images as a tensor [N, H, W, C] on a device, as far as training and evaluation need one.
+
+    A batch that is told ``ahead`` is read by a thread of its own while the one before is computed with.
+    """
 
     def __init__(self, images: Mapped, device: str) -> None:
         self._images, self._device = images, device
+        self._reading = ThreadPoolExecutor(1, "reading")
+        self._ahead: tuple[npt.NDArray[Any], Future[npt.NDArray[Any]]] | None = None
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, which: Tensor) -> Tensor:
         """Those of these numbers."""
-        return self._tensor(self._images[which.cpu().numpy()])
+        numbers, ahead = which.cpu().numpy(), self._ahead
+        if ahead is not None and np.array_equal(ahead[0], numbers):
+            return self._tensor(ahead[1].result())
+        return self._tensor(self._images[numbers])
+
+    def ahead(self, which: Tensor) -> None:
+        """Begin to read those of these numbers, which will be asked for next."""
+        numbers = which.cpu().numpy()
+        self._ahead = numbers, self._reading.submit(self._images.__getitem__, numbers)
 
     def split(self, size: int) -> Iterator[Tensor]:
         """All of them, in order, so many at a time."""
-        return (self._tensor(self._images[start : start + size]) for start in range(0, len(self), size))
+        whole = torch.arange(len(self)).split(size)
+        for i, which in enumerate(whole):
+            batch = self[which]
+            if i + 1 < len(whole):
+                self.ahead(whole[i + 1])
+            yield batch
 
     def _tensor(self, images: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(images).to(self._device).permute(0, 2, 3, 1)
@@ -111,10 +165,12 @@ Pixels = Tensor | MappedTensor
 """Images [N, H, W, C] on a device."""
 
 
-def picked(images: npt.NDArray[Any], rows: Integers) -> npt.NDArray[Any] | Mapped:
+def picked(images: npt.NDArray[Any] | Source, rows: Integers) -> npt.NDArray[Any] | Mapped:
     """The images of these numbers: a copy in memory, or, of many in a file, where they are."""
+    if not isinstance(images, np.ndarray):
+        return Mapped(images, np.asarray(rows))
     file = getattr(images, "filename", None)
     if file is None or len(rows) * images[:1].nbytes < MAPPED_FROM:
         return images[rows]
-    found = Mapped(str(file), np.asarray(rows))
-    return found if found.whole == images.shape else images[rows]  # a part of a file is no file
+    source = ArrayFile(str(file))
+    return Mapped(source, np.asarray(rows)) if source.shape == images.shape else images[rows]  # a part of a file is no file

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from trainables.data.cache import Decoded
 from trainables.data.dataset import Data, Images, evaluated, reader_of
-from trainables.data.mapped import Mapped
+from trainables.data.mapped import Mapped, picked
 from trainables.data.settings import DataSettings, data_set
 from trainables.records.names import InputError
 from trainables.tasks.base import Targets
@@ -19,7 +21,7 @@ def load(settings: DataSettings, data: Data, *, writable: bool = True) -> tuple[
     kept = Decoded(data.train_images[:1], data.train_labels, data.train_labels, mixed=data.mixed)
     found = data_set(settings).held_out(reader_of(settings, data.task, writable=writable).like(kept))
     data.task.check(found.targets, data.classes, lambda place: f"data.dataset: item {int(found.kept[place])} of test")
-    images = evaluated(found.images, settings, data.resized)
+    images = evaluated(picked(found.images, np.arange(len(found.kept))), settings, data.resized)
     if images.shape[1:] != data.shape:
         raise InputError(
             f"data.root: the test images of {settings.root!r} are {list(images.shape[1:])} and the training images "

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from trainables.networks import limits, oracle
 from trainables.networks.anatomy import (
+    ROOTS,
     Anatomy,
+    Graph,
     Group,
     Removed,
     families,
@@ -27,6 +29,7 @@ from trainables.networks.anatomy import (
     leader,
     losing,
     member,
+    of_heads,
     prunable,
     survey,
     trace,
@@ -119,7 +122,7 @@ class _Trial:
         except Exception as error:  # torch-pruning can fail on any network that it doesn't know
             return self._refused(f"torch-pruning fails on this network ({_line(error)})")
         self.leaders = leaders = [leader(group) for group in found]
-        asked = self._with_relatives(_asked(self.model, found, wishes))
+        asked = self._with_relatives(_beyond(found, graph) | _asked(self.model, found, wishes))
         left = [name for name in leaders if name not in asked]
         culprits, worst = self._narrowed(left)
         protected = asked | culprits
@@ -324,6 +327,20 @@ def _asked(model: nn.Module, found: Sequence[Group], wishes: Wishes) -> dict[str
             elif name in still:
                 asked.setdefault(leader(group), f"{name} is frozen")
     return asked
+
+
+def _beyond(found: Sequence[Group], graph: Graph) -> dict[str, str]:
+    """The leaders of groups in which torch-pruning, led astray, names channels that a layer hasn't: no score is right."""
+    beyond: dict[str, str] = {}
+    for group in found:
+        for item in group:
+            module, handler = item.dep.target.module, item.dep.handler
+            if not isinstance(module, ROOTS) or of_heads(group):
+                continue
+            count = graph.get_out_channels if graph.is_out_channel_pruning_fn(handler) else graph.get_in_channels
+            if max(item.idxs, default=0) >= count(module):
+                beyond.setdefault(leader(group), f"torch-pruning takes it to have more channels than {count(module)}")
+    return beyond
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from trainables.records import names as n
 from trainables.records.objectives import LOG2, OBJECTIVES
@@ -19,6 +19,9 @@ LEVEL, CUTTING, PEAK_LR = "level", "cutting", "peak_lr"
 """Columns made of others: the sparsity asked for; one_shot or iterative; the largest learning rate of the retraining."""
 ONE_SHOT, ITERATIVE = "one_shot", "iterative"
 COLUMNS = (*n.POINT_COLUMNS, LEVEL, CUTTING, PEAK_LR)
+MEASURE: Final = "measure"
+BEFORE: Final = "measure_before"
+"""What is compared: the study's measure, or its value between a cut and its retraining."""
 FACTORS = tuple(name for name, one in OBJECTIVES.items() if one.scale == LOG2)
 
 
@@ -53,6 +56,11 @@ def _scalar(value: Any) -> bool:
     return value is None or isinstance(value, str) or (isinstance(value, int | float) and abs(value) < LARGEST)
 
 
+def _of_measure(value: Any) -> Any:
+    """Accuracy was the only measure once."""
+    return {n.ACCURACY: MEASURE, n.ACCURACY_BEFORE: BEFORE}.get(value, value) if isinstance(value, str) else value
+
+
 def _side(side: Any) -> Any:
     if not isinstance(side, str | dict):
         raise ValueError("is neither an arm nor columns with values")
@@ -79,9 +87,16 @@ class Contrast(BaseModel):
     at: Annotated[dict[str, tuple[float, ...]], AfterValidator(_factor)] = Field(
         {}, description="compare at equal factors, such as {compression: [2, 4]}, each side interpolated within a seed"
     )
-    value: Literal["accuracy", "accuracy_before"] = Field("accuracy", description="what is compared")
+    value: Annotated[Literal["measure", "measure_before"], BeforeValidator(_of_measure)] = Field(
+        MEASURE, description="what is compared: the study's measure, or its value between cut and retraining"
+    )
     tests: str | None = Field(None, description="the family of tests that is corrected together; its own if left out")
-    margin: float = Field(0.005, gt=0, lt=1, description="differences within it are equivalent: 0.005 is half a point")
+    margin: float | None = Field(
+        None,
+        gt=0,
+        description="differences within it are equivalent, in the measure's unit; null: half a point of a share, "
+        "and of anything else a twentieth of how far the hypervolume's reference is away",
+    )
 
 
 class Seeds(BaseModel):

@@ -322,17 +322,31 @@ def test_images_of_a_folder_are_in_memory_once(cached: bool, tmp_path: Path) -> 
     assert size < peak < size + widened
 
 
-def test_images_that_fit_on_no_disk_are_refused_before_they_are_decoded(
+def test_images_that_fit_on_no_disk_are_decoded_in_memory_or_as_they_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     size = large_images(tmp_path, each=10)
     room = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=size - 1))
-    monkeypatch.setattr(cache, "machine_memory", lambda: size - 1)
-    assert "20 images of 256x256 pixels, decoded once, take 0.0 GB" in refusal(folder(tmp_path))
-    assert not list(tmp_path.rglob("*.np*"))
     monkeypatch.setattr(cache, "machine_memory", lambda: size)
-    assert len(load(folder(tmp_path)).train_labels) == 16
+    in_memory = load(folder(tmp_path))
+    assert len(in_memory.train_labels) == 16
+    monkeypatch.setattr(cache, "machine_memory", lambda: size - 1)
+    as_read = load(folder(tmp_path))
+    told = "20 images of 256x256 pixels, decoded once, take 0.0 GB, for which neither a disk nor the memory has room"
+    assert told in caplog.text and not list(tmp_path.rglob("*.np*"))
+    assert as_read.fingerprint == in_memory.fingerprint
+    sent = pickle.loads(pickle.dumps(as_read))  # noqa: S301 - as Ray does
+    assert len(pickle.dumps(as_read)) < 10_000
+    here, there = (training_tensors(one, "cpu")[0] for one in (in_memory, sent))
+    order = torch.randperm(len(here)).split(5)
+    there.ahead(order[1])  # not what is asked for first
+    for some in order:
+        assert torch.equal(here[some], there[some])
+    assert all(torch.equal(*pair) for pair in zip(here.split(7), there.split(7), strict=True))
+    with pytest.raises(InputError, match=r"\.png' can't be read any more \(FileNotFoundError: .*\); put it back"):
+        shutil.rmtree(tmp_path / "train") or sent.train_images[:1]
+    large_images(tmp_path, each=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=size))
     monkeypatch.setattr(cache, "TOLD_FROM", size - 1)
     caplog.clear()
