@@ -1,7 +1,8 @@
 """What training and evaluation are fed with: images on the device that computes, changed and normalised there.
 
 What an epoch draws is drawn before it begins, batch by batch, and copied to the device at once; so nothing within an epoch
-waits for a copy. (Images that stay in their file are read batch by batch all the same.)
+waits for a copy. (Images that stay where they are, in files, are read batch by batch, each while the one before is computed
+with.)
 """
 
 from __future__ import annotations
@@ -34,14 +35,23 @@ class Feed:
         order = torch.randperm(len(self._labels), generator=random)
         drawn = [draw(self._data, self._size, random) for _ in range(self.batches)]
         together = Draws(*(None if some[0] is None else torch.stack(some) for some in zip(*drawn, strict=True)))
-        self._order, self._draws = order.to(self._device), together.each(lambda one: one.to(self._device))
+        self._numbers, self._chosen = order.split(self._size), order.to(self._device).split(self._size)
+        self._draws = together.each(lambda one: one.to(self._device))
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Images [B, C, H, W] as the network sees them, and their targets."""
-        chosen = self._order[number * self._size : (number + 1) * self._size]
         draws = self._draws.each(lambda one: one[number])
-        images, targets = changed(self._images[chosen], self._labels[chosen], self._data, draws)
+        raw, targets = self._raw(number), self._labels[self._chosen[number]]
+        images, targets = changed(raw, targets, self._data, draws)
         return seen(images, self._data, draws), targets
+
+    def _raw(self, number: int) -> Tensor:
+        if isinstance(self._images, Tensor):
+            return self._images[self._chosen[number]]
+        found = self._images[self._numbers[number]]
+        if number + 1 < self.batches:
+            self._images.ahead(self._numbers[number + 1])
+        return found
 
 
 def seen(images: Tensor, data: Data, draws: Draws) -> Tensor:

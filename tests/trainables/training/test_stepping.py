@@ -6,8 +6,10 @@ import copy
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.conftest import MakeProblem, photographs, same_state, state_of
 from trainables.data.dataset import Data
+from trainables.data.mapped import ArrayFile, Mapped, MappedTensor
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.outputs import only_logits, with_auxiliary
 from trainables.networks.reproducible import reproducible
@@ -253,6 +256,25 @@ def test_within_an_epoch_nothing_is_drawn_but_what_networks_draw(data: Data) -> 
     first, again = (torch.stack([feed.batch(i)[0] for i in range(feed.batches)]) for _ in range(2))
     assert len(first) == 5 and torch.equal(first, again)
     assert torch.equal(before, drawing.get_state()) and torch.equal(host, torch.get_rng_state())
+
+
+def test_images_in_a_file_are_fed_as_those_in_memory_are_each_batch_read_ahead(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = few(data, **CHANGES)
+    np.save(tmp_path / "images.npy", here.train_images)
+    there = replace(here, train_images=Mapped(ArrayFile(str(tmp_path / "images.npy")), np.arange(520)))
+    ahead: list[list[int]] = []
+    read = MappedTensor.ahead
+    monkeypatch.setattr(MappedTensor, "ahead", lambda self, which: ahead.append(which.tolist()) or read(self, which))
+    feeds = [Feed(one, 100, "cpu") for one in (here, there)]
+    for feed in feeds:
+        feed.draw(torch.Generator().manual_seed(0))
+    for number in range(5):
+        one, other = (feed.batch(number) for feed in feeds)
+        assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+    order = torch.randperm(520, generator=torch.Generator().manual_seed(0))
+    assert ahead == [chosen.tolist() for chosen in order.split(100)[1:5]]
 
 
 class Copies(TorchDispatchMode):
