@@ -29,7 +29,7 @@ from trainables.settings import Settings
 from trainables.tasks.base import guarded
 from trainables.training.feeding import Feed, normalise, tensors
 from trainables.training.optimizers import OPTIMIZERS, Optimizer, Sgd, make, set_rate
-from trainables.training.resuming import Resumable, Stateful, Training
+from trainables.training.resuming import Resumable, Training
 from trainables.training.stepping import CudaGraph, Hook, Loss, Precision, Recorded, Step, Update
 
 EVALUATION_BATCH, CPU_EVALUATION_BATCH = 1000, 256
@@ -188,27 +188,26 @@ def fit(
         step = Recorded(step, CudaGraph())
     with reproducible(seed, recipe.device):
         if resumable is not None:
-            for name, hook in (("before_update", before_update), ("after_update", after_update)):
-                if isinstance(hook, Stateful):
-                    resumable.beside[name] = hook
-            resumable.resume(training)
+            resumable.resume(training, before_update=before_update, after_update=after_update)
         while training.epoch < recipe.stop:
             feed.draw(random)
             while training.batch < training.batches:
-                set_rate(optimizer, recipe.rate.at(training.epoch + (training.batch + 0.5) / training.batches))
+                set_rate(optimizer, recipe.rate.at(training.middle))
                 training.loss += step(*feed.batch(training.batch))
                 training.batch += 1
                 if resumable is not None and training.batch < training.batches:
                     resumable.after_update(training)
-            if not math.isfinite(mean := float(training.loss) / training.batches):
-                raise TrainingDivergedError(
-                    f"the training loss is {mean} in epoch {training.epoch + 1}; lower the learning rate"
-                )
+            _check_finite(training)
             training.begin(training.epoch + 1)
             if after_epoch is not None:
                 after_epoch(training.epoch, model)
             if resumable is not None and training.epoch < recipe.stop:
                 resumable.after_update(training)
+
+
+def _check_finite(training: Training) -> None:
+    if not math.isfinite(mean := float(training.loss) / training.batches):
+        raise TrainingDivergedError(f"the training loss is {mean} in epoch {training.epoch + 1}; lower the learning rate")
 
 
 def channels_last(model: nn.Module) -> nn.Module:

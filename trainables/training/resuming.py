@@ -74,6 +74,11 @@ class Training:
         self._drawn = self.random.get_state()
 
     @property
+    def middle(self) -> float:
+        """The (fractional) epoch in the middle of the update before which it stands."""
+        return self.epoch + (self.batch + 0.5) / self.batches
+
+    @property
     def device(self) -> torch.device:
         """Where it computes."""
         return next(iter(self.model.parameters())).device
@@ -123,8 +128,9 @@ class Resumable:
     _began: float = field(default_factory=time.monotonic, init=False)
     _next: float = field(default_factory=lambda: time.monotonic() + INTERVAL, init=False)
 
-    def resume(self, training: Training) -> None:
-        """Take up what was kept; nothing is changed if nothing usable was."""
+    def resume(self, training: Training, **hooks: object) -> None:
+        """Take up what was kept, with hooks that are stateful; nothing is changed if nothing usable was."""
+        self.beside |= {name: hook for name, hook in hooks.items() if isinstance(hook, Stateful)}
         content = self.storage.read(self.key) if training.epochs else None
         stored = _whole(content) if content is not None else None
         self._kept = content is not None

@@ -316,3 +316,9 @@ def test_on_a_gpu_a_batch_copies_nothing_from_the_host_and_waits_for_no_value(
                 made.step()
         assert {one.device.type for one in (*first, made.param_groups[0]["lr"])} == {"cuda"}
     assert copies.found == []
+
+
+def test_a_gpu_s_updates_are_recorded_and_told_in_the_address_and_a_user_s_own_code_is_not(problem: MakeProblem) -> None:
+    here, there, own = problem(), problem(device="cuda"), problem(device="cuda", trusted=True)
+    assert [one.dense_recipe.recorded for one in (here, there, own)] == [False, True, False]
+    assert [one.root(0).settings.get("updates") for one in (here, there, own)] == [None, "fused", "fused"]
