@@ -1,6 +1,6 @@
 """What a worker's memory comes to over a thousand trials, all in one trainable, as in an actor that Ray Tune reuses.
 
-    python -m benchmarks.memory [--trials 1000] [--csv benchmarks/tables/memory.csv]
+    python -m benchmarks.memory [--csv benchmarks/tables/memory.csv]
 
 Each trial is another schedule of one step, in both families and with every importance, pruner and retraining that costs
 little, on 360 of scikit-learn's digits. The growth is the slope of a line through the second half: what is cached
@@ -21,7 +21,6 @@ import numpy as np
 import psutil
 
 from trainables.data.dataset import DataSettings, load
-from trainables.measuring.memory import peak_memory
 from trainables.networks.factory import ModelSettings
 from trainables.problem import Problem
 from trainables.trainable import PruningTrainable
@@ -57,8 +56,8 @@ def config(number: int) -> dict[str, Any]:
     return {"trial": number, "family": family, **chosen, **levels, "fine_tune_epochs": 1}
 
 
-def measure(trials: int) -> list[tuple[int, float, int]]:
-    """(trials, resident, peak), in MB, as the trainable goes through them."""
+def measure(trials: int) -> list[tuple[int, float]]:
+    """(trials, resident memory in MB) as the trainable goes through them."""
     model = ModelSettings(name="cnn", arguments={"width": 4})
     problem = Problem(
         load(DataSettings(limit=400)), model, DenseSettings(epochs=1, batch_size=64, threads=1, rewind_epoch=0)
@@ -71,14 +70,14 @@ def measure(trials: int) -> list[tuple[int, float, int]]:
             trial.step()
             if number % EACH == 0:
                 gc.collect()
-                found.append((number, psutil.Process().memory_info().rss / 1e6, peak_memory()))
-                print(f"{number:5} trials: {found[-1][1]:.1f} MB, peak {found[-1][2]} MB", flush=True)
+                found.append((number, psutil.Process().memory_info().rss / 1e6))
+                print(f"{number:5} trials: {found[-1][1]:.1f} MB", flush=True)
     return found
 
 
-def growth(found: list[tuple[int, float, int]]) -> float:
+def growth(found: list[tuple[int, float]]) -> float:
     """MB in a thousand trials, by the second half."""
-    numbers, resident, _ = np.array(found[len(found) // 2 :]).T
+    numbers, resident = np.array(found[len(found) // 2 :]).T
     return float(np.polyfit(numbers, resident, 1)[0]) * 1000
 
 
@@ -97,8 +96,8 @@ def main() -> None:
     )
     if arguments.csv is not None:
         with arguments.csv.open("w", newline="") as file:
-            rows = [(number, round(resident, 1), peak) for number, resident, peak in found]
-            csv.writer(file, lineterminator="\n").writerows([("trials", "resident_mb", "peak_mb"), *rows])
+            rows = [(number, round(resident, 1)) for number, resident in found]
+            csv.writer(file, lineterminator="\n").writerows([("trials", "resident_mb"), *rows])
 
 
 if __name__ == "__main__":

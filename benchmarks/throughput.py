@@ -64,6 +64,7 @@ SHARED: Mapping[str, tuple[dict[str, Any], tuple[int, int, int], int]] = {
 }
 """The networks whose share of the core is told: settings, shape of an image, and batch."""
 BATCHES = 4
+PRODUCTS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIDE = 1024
 """Of the matrices whose product says what the core can do."""
 
@@ -196,9 +197,9 @@ def _timed(epoch: Epoch, data: Data) -> float:
     return time.process_time() - start
 
 
-def product_rate() -> float:
-    """Operations a second of a bf16 matrix product on this thread, the fastest of some."""
-    one, other = (torch.randn(SIDE, SIDE).bfloat16() for _ in range(2))
+def product_rate(kind: torch.dtype) -> float:
+    """Operations a second of a matrix product on this thread, the fastest of some."""
+    one, other = (torch.randn(SIDE, SIDE).to(kind) for _ in range(2))
     seconds = []
     for _ in range(8):
         start = time.process_time()
@@ -220,7 +221,7 @@ def shares(rounds: int) -> dict[str, float]:
             fit(model, data, _recipe("bf16", batch), seed=0)
             seconds = (time.process_time() - start) / BATCHES
             if number:  # the first chooses kernels
-                found[name].append(counted.get_total_flops() * batch / 2 / seconds / product_rate())
+                found[name].append(counted.get_total_flops() * batch / 2 / seconds / product_rate(torch.bfloat16))
     return {name: statistics.median(some) for name, some in found.items()}
 
 
@@ -267,6 +268,7 @@ def conditions(data: Data, arguments: argparse.Namespace) -> dict[str, Any]:
         "images": len(data.train_labels),
         "batch": BATCH,
         "data": "synthetic" if arguments.data is None else "folder",
+        **{f"GFLOP/s of a product in {name}": round(product_rate(kind) / 1e9) for name, kind in PRODUCTS.items()},
     }
 
 
@@ -320,7 +322,8 @@ def main() -> None:
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     if arguments.markdown is not None:
-        how = "Made by `python -m benchmarks.throughput --markdown`; medians, and in brackets the extremes over the rounds."
+        given = f"--images {arguments.images} --rounds {arguments.rounds} --markdown benchmarks/tables/throughput.md"
+        how = f"Made by `python -m benchmarks.throughput {given}`; medians, and in brackets the extremes over the rounds."
         arguments.markdown.write_text("\n".join(["# Throughput", "", how, "", *told, ""]))
 
 
