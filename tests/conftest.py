@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from tests import ROOT
+from tests.forks.process import start_forking
 from tests.s3_server import S3, make_bucket, s3_server
 from trainables.data.dataset import Data, DataSettings, load
 from trainables.networks.factory import ModelSettings
@@ -48,9 +49,9 @@ MakeProblem = Callable[..., Problem]
 
 
 LONGEST = (
-    "search/cluster/test_cluster.py", "faults/test_storms.py", "search/test_storage.py", "search/test_confirm.py",
-    "search/test_runs.py", "faults/test_trial_ends.py", "faults/test_interrupts.py", "faults/test_damage.py",
-    "faults/test_workers.py", "trainables/pruning/test_structured.py",
+    "search/cluster/test_cluster.py", "faults/test_storms.py", "search/test_comparison_study.py", "search/test_confirm.py",
+    "trainables/pruning/test_structured.py", "search/test_storage.py", "search/test_runs.py", "faults/test_trial_ends.py",
+    "faults/test_interrupts.py", "faults/test_damage.py", "faults/test_workers.py",
 )  # fmt: skip
 """A process of pytest-xdist takes a whole file, and several share the cores: what takes minutes has to begin first."""
 
@@ -67,6 +68,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     free = psutil.virtual_memory().available
     if item.get_closest_marker("ray") and free < RAY_TAKES:
         pytest.skip(f"needs {RAY_TAKES / 2**30:g} GB of memory for Ray's workers, and {free / 2**30:.1f} GB are free")
+    if item.get_closest_marker("ray"):
+        start_forking()
 
 
 def digits_problem(

@@ -209,6 +209,7 @@ seeds: [{role: tuning, seeds: [0]}]
 """
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("worth", "verdict"), [(0.01, HIGHER), (0.0, EQUIVALENT), (-0.01, LOWER)])
 def test_is_my_importance_better_than_magnitude(worth: float, verdict: str, tmp_path: Path) -> None:
     made = Sweep(noise=0.0002)
@@ -274,6 +275,7 @@ def claimed(folder: Path, claim: str, **settings: Any) -> list[str]:
     return write_comparison(load_study(folder))[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_sentence_is_filled_in_from_the_frame(tmp_path: Path) -> None:
     claim = 'It {{ verdict("asked", "lower", "keeps less") }}: {{ effect("asked", level=0.9) }}.'
     (told,) = claimed(tmp_path, claim)
@@ -392,6 +394,7 @@ def test_differences_are_words() -> None:
 # The command line.
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = sweep_study(tmp_path, arms=ARMS, contrasts={"asked": CUTTING})
     assert main(["compare", str(folder)]) == 0

@@ -62,6 +62,7 @@ def test_the_same_networks_have_the_same_front(both: tuple[Study, Path]) -> None
     assert list(best["step id"]) == list(best_table(told)["step id"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_report_speaks_of_the_measure_by_its_name(both: tuple[Study, Path], capsys: pytest.CaptureFixture[str]) -> None:
     page = write_report(load_study(both[1])).read_text()
     assert "validation mean absolute error" in page and "1 of mae more than the dense mae" in page

@@ -156,6 +156,7 @@ def looked_into(study: Study) -> Layers | None:
     return layers(study, front(study.pruned, study.objectives, study.dense), [])
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("together", [False, True], ids=["a file a step", "packed"])
 def test_layers_stand_beside_the_dense_ones(together: bool, tmp_path: Path) -> None:
     study = study_of(tmp_path, [SAFE, BOLD])

@@ -255,5 +255,5 @@ def test_ours_is_as_fast_as_it_was() -> None:
     """Plain TPE needs about 1,000 epochs to 97 % of this table, ours about 130."""
     stored = step_table.read("cifar10")
     make = CONTESTANTS[TREE_SEARCH]
-    reached = [replay(stored, seen, make(stored.space, seen), 1, 500).reached(0.97) for seen in range(3)]
-    assert np.median(reached) < 300
+    reached = [replay(stored, seen, make(stored.space, seen), 1, 300).reached(0.97) for seen in range(3)]
+    assert np.median(reached) < 300  # infinity for what isn't there by then

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from tests import ROOT
+from tests.forks.process import python
 
 HOOK = Path(__file__).parent / "hook"
 ONE_CORE = {"FAULTS_CORES": "1"}
@@ -28,12 +27,10 @@ class Driver:
         given = (environment or {}).get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
         path = os.pathsep.join(filter(None, [str(HOOK), str(ROOT), given]))
         self.said = said
-        with said.open("wb") as output:
-            self.process = subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "search", "run", str(study), *arguments], cwd=ROOT, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=output,
-                env={**os.environ, **(environment or {}), "PYTHONPATH": path},
-            )  # fmt: skip
+        self.process = python(
+            "-m", "search", "run", str(study), *arguments, said=said,
+            environment={**os.environ, **(environment or {}), "PYTHONPATH": path},
+        )  # fmt: skip
         self.ended: float | None = None
 
     @property

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from search.methods import REGISTRIES, keys, table
 from search.study import load_study
 from tests import ROOT
+from tests.forks.process import python
 from tests.search_helpers import raw_study, write
 
 METHODS = [(registry, name) for registry in REGISTRIES.values() for name in registry]
@@ -61,6 +60,7 @@ def test_the_study_files_of_the_documentation_load(tmp_path: Path) -> None:
     assert load_study(tmp_path / "photographs.yaml").space is not None
 
 
+@pytest.mark.ray
 def test_the_documented_method_of_one_s_own_runs(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "methods.md").read_text()
     code = next(part for part in text.split("```python")[1:] if "class Blend" in part).partition("```")[0]
@@ -68,8 +68,7 @@ def test_the_documented_method_of_one_s_own_runs(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(code)
     sweep = [{"importance": "mine:Blend", "step_ratio": 0.5}]
     file = write(tmp_path, raw_study(tmp_path, sweep=sweep, methods={"mine:Blend": {"power": 0.3}}))
-    command = [sys.executable, "-m", "search", "run", str(file), "--allow-code"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, done.stderr
+    said, environment = tmp_path / "said", {**os.environ, "PYTHONPATH": str(ROOT)}
+    driver = python("-m", "search", "run", str(file), "--allow-code", said=said, environment=environment, folder=tmp_path)
+    assert driver.wait() == 0, said.read_text()
     assert "mine:Blend" in (tmp_path / "results" / "tiny" / "points.jsonl").read_text()

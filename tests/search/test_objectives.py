@@ -87,6 +87,7 @@ def test_accuracy_that_is_never_wrong_has_noise_all_the_same() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_an_objective_of_one_s_own_through_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = [{"step_ratio": 0.7, "steps": 2}]
     raw = raw_study(here, sweep=sweep, objectives=["accuracy", NAME, "compression"])

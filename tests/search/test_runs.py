@@ -325,7 +325,7 @@ def test_an_interrupted_command_goes_on_and_computes_only_what_is_missing(tmp_pa
         [sys.executable, "-m", "search", "run", str(file)], cwd=ROOT, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240  # its workers are real ones, and import for seconds
     while not (folder / n.POINTS_FILE).exists() or (folder / n.POINTS_FILE).read_bytes().count(b"\n") < 4:
         assert driver.poll() is None, "the driver ended before it could be killed"
         assert time.monotonic() < deadline

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from search.cluster.interrupts import GO_ON
 from search.records import snapshots
 from tests import ROOT
 from tests.conftest import ray_of_one_core
+from tests.forks.process import Fork, python
 from tests.s3_server import CREDENTIALS, S3
 from tests.search_helpers import (
     UNSTRUCTURED_SPACE,
@@ -40,6 +40,7 @@ from trainables.storage.places import open_storage
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
+SAID = "said"
 LOST = (n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE)
 TIMES = (n.SECONDS, n.LATENCY, n.LATENCY_LARGE)
 """Columns that say how long something took: of a report that is made again, the computing alone without the waiting."""
@@ -87,21 +88,18 @@ def study(tmp_path: Path, bucket: str) -> Path:
     return write(tmp_path, raw_study(tmp_path, storage=f"{bucket}/results", space=space, search={"trials": 6}))
 
 
-def driver_of(file: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "search", "run", str(file)], text=True, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def driver_of(file: Path) -> Fork | subprocess.Popen[bytes]:
+    said = file.parent / SAID
+    return python("-m", "search", "run", str(file), said=said, environment=os.environ, folder=Path.cwd())
 
 
-def finish(driver: subprocess.Popen[str], status: int) -> str:
+def finish(driver: Fork | subprocess.Popen[bytes], study: Path, status: int) -> str:
     """Its last words."""
-    _, stderr = driver.communicate(timeout=300)
-    assert driver.returncode == status, stderr
-    return stderr
+    assert driver.wait(300) == status
+    return (study.parent / SAID).read_text()
 
 
-def wait_for_points(driver: subprocess.Popen[str], folder: Path, count: int) -> None:
+def wait_for_points(driver: Fork | subprocess.Popen[bytes], folder: Path, count: int) -> None:
     deadline = time.monotonic() + 300
     while not (folder / n.POINTS_FILE).exists() or (folder / n.POINTS_FILE).read_bytes().count(b"\n") < count:
         assert driver.poll() is None, "the driver ended too early"
@@ -145,8 +143,8 @@ def test_killed_continued_elsewhere_lost_and_made_again(
     folder = elsewhere("first")
     driver = driver_of(study)
     wait_for_points(driver, folder, 3)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate()
+    driver.kill()
+    driver.wait(60)
     time.sleep(4)  # its workers end within three seconds
     before = steps_in(url)
 
@@ -212,13 +210,13 @@ def test_a_store_that_is_away_for_a_while_and_one_that_refuses(
         wait_for_points(driver, folder, 4)
         before = steps_in(url)
         s3.refusal = "403 Forbidden"
-        said = finish(driver, 3)
+        said = finish(driver, study, 3)
     finally:
         s3.refusal = None
     assert one_line(said).startswith(f"error: storage: {url}")
     assert "403 Forbidden); check the bucket" in said
     assert said.endswith(f"{GO_ON}\n")
-    assert finish(driver_of(study), 0) == ""
+    assert finish(driver_of(study), study, 0) == ""
     steps = steps_in(url)
     assert before.items() <= steps.items()
     assert {row[n.STEP_ID] for row in points_of(folder)} == {key.split("/")[1] for key in steps}

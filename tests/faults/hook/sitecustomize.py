@@ -31,6 +31,12 @@ def _logged(compute):
     return wrapper
 
 
+def _log_computations(tree):
+    tree.Tree._compute = _logged(tree.Tree._compute)
+    resuming = importlib.import_module("trainables.training.resuming")
+    resuming.INTERVAL, resuming.SHARE = 0.1, 0
+
+
 class _WhenWalkIsImported:
     def find_spec(self, name, *_):
         if name != "trainables.tree":
@@ -41,15 +47,15 @@ class _WhenWalkIsImported:
 
         def exec_module(module):
             execute(module)
-            module.Tree._compute = _logged(module.Tree._compute)
-            resuming = importlib.import_module("trainables.training.resuming")
-            resuming.INTERVAL, resuming.SHARE = 0.1, 0
+            _log_computations(module)
 
         spec.loader.exec_module = exec_module
         return spec
 
 
-if "FAULTS_LOG" in os.environ:
+if "FAULTS_LOG" in os.environ and "trainables.tree" in sys.modules:  # in a fork
+    _log_computations(sys.modules["trainables.tree"])
+elif "FAULTS_LOG" in os.environ:
     sys.meta_path.insert(0, _WhenWalkIsImported())
 
 if "FAULTS_CORES" in os.environ:

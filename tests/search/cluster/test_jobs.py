@@ -13,6 +13,7 @@ import pytest
 from search.cluster.connection import connected
 from search.study import Study
 from tests import ROOT
+from tests.data_helpers import write_images
 from tests.hosts import RAY, Hosts, hosts, until
 from tests.search_helpers import raw_study, rows, write
 from trainables.identity import code_hash
@@ -53,10 +54,11 @@ def test_a_job_s_code_is_shipped_and_the_same_job_resumes_the_study(cluster: Hos
     code = tmp_path / "code"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (code / "trainables" / "tree.py").open("a") as file:  # which no other folder has
-        file.write("# shipped\n")
-    sweep = [{"importance": "magnitude", "schedule": "linear", "sparsity": 0.6, "steps": 2, "fine_tune_epochs": 0}]
-    write(code, raw_study(tmp_path, sweep=sweep))
+    mapped = code / "trainables" / "data" / "mapped.py"  # images stay in their file, as no other code would have it
+    mapped.write_text(mapped.read_text().replace("MAPPED_FROM = 10**9", "MAPPED_FROM = 0"))
+    sweep = [{"importance": "magnitude", "schedule": "linear", "sparsity": 0.6, "steps": 2, "fine_tune_epochs": 1}]
+    data = {"dataset": "folder", "root": str(write_images(tmp_path / "images", each=20))}
+    write(code, raw_study(tmp_path, sweep=sweep, data=data))
     first = submitted(cluster, code, "study.yaml")
     assert "succeeded" in first, first
     folder = tmp_path / "results" / "tiny"

@@ -29,7 +29,8 @@ from trainables.storage.store import Store, to_json
 from trainables.tree import Tree, walk
 
 SCHEDULE = UnstructuredSchedule(step_ratio=0.5, steps=2, fine_tune_epochs=1)
-SPAWN = multiprocessing.get_context("spawn")
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["trainables.tree", "torch._dynamo", "sklearn.model_selection"])  # seconds of imports, once
 PATIENCE = 200.0
 CLAIM = f"a/{n.CLAIM_FILE}"
 
@@ -239,8 +240,8 @@ def work(place: Place, ready: Any, results: Queue[tuple[int, list[dict[str, Any]
 def test_four_processes_that_need_the_same_steps_compute_them_once(
     place: Place, problem: MakeProblem, tmp_path: Path
 ) -> None:
-    ready, results = SPAWN.Barrier(4), SPAWN.Queue()
-    processes = [SPAWN.Process(target=work, args=(place, ready, results), daemon=True) for _ in range(4)]
+    ready, results = FORK.Barrier(4), FORK.Queue()
+    processes = [FORK.Process(target=work, args=(place, ready, results), daemon=True) for _ in range(4)]
     for process in processes:
         process.start()
     try:
