@@ -39,7 +39,8 @@ from trainables.records.jsonl import Row
 from trainables.records.names import InputError
 from trainables.records.objectives import Quality
 from trainables.records.points import point_id
-from trainables.training.loop import judge, tensors
+from trainables.training.feeding import tensors
+from trainables.training.loop import judge
 from trainables.tree import Tree
 
 OF_WEIGHTS = (n.SPARSITY, n.EFFECTIVE_MACS, n.STORED_BYTES, n.SHAPE_ID)

@@ -39,7 +39,8 @@ from trainables.records.names import InputError
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule, told_as
 from trainables.storage.base import is_url
 from trainables.storage.store import Store
-from trainables.training.loop import Precision, fastest_precision
+from trainables.training.loop import fastest_precision
+from trainables.training.stepping import Precision
 from trainables.tree import Tree
 
 if TYPE_CHECKING:

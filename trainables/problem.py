@@ -23,6 +23,7 @@ from trainables.networks.limits import estimated_norms, frozen_norms, spared_wei
 from trainables.networks.outputs import count_auxiliary
 from trainables.networks.size import check_size
 from trainables.node import KIND, ROOT, Node
+from trainables.own.in_memory import is_in_memory
 from trainables.pruning import gates
 from trainables.pruning.gate import Gate
 from trainables.records import names as n
@@ -32,9 +33,11 @@ from trainables.schedule import BaseSchedule, Schedule
 from trainables.settings import Settings
 from trainables.tasks.base import guarded
 from trainables.tasks.registry import identity, is_own_task
-from trainables.training.loop import DenseSettings, Precision, Recipe, dense_schedule, judge, normalise, tensors
+from trainables.training.feeding import normalise, tensors
+from trainables.training.loop import DenseSettings, Recipe, dense_schedule, judge
 from trainables.training.optimizers import OPTIMIZERS, Optimizer, make
 from trainables.training.retraining import Plan, Retraining
+from trainables.training.stepping import Precision
 
 TRIED = 64
 """Images on which a task of the user's own is tried before the start."""
@@ -190,7 +193,7 @@ class Problem:
                 KIND: ROOT, "numerics": NUMERICS_VERSION, n.SEED: seed, "data": self.data.fingerprint,
                 "classes": len(self.data.classes), "shape": list(self.data.shape), "model": self.model.name,
                 "arguments": dict(self.model.arguments), "precision": self.precision, "device": self.device,
-                "threads": self.threads, **start,
+                "threads": self.threads, **({} if self.device == "cpu" else {"updates": "fused"}), **start,
             },
         )  # fmt: skip
 
@@ -294,5 +297,10 @@ class Problem:
         dense, auxiliary = self.dense, self._auxiliary if self.model.auxiliary_in_retraining else 0.0
         return Recipe(
             *plan, batch_size or dense.batch_size, dense.momentum, dense.weight_decay, self.precision, self.device,
-            auxiliary, hold_frozen=True, optimizer=self.optimizer, clip_norm=dense.clip_norm,
+            auxiliary, hold_frozen=True, optimizer=self.optimizer, clip_norm=dense.clip_norm, recorded=self._recorded,
         )  # fmt: skip
+
+    @property
+    def _recorded(self) -> bool:
+        """Whether updates are replayed: on a GPU, where no code of the user's own may differ from one to the next."""
+        return self.device != "cpu" and not self.trusted and not is_in_memory(self.model.name)

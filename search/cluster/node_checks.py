@@ -22,7 +22,7 @@ from trainables.records.names import InputError
 from trainables.settings import one_line
 from trainables.storage.base import Storage, above
 from trainables.storage.places import open_storage
-from trainables.training.loop import Precision
+from trainables.training.stepping import Precision
 
 ANSWER = 180.0
 """Seconds to wait for a first task on each node, which imports torch."""

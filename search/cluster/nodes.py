@@ -19,7 +19,8 @@ from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.storage.base import Place, above
 from trainables.storage.places import open_storage
-from trainables.training.loop import Precision, fastest_precision
+from trainables.training.loop import fastest_precision
+from trainables.training.stepping import Precision
 
 if TYPE_CHECKING:
     # Workers import this module, and neither what a study file is read with nor Tune.

@@ -1,14 +1,15 @@
 """What is done to images, batch by batch, before a network sees them: in training at random, in evaluation always alike.
 
-Batches are [B, H, W, C], and stay so. Crops and mirrors are done to whole batches; what torchvision's transforms draw anew
-for each image is done image by image, from torch's global generator.
+Batches are [B, H, W, C], and stay so. Crops and mirrors are drawn first (``draw``) and done to whole batches, on the device
+that the images are on; what torchvision's transforms draw anew for each image is done image by image, from torch's global
+generator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,25 +25,50 @@ if TYPE_CHECKING:
 Transform = Callable[[Tensor], Tensor]
 
 
-def changed(images: Tensor, targets: Tensor, data: Data, random: torch.Generator) -> tuple[Tensor, Tensor]:
+class Draws(NamedTuple):
+    """What is drawn for the images of a batch before they are changed; None where nothing of the kind is done to them."""
+
+    shifts: Tensor | None
+    """Row and column of the padded image that a crop begins with, [2, B, 1]."""
+    mirrored: Tensor | None
+    """[B, 1]"""
+    centres: Tensor | None
+    """Row and column that the centre of a blank square is on, [2, B, 1]."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Draws:
+        """Those that there are, changed."""
+        return Draws(*(None if one is None else change(one) for one in self))
+
+
+def draw(data: Data, count: int, random: torch.Generator) -> Draws:
+    """All that ``random`` decides about ``count`` training images; what torchvision's transforms draw isn't part of it."""
+    # Of a recipe's draws those of crops are part where they change nothing, too.
+    moved = data.task.masks or (data.transforms is None and (data.resized is None or data.crop > 0 or data.flip))
+    shifts = torch.randint(0, 2 * data.crop + 1, (2, count, 1), generator=random) if moved else None
+    mirrored = torch.rand(count, 1, generator=random) < 0.5 if moved and data.flip else None
+    sides = data.shape[1:] if data.cutout else ()
+    centres = [torch.randint(0, side, (count, 1), generator=random) for side in sides]
+    return Draws(shifts, mirrored, torch.stack(centres) if centres else None)
+
+
+def changed(images: Tensor, targets: Tensor, data: Data, draws: Draws) -> tuple[Tensor, Tensor]:
     """Training images as the study wants them changed at random, with their targets: masks are cropped and mirrored too."""
     if not data.task.masks:
-        return augmented(images, data, random), targets
-    crop = data.crop
-    places = tuple(one.to(images.device) for one in _places(images.shape, crop, data.flip, random))
+        return augmented(images, data, draws), targets
+    crop, places = data.crop, _places(images.shape, draws)
     images = F.pad(images, (0, 0, crop, crop, crop, crop))[places]
     targets = F.pad(targets, (crop, crop, crop, crop), value=data.task.outside)[places]
     return _each(images, _color(data.color)) if data.color else images, targets
 
 
-def augmented(images: Tensor, data: Data, random: torch.Generator) -> Tensor:
-    """Training images as the study wants them changed at random; crops and mirrors are drawn from ``random``."""
+def augmented(images: Tensor, data: Data, draws: Draws) -> Tensor:
+    """Training images as the study wants them changed at random, all but their squares blanked (:func:`cutout`)."""
     if data.transforms is not None:
         return _each(images, of_users(data.transforms, training=True))
     if data.resized is not None:
         images = _each(images, _random_resized_crop(data.resized))
-    if data.resized is None or data.crop or data.flip:  # also where it changes nothing: what it draws is part of a recipe
-        images = augment(images, data.crop, data.flip, random)
+    if draws.shifts is not None:
+        images = moved(images, data.crop, draws)
     return _each(images, _color(data.color)) if data.color else images
 
 
@@ -59,40 +85,37 @@ def middle(images: Tensor, size: tuple[int, int]) -> Tensor:
     return images[:, top : top + size[0], left : left + size[1]]
 
 
-def augment(images: Tensor, crop: int, flip: bool, random: torch.Generator) -> Tensor:
-    """A random crop after zero padding of ``crop`` pixels, and a random mirror, for each image on its own.
+def moved(images: Tensor, crop: int, draws: Draws) -> Tensor:
+    """The drawn crop after zero padding of ``crop`` pixels, and mirror, of each image.
 
     ``images`` is [B, H, W, C]; the result has the same shape and type. Crop and mirror are one gather.
     """
-    padded = F.pad(images, (0, 0, crop, crop, crop, crop))
-    return padded[tuple(one.to(images.device) for one in _places(images.shape, crop, flip, random))]
+    return F.pad(images, (0, 0, crop, crop, crop, crop))[_places(images.shape, draws)]
 
 
-def _places(shape: torch.Size, crop: int, flip: bool, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _places(shape: torch.Size, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
     """Which image, row and column of padded ones each pixel of the result is of; they broadcast to [B, H, W]."""
-    count, height, width = shape[:3]
-    top, left = torch.randint(0, 2 * crop + 1, (2, count, 1), generator=random)
-    columns = torch.arange(width).expand(count, width)
-    if flip:
-        mirrored = torch.rand(count, 1, generator=random) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    return torch.arange(count)[:, None, None], (top + torch.arange(height))[:, :, None], (left + columns)[:, None, :]
+    assert draws.shifts is not None
+    (count, height, width), (top, left) = shape[:3], draws.shifts
+    numbers = partial(torch.arange, device=top.device)
+    columns = numbers(width).expand(count, width)
+    if draws.mirrored is not None:
+        columns = torch.where(draws.mirrored, columns.flip(1), columns)
+    return numbers(count)[:, None, None], (top + numbers(height))[:, :, None], (left + columns)[:, None, :]
 
 
-def cutout(images: Tensor, side: int, random: torch.Generator) -> Tensor:
+def cutout(images: Tensor, side: int, centres: Tensor) -> Tensor:
     """A square of ``side`` pixels blanked in each image, its centre on any pixel (DeVries and Taylor 2017).
 
     ``images`` is [B, C, H, W] of mean zero, which is what the square is filled with; at a border less of it is seen.
     """
-    count, _, height, width = images.shape
 
-    def strip(length: int) -> Tensor:
-        first = torch.randint(0, length, (count, 1), generator=random) - side // 2
-        offset = torch.arange(length) - first
+    def strip(length: int, centre: Tensor) -> Tensor:
+        offset = torch.arange(length, device=centre.device) - (centre - side // 2)
         return (offset >= 0) & (offset < side)
 
-    square = strip(height)[:, None, :, None] & strip(width)[:, None, None, :]
-    return images.masked_fill(square.to(images.device), 0.0)
+    rows, columns = (strip(length, centre) for length, centre in zip(images.shape[2:], centres, strict=True))
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0.0)
 
 
 @lru_cache

@@ -22,7 +22,8 @@ from trainables.networks.network import Network
 from trainables.networks.reproducible import reproducible
 from trainables.problem import Problem
 from trainables.records.names import InputError
-from trainables.training.loop import normalise, tensors, threads
+from trainables.training.feeding import normalise, tensors
+from trainables.training.loop import threads
 
 Preprocessing = bool | Literal["uint8"]
 IMAGES = "images"

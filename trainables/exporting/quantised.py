@@ -18,7 +18,7 @@ from trainables.exporting.onnx_file import Onnx, runner, serialised
 from trainables.exporting.programs import IMAGES, fed, refused
 from trainables.networks.network import Network
 from trainables.problem import Problem
-from trainables.training.loop import tensors, training_tensors
+from trainables.training.feeding import tensors, training_tensors
 
 BATCH = 64
 

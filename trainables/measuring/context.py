@@ -16,7 +16,8 @@ from trainables.records.names import InputError
 from trainables.records.objectives import Objective
 from trainables.records.points import value_problem
 from trainables.settings import one_line
-from trainables.training.loop import Judged, judge, tensors
+from trainables.training.feeding import tensors
+from trainables.training.loop import Judged, judge
 
 SOURCES = "sources"
 """The key of a record that tells, for each column of an objective of the user's own, the code that measured it."""

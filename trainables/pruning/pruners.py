@@ -21,7 +21,7 @@ from trainables.methods import Method, Registry
 from trainables.networks.anatomy import Anatomy, Group, tracing
 from trainables.networks.torch_pruning_alone import tp
 from trainables.records import names as n
-from trainables.training.loop import Hook
+from trainables.training.stepping import Hook
 
 
 class Pruner(Method):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from trainables.data.dataset import Data
 from trainables.data.preparation import as_evaluated
-from trainables.training.loop import channels_last, normalise, training_tensors
+from trainables.training.feeding import normalise, training_tensors
+from trainables.training.loop import channels_last
 
 BATCH = 256
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple, overload
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,22 +20,17 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from trainables.data.dataset import Data
-from trainables.data.mapped import Mapped, MappedTensor, Pixels
-from trainables.data.preparation import changed, cutout
+from trainables.data.mapped import Pixels
 from trainables.networks.limits import frozen_norms
-from trainables.networks.outputs import with_auxiliary
 from trainables.networks.reproducible import reproducible
 from trainables.records.names import InputError
 from trainables.records.points import quality_problem
 from trainables.settings import Settings
-from trainables.tasks.base import Task, guarded
-from trainables.training.optimizers import OPTIMIZERS, Optimizer, Sgd, make
-from trainables.training.resuming import Resumable, Stateful, Training
-
-Precision = Literal["fp32", "bf16"]
-Hook = Callable[[nn.Module], None]
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From outputs, targets and the images that gave them, [B, C, H, W], to the mean loss of a batch."""
+from trainables.tasks.base import guarded
+from trainables.training.feeding import Feed, normalise, tensors
+from trainables.training.optimizers import OPTIMIZERS, Optimizer, Sgd, make, set_rate
+from trainables.training.resuming import Resumable, Training
+from trainables.training.stepping import CudaGraph, Hook, Loss, Precision, Recorded, Step, Update
 
 EVALUATION_BATCH, CPU_EVALUATION_BATCH = 1000, 256
 """On a processor small enough for what a layer computes to stay in its cache: on an AMD EPYC a third faster, with the same
@@ -136,6 +130,7 @@ class Recipe:
 
     ``auxiliary`` is the weight of the loss of each auxiliary output. With ``hold_frozen``, BatchNorm layers whose
     parameters are frozen keep their statistics too, and normalise by them; torch alone would go on estimating these.
+    With ``recorded``, for a GPU, updates are replayed from a CUDA graph: all that they call must do the same each time.
     """
 
     rate: LearningRate
@@ -150,6 +145,7 @@ class Recipe:
     hold_frozen: bool = False
     optimizer: Optimizer = SGD
     clip_norm: float | None = None
+    recorded: bool = False
 
     @property
     def epochs(self) -> int:
@@ -177,53 +173,31 @@ def fit(
     With ``resumable`` it goes on where an earlier one was interrupted, with hooks that are ``Stateful`` as they were then.
     Raises TrainingDivergedError when the loss of an epoch is not finite.
     """
-    images, labels = training_tensors(data, recipe.device)
     channels_last(model.to(recipe.device)).train()
     for norm in frozen_norms(model).values() if recipe.hold_frozen else ():
         norm.eval()
-    size = min(recipe.batch_size, len(labels))
+    feed = Feed(data, recipe.batch_size, recipe.device)
     optimizer = make(recipe.optimizer, model, recipe.momentum, recipe.weight_decay)
     random = torch.Generator().manual_seed(seed)
-    training = Training(model, optimizer, random, range(recipe.start, recipe.stop), len(labels) // size)
-
-    def update(chosen: Tensor) -> None:
-        rate = recipe.rate.at(training.epoch + (training.batch + 0.5) / training.batches)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch, truth = changed(images[chosen], labels[chosen], data, random)
-        inputs = normalise(batch, data)
-        if data.cutout:
-            inputs = cutout(inputs, data.cutout, random)
-        with autocast(recipe.precision, recipe.device):
-            found = _loss(model, inputs, truth, recipe.auxiliary, data.task, loss)
-        optimizer.zero_grad(set_to_none=True)
-        found.backward()
-        if before_update is not None:
-            before_update(model)
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-        optimizer.step()
-        if after_update is not None:
-            after_update(model)
-        training.loss += found.detach().float()
-
+    training = Training(model, optimizer, random, range(recipe.start, recipe.stop), feed.batches)
+    step: Update = Step(
+        model, optimizer, data.task, recipe.precision, recipe.device, recipe.auxiliary, recipe.clip_norm, loss,
+        before_update, after_update,
+    )  # fmt: skip
+    if recipe.recorded and before_update is None:  # penalties are torch-pruning's, which look at values
+        step = Recorded(step, CudaGraph())
     with reproducible(seed, recipe.device):
         if resumable is not None:
-            for name, hook in (("before_update", before_update), ("after_update", after_update)):
-                if isinstance(hook, Stateful):
-                    resumable.beside[name] = hook
-            resumable.resume(training)
+            resumable.resume(training, before_update=before_update, after_update=after_update)
         while training.epoch < recipe.stop:
-            order = training.order(len(labels))
+            feed.draw(random)
             while training.batch < training.batches:
-                update(order[training.batch * size : (training.batch + 1) * size].to(recipe.device))
+                set_rate(optimizer, recipe.rate.at(training.middle))
+                training.loss += step(*feed.batch(training.batch))
                 training.batch += 1
                 if resumable is not None and training.batch < training.batches:
                     resumable.after_update(training)
-            if not math.isfinite(mean := float(training.loss) / training.batches):
-                raise TrainingDivergedError(
-                    f"the training loss is {mean} in epoch {training.epoch + 1}; lower the learning rate"
-                )
+            _check_finite(training)
             training.begin(training.epoch + 1)
             if after_epoch is not None:
                 after_epoch(training.epoch, model)
@@ -231,20 +205,9 @@ def fit(
                 resumable.after_update(training)
 
 
-def _loss(
-    model: nn.Module, inputs: Tensor, targets: Tensor, auxiliary: float, task: Task, of: Loss | None = None
-) -> Tensor:
-    if not auxiliary:
-        return _of(task, of, model(inputs), targets, inputs)
-    outputs, others = with_auxiliary(model, inputs)
-    loss = _of(task, of, outputs, targets, inputs)
-    for other in others:
-        loss = loss + auxiliary * task.loss(other, targets)
-    return loss
-
-
-def _of(task: Task, loss: Loss | None, outputs: Tensor, targets: Tensor, inputs: Tensor) -> Tensor:
-    return task.loss(outputs, targets) if loss is None else loss(outputs, targets, inputs)
+def _check_finite(training: Training) -> None:
+    if not math.isfinite(mean := float(training.loss) / training.batches):
+        raise TrainingDivergedError(f"the training loss is {mean} in epoch {training.epoch + 1}; lower the learning rate")
 
 
 def channels_last(model: nn.Module) -> nn.Module:
@@ -252,44 +215,6 @@ def channels_last(model: nn.Module) -> nn.Module:
     if any(parameter.dim() == 5 for parameter in model.parameters()):
         return model
     return model.to(memory_format=torch.channels_last)
-
-
-def autocast(precision: Precision, device: str) -> contextlib.AbstractContextManager[None]:
-    """bf16 autocast, or nothing for fp32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device, dtype=torch.bfloat16)
-
-
-def normalise(images: Tensor, data: Data) -> Tensor:
-    """Images [B, H, W, C] to float32 [B, C, H, W] (channels-last in memory), of zero mean and unit variance if uint8."""
-    scale = 1 if images.is_floating_point() else 255
-    mean = torch.tensor(data.mean, device=images.device) * scale
-    std = torch.tensor(data.std, device=images.device) * scale
-    return ((images - mean) / std).permute(0, 3, 1, 2)
-
-
-def training_tensors(data: Data, device: str) -> tuple[Pixels, Tensor]:
-    """The training images [N, H, W, C], and labels, without a copy on the CPU."""
-    return tensors(data.train_images, data.train_labels, device)
-
-
-@overload
-def tensors(images: np.ndarray, labels: np.ndarray, device: str) -> tuple[Tensor, Tensor]: ...
-
-
-@overload
-def tensors(images: np.ndarray | Mapped, labels: np.ndarray, device: str) -> tuple[Pixels, Tensor]: ...
-
-
-def tensors(images: np.ndarray | Mapped, labels: np.ndarray, device: str) -> tuple[Pixels, Tensor]:
-    """Images [N, C, H, W] as [N, H, W, C], and labels, on the device; on the CPU without a copy."""
-    if isinstance(images, Mapped):
-        return MappedTensor(images, device), torch.from_numpy(labels).to(device)
-    with warnings.catch_warnings():
-        # Arrays from Ray's object store are read-only, and nothing here writes to them.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(images).permute(0, 2, 3, 1).to(device), torch.from_numpy(labels).to(device)
 
 
 class Judged(NamedTuple):

@@ -6,23 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data.dataset import Data
-from trainables.data.preparation import augmented, cutout
+from trainables.data.preparation import augmented, draw
 from trainables.networks.limits import estimated_norms
 from trainables.networks.reproducible import reproducible
-from trainables.training.loop import channels_last, normalise, training_tensors
+from trainables.training.feeding import seen, training_tensors
+from trainables.training.loop import channels_last
 
 BATCH = 256
 
 
 def drawn(data: Data, count: int, seed: int, device: str) -> list[Tensor]:
-    """Batches of about one size of ``count`` training images, [B, C, H, W], augmented as in training; all by ``seed``."""
+    """Batches of about one size of ``count`` training images, [B, C, H, W], changed as in training; all by ``seed``."""
     images, _ = training_tensors(data, device)
     random = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(images), generator=random)[:count]
     found = []
     for some in chosen.chunk(-(-len(chosen) // BATCH)):
-        inputs = normalise(augmented(images[some.to(device)], data, random), data)
-        found.append(cutout(inputs, data.cutout, random) if data.cutout else inputs)
+        draws = draw(data, len(some), random).each(lambda one: one.to(device))
+        found.append(seen(augmented(images[some.to(device)], data, draws), data, draws))
     return found
 
 

@@ -27,7 +27,9 @@ SHARE = 50
 """Keeping it that took a second is not done again for so many."""
 
 MODEL, MOMENTUM, REMEMBERED = "model.", "momentum.", "remembered."
-ORDER, DRAWS = "random.order", "random.draws"
+ORDER = "random.order"
+OF_DRAWS = "random.draws"
+"""Kept by earlier versions, which drew crops and mirrors batch by batch; they follow from the epoch's first state."""
 EPOCH, BATCH, LOSS, SECONDS, CHECKSUM = "epoch", "batch", "loss", "seconds", "checksum"
 BUFFER = "momentum_buffer"
 """SGD's own name of it."""
@@ -51,7 +53,7 @@ class Training:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     random: torch.Generator
-    """Draws the order of each epoch, and crops and mirrors of each batch."""
+    """Draws an epoch's order, and the crops and mirrors of its batches."""
     epochs: range
     batches: int
     """Updates of an epoch."""
@@ -60,7 +62,7 @@ class Training:
     loss: Tensor = field(init=False)
     """Sum of the losses of this epoch's batches so far."""
     _drawn: Tensor = field(init=False)
-    """The state of ``random`` that this epoch's order is drawn in."""
+    """The state of ``random`` that this epoch's draws begin in."""
 
     def __post_init__(self) -> None:
         self.begin(self.epochs.start)
@@ -72,15 +74,14 @@ class Training:
         self._drawn = self.random.get_state()
 
     @property
+    def middle(self) -> float:
+        """The (fractional) epoch in the middle of the update before which it stands."""
+        return self.epoch + (self.batch + 0.5) / self.batches
+
+    @property
     def device(self) -> torch.device:
         """Where it computes."""
         return next(iter(self.model.parameters())).device
-
-    def order(self, count: int) -> Tensor:
-        """This epoch's permutation of ``count`` images; in the middle of an epoch the one that it began with."""
-        if self.batch == 0:
-            return torch.randperm(count, generator=self.random)
-        return torch.randperm(count, generator=torch.Generator().set_state(self._drawn))
 
     def state(self) -> dict[str, Tensor]:
         """All of it but the weights and the momentum."""
@@ -89,21 +90,22 @@ class Training:
             BATCH: torch.tensor(self.batch),
             LOSS: self.loss,
             ORDER: self._drawn,
-            DRAWS: self.random.get_state(),
             **generator_states(self.device),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> bool:
-        """Stand where another stood; False, and nothing is changed, where that is no place or no generator's state."""
+        """Stand where another stood, with this epoch yet to be drawn.
+
+        False, and nothing is changed, where that is no place or no generator's state.
+        """
         epoch, batch, before = int(state[EPOCH]), int(state[BATCH]), self.state()
         if epoch not in self.epochs or not 0 <= batch < self.batches:
             return False
         try:
-            for generator in (ORDER, DRAWS):
-                self.random.set_state(state[generator])
+            self.random.set_state(state[ORDER])
             restore_generators(state, self.device)
         except (RuntimeError, ValueError):
-            self.random.set_state(before[DRAWS])
+            self.random.set_state(before[ORDER])
             restore_generators(before, self.device)
             return False
         self.epoch, self.batch, self._drawn = epoch, batch, state[ORDER]
@@ -126,8 +128,9 @@ class Resumable:
     _began: float = field(default_factory=time.monotonic, init=False)
     _next: float = field(default_factory=lambda: time.monotonic() + INTERVAL, init=False)
 
-    def resume(self, training: Training) -> None:
-        """Take up what was kept; nothing is changed if nothing usable was."""
+    def resume(self, training: Training, **hooks: object) -> None:
+        """Take up what was kept, with hooks that are stateful; nothing is changed if nothing usable was."""
+        self.beside |= {name: hook for name, hook in hooks.items() if isinstance(hook, Stateful)}
         content = self.storage.read(self.key) if training.epochs else None
         stored = _whole(content) if content is not None else None
         self._kept = content is not None
@@ -139,10 +142,11 @@ class Resumable:
             for name in state:  # in place: what it says of versions stays with it
                 state[name] = stored[prefix + first.get(name, name)]
             part.load_state_dict(state)
+        counts = training.device if training.optimizer.defaults.get("capturable") else "cpu"
         for name, (parameter, key) in _memories(training, stored).items():
             # In the parameter's order in memory, as the optimizer would have it.
             like = stored[name].shape == parameter.shape
-            found = torch.empty_like(parameter).copy_(stored[name]) if like else stored[name].clone()
+            found = torch.empty_like(parameter).copy_(stored[name]) if like else stored[name].to(counts, copy=True)
             training.optimizer.state[parameter][key] = found
         self.seconds = float(stored[SECONDS])
 
@@ -228,7 +232,9 @@ def _whole(content: bytes) -> dict[str, Tensor] | None:
         checksum = stored.pop(CHECKSUM)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError):
         return None
-    return stored if torch.equal(checksum, _checksum(stored)) else None
+    whole = torch.equal(checksum, _checksum(stored))
+    stored.pop(OF_DRAWS, None)
+    return stored if whole else None
 
 
 def _checksum(tensors: dict[str, Tensor]) -> Tensor:

@@ -15,7 +15,8 @@ from trainables.methods import Method, Need, Registry
 from trainables.networks.network import Network
 from trainables.records import names as n
 from trainables.tasks.base import Task
-from trainables.training.loop import DenseSettings, LearningRate, Loss, dense_schedule
+from trainables.training.loop import DenseSettings, LearningRate, dense_schedule
+from trainables.training.stepping import Loss
 
 
 class Plan(NamedTuple):

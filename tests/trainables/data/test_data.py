@@ -29,7 +29,7 @@ from trainables.data.settings import SMALLEST_STD
 from trainables.records.names import InputError
 from trainables.settings import parse
 from trainables.storage.store import Store
-from trainables.training.loop import normalise, training_tensors
+from trainables.training.feeding import normalise, training_tensors
 from trainables.tree import Tree
 
 

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from tests.data_helpers import CLASSES, folder, refusal, trusting, write_fashion, write_images, write_table
-from trainables.data import cache, test_split
+from trainables.data import cache, preparation, test_split
 from trainables.data.dataset import Data, load
-from trainables.data.preparation import as_evaluated, augmented
+from trainables.data.preparation import as_evaluated, draw
 from trainables.records.names import InputError
-from trainables.training.loop import evaluate, training_tensors
+from trainables.training.feeding import training_tensors
+from trainables.training.loop import evaluate
 
 
 def mixed(root: Path) -> Path:
@@ -24,6 +25,10 @@ def mixed(root: Path) -> Path:
     for i, size in enumerate([(40, 20), (33, 47), (150, 140)]):
         Image.effect_noise(size, 60).convert("RGB").save(root / "train" / "dog" / f"large{i}.jpg")
     return root
+
+
+def augmented(images: torch.Tensor, found: Data, random: torch.Generator) -> torch.Tensor:
+    return preparation.augmented(images, found, draw(found, len(images), random))
 
 
 def every(found: Data) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from tests import ROOT
 from tests.search_helpers import raw_study
 from tests.task_helpers import NETS, write_masks, write_numbers
 from trainables import own
-from trainables.data.preparation import changed
+from trainables.data.preparation import changed, draw
 from trainables.problem import Problem
 from trainables.pruning.sample import Sample
 from trainables.records import names as n
@@ -200,7 +200,7 @@ def test_masks_are_cropped_and_mirrored_with_their_images(here: Path) -> None:
     }), trusted=True).data  # fmt: skip
     masks = torch.arange(300, 300 + 16 * 16).reshape(1, 16, 16).repeat(20, 1, 1)
     images = masks[..., None].float()
-    moved, targets = changed(images, masks, data, torch.Generator().manual_seed(0))
+    moved, targets = changed(images, masks, data, draw(data, 20, torch.Generator().manual_seed(0)))
     there = targets != 255
     assert torch.equal(moved[..., 0][there].long(), targets[there]) and not moved[..., 0][~there].any()
     assert len({tuple(one.flatten().tolist()) for one in targets}) > 10

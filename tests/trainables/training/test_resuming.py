@@ -30,7 +30,7 @@ from trainables.storage.folder import Folder
 from trainables.storage.store import Store
 from trainables.training import resuming
 from trainables.training.loop import LearningRate, Precision, Recipe, TrainingDivergedError, evaluate, fit
-from trainables.training.resuming import BATCH, CHECKSUM, DRAWS, EPOCH, LOSS, ORDER, Resumable, Training
+from trainables.training.resuming import BATCH, CHECKSUM, EPOCH, LOSS, OF_DRAWS, ORDER, Resumable, Training
 from trainables.training.retraining import retraining_of
 from trainables.tree import Tree
 
@@ -294,7 +294,6 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a tensor too many": changed("model.9.bias", torch.zeros(1)),
     "momentum of another shape": changed("momentum.5.bias", torch.zeros(11)),
     "no generator's state": changed(ORDER, torch.zeros(5056, dtype=torch.uint8)),
-    "no state of the generator of crops": changed(DRAWS, torch.zeros(5056, dtype=torch.uint8)),
     "no state of torch's generator": changed(TORCH, torch.zeros(5056, dtype=torch.uint8)),
     "no state of Python's generator": changed(PYTHON, torch.full((626,), -1.0, dtype=torch.float64)),
     "no numbers in Python's generator": changed(PYTHON, torch.full((626,), torch.nan, dtype=torch.float64)),
@@ -324,6 +323,19 @@ def test_of_a_state_that_can_t_be_used_the_training_begins_again(
     assert same_state(trained(data, tmp_path), whole)
     assert visited == places(range(EPOCHS))
     assert same_generators(before)
+
+
+def test_a_state_of_earlier_versions_goes_on_from_its_place(
+    data: Data, tmp_path: Path, interrupt: Interrupt, visited: list[Place]
+) -> None:
+    whole = trained(data, tmp_path / "whole")
+    interrupt((2, 4))
+    with pytest.raises(KeyboardInterrupt):
+        trained(data, tmp_path)
+    visited.clear()
+    changed(OF_DRAWS, torch.Generator().get_state())(tmp_path / "state")
+    assert same_state(trained(data, tmp_path), whole)
+    assert visited == places(range(EPOCHS), (2, 4))
 
 
 def test_nothing_is_kept_of_what_takes_less_than_a_minute(data: Data, tmp_path: Path) -> None:

@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tests.conftest import MakeProblem, photographs, same_state, state_of
 from trainables.data.dataset import Data, DataSettings, load
-from trainables.data.preparation import augment, cutout
+from trainables.data.preparation import cutout as blanked
+from trainables.data.preparation import draw, moved
 from trainables.networks.reproducible import reproducible
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
@@ -48,6 +50,18 @@ def numbered(count: int = 40, height: int = 5, width: int = 4, channels: int = 2
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def augment(images: torch.Tensor, crop: int, flip: bool, random: torch.Generator) -> torch.Tensor:
+    draws = draw(dataclasses.replace(photographs(), crop=crop, flip=flip), len(images), random)
+    return moved(images, crop, draws)
+
+
+def cutout(images: torch.Tensor, side: int, random: torch.Generator) -> torch.Tensor:
+    data = dataclasses.replace(photographs(), cutout=side, validation_images=np.zeros((1, *images.shape[1:])))
+    centres = draw(data, len(images), random).centres
+    assert centres is not None
+    return blanked(images, side, centres)
 
 
 def windows(image: torch.Tensor, crop: int) -> list[torch.Tensor]:
