@@ -25,7 +25,8 @@ import onnxruntime
 session = onnxruntime.InferenceSession({file!r}, providers=["CPUExecutionProvider"])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 images = np.zeros({shape}, np.{kind})  # [N, C, H, W], {takes}
-print([classes[i] for i in session.run(None, {{"images": images}})[0].argmax(1)])"""
+outputs = session.run(None, {{"images": images}})[0]
+print({answer})"""
 
 
 class Onnx(Program):
@@ -67,7 +68,8 @@ class Onnx(Program):
     def usage(self, file: str, problem: Problem) -> str:
         """By onnxruntime alone."""
         kind = "uint8" if self.preprocessing == "uint8" else "float32"
-        return USAGE.format(file=file, shape=(1, *problem.data.shape), kind=kind, takes=self.takes(problem))
+        shape, answer = (1, *problem.data.shape), problem.data.task.answer("outputs", "classes")
+        return USAGE.format(file=file, shape=shape, kind=kind, takes=self.takes(problem), answer=answer)
 
 
 def serialised(model: Any, name: str) -> bytes:

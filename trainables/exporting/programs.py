@@ -39,7 +39,7 @@ import torch
 
 program = torch.export.load({file!r}).module()
 images = {example}  # [N, C, H, W], {takes}
-print(program(images).argmax(1))"""
+print({answer})"""
 
 
 class Served(nn.Module):
@@ -131,7 +131,8 @@ class TorchExport(Program):
         """By torch alone."""
         kind = ", dtype=torch.uint8" if self.preprocessing == "uint8" else ""
         example = f"torch.zeros(1, {', '.join(map(str, problem.data.shape))}{kind})"
-        return USAGE.format(file=file, example=example, takes=self.takes(problem))
+        answer = problem.data.task.answer("program(images)")
+        return USAGE.format(file=file, example=example, takes=self.takes(problem), answer=answer)
 
 
 def _export(model: nn.Module, example: Tensor) -> ExportedProgram:

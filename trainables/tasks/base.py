@@ -63,6 +63,10 @@ class Task(Method):
         """What of a batch's outputs the measure needs."""
         return outputs
 
+    def answer(self, outputs: str, names: str | None = None) -> str:  # noqa: ARG002 - for those that name something
+        """Python that makes of outputs what a reader wants to know, for examples of use; ``names`` are the outputs'."""
+        return outputs
+
     def summed(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The losses of a batch, summed over its images."""
         return self.loss(outputs, targets) * len(targets)

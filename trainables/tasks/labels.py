@@ -87,6 +87,10 @@ class Classification(Measured):
         weight = None if weights is None else torch.tensor(weights, device=outputs.device, dtype=outputs.dtype)
         return F.cross_entropy(outputs, targets, weight=weight, reduction=reduction, label_smoothing=self.label_smoothing)
 
+    def answer(self, outputs: str, names: str | None = None) -> str:
+        """The class of each image."""
+        return f"[{names}[i] for i in {outputs}.argmax(1)]" if names else f"{outputs}.argmax(1)"
+
     def names(self, targets: Targets, given: Sequence[str]) -> tuple[str, ...]:
         """Of classes."""
         if given or targets.ndim != 1 or targets.dtype.kind not in "biu" or not len(targets):
@@ -161,6 +165,10 @@ class Multilabel(_Numbers):
     """Each image has some of the labels: binary cross-entropy."""
 
     name, label, kinds, what = "multilabel", "many labels", MULTILABEL, "0 or 1 for each label"
+
+    def answer(self, outputs: str, names: str | None = None) -> str:
+        """The labels of each image."""
+        return f"[[{names}[i] for i in row.nonzero()[0]] for row in {outputs} > 0]" if names else f"{outputs} > 0"
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy of logits [B, labels], mean over both."""

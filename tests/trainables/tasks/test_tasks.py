@@ -113,6 +113,19 @@ def test_the_standard_error_of_a_mean_is_found_by_drawing_images_anew() -> None:
     assert resampled == pytest.approx(task.error(outputs, targets), rel=0.4)
 
 
+def test_an_example_of_use_says_what_a_reader_wants_to_know() -> None:
+    told = {"outputs": np.array([[0.1, -2.0], [-1.0, 3.0]]), "names": ("a", "b")}
+
+    def shown(task: Any, *names: str) -> Any:
+        return eval(task.answer("outputs", *names), told)  # noqa: S307 - our own text
+
+    assert shown(Classification(), "names") == ["a", "b"] and shown(Classification()).tolist() == [0, 1]
+    assert shown(Multilabel(), "names") == [["a"], ["b"]] and shown(Multilabel()).tolist() == [[True, False], [False, True]]
+    assert shown(Regression(), "names") is told["outputs"]
+    told["outputs"] = np.zeros((2, 3, 4, 4))
+    assert shown(Segmentation(), "names").shape == (2, 4, 4)
+
+
 def test_a_segmentation_ignores_what_it_is_told_to() -> None:
     task = Segmentation()
     targets = torch.tensor([[[0, 1], [1, 255]], [[0, 0], [255, 255]]], dtype=torch.uint8)
