@@ -226,7 +226,8 @@ def test_a_claim_excludes_other_processes_and_passes_on_when_its_holder_dies(
             holder.kill()
 
 
-def work(place: Place, ready: Any, results: Queue[tuple[int, list[dict[str, Any]]]]) -> None:
+def work(place: Place, environment: dict[str, str], ready: Any, results: Queue[tuple[int, list[dict[str, Any]]]]) -> None:
+    os.environ.update(environment)  # the server that forks has that of its own start
     torch.set_num_threads(1)
     mine = Tree(digits_problem(), Store(place))
     ready.wait(PATIENCE)
@@ -241,7 +242,7 @@ def test_four_processes_that_need_the_same_steps_compute_them_once(
     place: Place, problem: MakeProblem, tmp_path: Path
 ) -> None:
     ready, results = FORK.Barrier(4), FORK.Queue()
-    processes = [FORK.Process(target=work, args=(place, ready, results), daemon=True) for _ in range(4)]
+    processes = [FORK.Process(target=work, args=(place, dict(os.environ), ready, results), daemon=True) for _ in range(4)]
     for process in processes:
         process.start()
     try:
