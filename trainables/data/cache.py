@@ -160,7 +160,7 @@ class Decoder:
 
     def _one(self, item: int) -> npt.NDArray[Any]:
         try:
-            found, colour = pixels(self.items.read(item)[0], _size(self), self.reader.resize)
+            found, colour = pixels(self.items.read(item)[0], (self.shape[2], self.shape[3]), self.reader.resize)
         except Exception as error:  # as in ``_decode_as``
             why = f"{type(error).__name__}: {one_line(error)}"
             raise InputError(f"{self.items.named(item)} can't be read any more ({why}); put it back") from error
@@ -168,10 +168,6 @@ class Decoder:
         if (found.dtype, found.shape) != (self.dtype, self.shape[1:]):
             raise InputError(f"{self.items.named(item)} has changed since the study began; put it back")
         return found
-
-
-def _size(decoder: Decoder) -> Size:
-    return decoder.shape[2], decoder.shape[3]
 
 
 class _Nowhere(io.BytesIO):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -79,9 +80,9 @@ class _OfFile(Target):
             raise InputError(f"objectives: {self.objective.name}: {str(error).removeprefix('format: ')}") from None
         return lambda: {self.objective.column: run()}
 
+    @abstractmethod
     def loaded(self, content: bytes, problem: Problem) -> Callable[[], dict[str, Any]]:
         """What times the file's content."""
-        raise NotImplementedError
 
 
 class OnnxRuntime(_OfFile):

@@ -35,16 +35,10 @@ from trainables.schedule import StructuredSchedule, UnstructuredSchedule
 from trainables.training.loop import evaluate, judge
 from trainables.tree import Point, Tree, walk
 
+pytestmark = pytest.mark.usefixtures("short_and_alone")
+
 COLUMNS = {n.LATENCY, n.LATENCY_LARGE}
 DENSE_COLUMNS = {n.LATENCY_DENSE, n.LATENCY_LARGE_DENSE}
-
-
-@pytest.fixture(autouse=True)
-def _short_and_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Measure briefly, under a lock of this test's own."""
-    monkeypatch.setattr(timing, "MIN_SECONDS", 0.01)
-    monkeypatch.setattr(timing, "MAX_SECONDS", 0.1)
-    monkeypatch.setattr(quiet.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
 @pytest.fixture

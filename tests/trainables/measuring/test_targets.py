@@ -15,7 +15,7 @@ import pytest
 from search.study import Study
 from tests import ROOT
 from trainables import own
-from trainables.measuring import quiet, runtimes, timing
+from trainables.measuring import runtimes
 from trainables.measuring.chosen import objective
 from trainables.measuring.latency import LatencyTable
 from trainables.measuring.runtimes import TARGETS, Own, target_of
@@ -25,6 +25,8 @@ from trainables.records.objectives import LATENCY, LatencyOn, Objective, columns
 from trainables.records.points import fault_of
 from trainables.schedule import UnstructuredSchedule
 from trainables.tree import Tree, walk
+
+pytestmark = pytest.mark.usefixtures("short_and_alone")
 
 BOARD = '''
 """A board of the user's own."""
@@ -56,13 +58,6 @@ def leaves(path):
     os._exit(3)
 '''
 NAME = "boards_for_tests:measure"
-
-
-@pytest.fixture(autouse=True)
-def _short_and_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(timing, "MIN_SECONDS", 0.01)
-    monkeypatch.setattr(timing, "MAX_SECONDS", 0.1)
-    monkeypatch.setattr(quiet.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
 @pytest.fixture
