@@ -9,6 +9,7 @@ is drawn from global generators, and the answer is the same every time.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -162,8 +163,24 @@ class _Trial:
                     if isinstance(found, float):
                         worst = max(worst, found)
                         break
-                    culprits |= self._with_relatives(found)
+                    culprits |= self._with_relatives(found | self._alike(found, left, scope, targets))
         return culprits, worst
+
+    def _alike(
+        self, found: Mapping[str, str], leaders: Iterable[str], scope: str, targets: Sequence[int]
+    ) -> dict[str, str]:
+        """Groups in the same place of other blocks that go wrong, too; up to the first that doesn't.
+
+        Blocks repeat, and with them what can't be cut: each takes one try here, and a search in ``_first``.
+        """
+        places, alike = {_place(name) for name in found}, {}
+        for name in leaders:
+            if name not in found and _place(name) in places:
+                outcome = self._try([name], scope, targets)
+                if isinstance(outcome, float):
+                    break
+                alike[name] = outcome
+        return alike
 
     def _with_relatives(self, reasons: dict[str, str]) -> dict[str, str]:
         """Layers whose channels are shuffled together stay together."""
@@ -341,6 +358,11 @@ def _beyond(found: Sequence[Group], graph: Graph) -> dict[str, str]:
             if max(item.idxs, default=0) >= count(module):
                 beyond.setdefault(leader(group), f"torch-pruning takes it to have more channels than {count(module)}")
     return beyond
+
+
+def _place(name: str) -> str:
+    """A layer's name without its numbers."""
+    return re.sub(r"\d+", "#", name)
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

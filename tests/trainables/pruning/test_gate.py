@@ -104,6 +104,23 @@ def test_what_passes_the_gate_is_cut_right_whatever_the_draw(name: str) -> None:
     assert widths(model) != widths(dense)
 
 
+def test_blocks_that_repeat_are_narrowed_down_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fixed(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return x + m.b(m.a(x) * m.g.view(1, 20, 1, 1))
+
+    def make() -> nn.Module:
+        layers = {"a": odd_networks.block(12, 20), "b": odd_networks.block(20, 12)}
+        blocks = [odd_networks.Module(fixed, g=nn.Parameter(torch.ones(20)), **copy.deepcopy(layers)) for _ in range(6)]
+        return odd_networks.Net(10, 12, odd_networks.block(1, 12), *blocks)
+
+    tries: list[Any] = []
+    first = gate_module._Trial._try
+    monkeypatch.setattr(gate_module._Trial, "_try", lambda self, *given: tries.append(given) or first(self, *given))
+    assert set(gate(make, DIGIT, 10, Wishes()).protected) == {f"body.{i}.a.0" for i in range(1, 7)}
+    narrowing, others, rest = 3, 5, 4  # of 7 groups by halves; each of the other blocks alone; the four cuts that are right
+    assert len(tries) == 1 + narrowing + others + rest
+
+
 @pytest.mark.parametrize("name", [name for name in SITUATIONS if name != "frozen"])
 def test_single_weights_of_every_such_network_can_go(name: str, problem: MakeProblem) -> None:
     made = factory(name)
