@@ -35,6 +35,7 @@ from trainables.tree import Tree
 
 # Ray would kill workers because other programs here take memory; what a test needs itself is looked at before it begins.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # behind the tests beside them, workers would get next to nothing
 RAY_TAKES = 3 * 2**30
 """Bytes of memory for a small study: the driver and two workers, each with torch."""
 

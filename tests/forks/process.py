@@ -10,20 +10,29 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
+from types import SimpleNamespace
+from typing import IO, Any
 
 from tests import ROOT
 from tests.forks.ray_forks import REAL, forks, ray_forks_workers
 from tests.forks.worker import LONGEST, SOCKET, ask
+from trainables.pruning import gates
 
 
 class Fork:
-    """What Python runs with these arguments, leading a session of its own; the parts of ``Popen`` that tests use."""
+    """What Python runs with these arguments, and input, output and errors; the parts of ``Popen`` that tests use.
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, errors: int) -> None:
+    One that ``leads`` has a session of its own, and may start Ray.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, files: Sequence[IO[bytes]],
+        *, leads: bool = True,
+    ) -> None:  # fmt: skip
         self.returncode: int | None = None
-        with open(os.devnull, "r+b") as nothing:  # noqa: PTH123
-            files = (nothing.fileno(), nothing.fileno(), errors)
-            self._asking = ask(os.environ[SOCKET], arguments, environment, str(folder), files, leads=True)
+        numbers = [file.fileno() for file in files]
+        self._asking = ask(os.environ[SOCKET], arguments, environment, str(folder), numbers, leads=leads)
         self.pid = int(self._asking.recv(LONGEST))
 
     def poll(self) -> int | None:
@@ -67,6 +76,28 @@ def start_forking() -> None:
     os.environ[SOCKET] = name
     SERVERS.append(server)
     ray_forks_workers()
+    gates_fork()
+
+
+def gates_fork() -> None:
+    """Have the gate's processes forked while ``forks()``."""
+    gates.subprocess = SimpleNamespace(run=_run, TimeoutExpired=subprocess.TimeoutExpired)  # type: ignore[assignment]
+
+
+def _run(command: Sequence[str], **given: Any) -> subprocess.CompletedProcess[bytes]:
+    """``subprocess.run`` as the gate calls it."""
+    if not forks():
+        return subprocess.run(command, **given)  # noqa: PLW1510, S603 - as it is given
+    with TemporaryFile() as asked, TemporaryFile() as told, TemporaryFile() as said:
+        asked.write(given["input"])
+        asked.seek(0)
+        fork = Fork(command[1:], given["env"], Path.cwd(), (asked, told, said), leads=False)
+        try:
+            status = fork.wait(given["timeout"])
+        finally:
+            fork.kill()
+        outputs = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0) for file in (told, said)]
+    return subprocess.CompletedProcess(command, status, *outputs)
 
 
 SERVERS: list[subprocess.Popen[bytes]] = []
@@ -79,7 +110,8 @@ def python(
     """Python with these arguments, run in ``folder``, leading a session of its own; it writes its errors to ``said``."""
     with said.open("wb") as output:
         if forks():
-            return Fork(arguments, environment, folder, output.fileno())
+            with open(os.devnull, "r+b") as nothing:  # noqa: PTH123
+                return Fork(arguments, environment, folder, (nothing, nothing, output))
         nothing = subprocess.DEVNULL
         return subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, *arguments], cwd=folder, env=environment, stdin=nothing, stdout=nothing, stderr=output,

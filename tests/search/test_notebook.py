@@ -13,6 +13,8 @@ from trainables.records import names as n
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
+FORKS = "search.Front; from tests.forks.ray_forks import ray_forks_workers; ray_forks_workers()"
+"""As in the test's own process, whose environment a kernel has."""
 SWEEP = [{"schedule": "linear", "sparsity": 0.9, "steps": 6, "fine_tune_epochs": 2}]
 
 BEGIN = """
@@ -23,6 +25,7 @@ sys.path.insert(0, {root!r})
 import search
 import torch
 from torch import nn
+{forks}
 
 def activation(x):
     return torch.relu(x)
@@ -70,7 +73,7 @@ def test_interrupted_and_gone_on_with_in_a_notebook(tmp_path: Path) -> None:
     import nbformat  # noqa: PLC0415
 
     raw = raw_study(tmp_path, sweep=SWEEP, model=None)
-    cells = [BEGIN.format(root=str(ROOT), raw=raw), INTERRUPT, GO_ON, "mine.kill()"]
+    cells = [BEGIN.format(root=str(ROOT), raw=raw, forks=FORKS), INTERRUPT, GO_ON, "mine.kill()"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     _, interrupted, ended, _ = notebook.cells
@@ -90,6 +93,7 @@ def test_the_notebook_that_launches_a_study_runs(tmp_path: Path, monkeypatch: py
     notebook = nbformat.read(ROOT / "analysis" / "launch.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "the notebook is committed without outputs"
     monkeypatch.setenv("PRUNING_STORAGE", str(tmp_path))
+    notebook.cells.insert(3, nbformat.v4.new_code_cell(FORKS))  # once the first cell has found the packages
     place = {"metadata": {"path": str(ROOT / "analysis")}}
     nbclient.NotebookClient(notebook, timeout=600, resources=place).execute()
     told = "".join(text_of(cell) for cell in notebook.cells if cell.cell_type == "code")

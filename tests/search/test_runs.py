@@ -27,6 +27,7 @@ from search.stages import waiting as working
 from search.stages.dense import lost_seeds
 from search.study import load_study
 from tests import ROOT
+from tests.forks.process import python
 from tests.search_helpers import (
     STRUCTURED_SPACE,
     UNSTRUCTURED_SPACE,
@@ -321,19 +322,16 @@ def test_an_interrupted_command_goes_on_and_computes_only_what_is_missing(tmp_pa
              for name in ("magnitude", "random")]  # fmt: skip
     raw = raw_study(tmp_path, sweep=sweep, resources={"cpu": 1})
     file, folder = write(tmp_path, raw), tmp_path / "results" / "tiny"
-    driver = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "search", "run", str(file)], cwd=ROOT, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 240  # its workers are real ones, and import for seconds
+    said = tmp_path / "said"
+    driver = python("-m", "search", "run", str(file), said=said, environment=os.environ)
+    deadline = time.monotonic() + 240
     while not (folder / n.POINTS_FILE).exists() or (folder / n.POINTS_FILE).read_bytes().count(b"\n") < 4:
         assert driver.poll() is None, "the driver ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
-    _, told_by_driver = driver.communicate()
-    assert driver.returncode == 130
-    assert told_by_driver == f"Interrupted. {GO_ON}\n"
+    assert driver.wait(60) == 130
+    assert said.read_text() == f"Interrupted. {GO_ON}\n"
     before, reported = finished_steps(folder), pruned(rows(folder / n.POINTS_FILE))
     assert len(before) < 17
     run(file)

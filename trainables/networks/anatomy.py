@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
 from trainables.networks.parameters import retie, ties
 from trainables.networks.shuffles import families as shuffles
-from trainables.networks.shuffles.moving import Moving, moves
+from trainables.networks.shuffles.moving import Moving, moves, steady
 from trainables.networks.torch_pruning_alone import tp
 from trainables.records.names import InputError
 
@@ -369,7 +369,7 @@ def groups_in(graph: Graph, model: nn.Module, anatomy: Anatomy) -> list[Group]:
     kin = _families(graph, model, anatomy)
     related = {name for family in kin for name in family.blocks}
     alone = [name for family in kin if not any(map(anatomy.stays, family.blocks)) for name in family.blocks]
-    with quiet():
+    with quiet(), steady(graph):
         found = list(graph.get_all_groups(ignored_layers=anatomy.ignored(model), root_module_types=ROOTS))
         found = [group for group in found if not any(member(item) in related and _is_out(item) for item in group)]
         found += shuffles.groups(graph, model, anatomy.forward_example, alone) if alone else []

@@ -157,9 +157,22 @@ def test_a_node_that_dies_while_it_is_looked_at_is_left_out(cluster: Hosts, node
     ], cluster.head.output(looking)
 
 
-def test_a_study_outlives_its_nodes(cluster: Hosts, nodes: list[Host], tmp_path: Path) -> None:
-    file, head = write(tmp_path, study_of(tmp_path)), cluster.head
+def test_a_study_outlives_its_nodes(
+    cluster: Hosts, nodes: list[Host], s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts that share no file, only a store, die, are cut off, and join late."""
+    home, head = tmp_path / "driver", cluster.head
+    home.mkdir()
+    monkeypatch.chdir(home)
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    make_bucket(s3.endpoint, "studies")
+    file = write(home, study_of(home, storage="s3://studies/results"))
     study = load_study(file)
+    alone = " && ".join(f"mount -t tmpfs none {folder}" for folder in (tmp_path, cluster.temporary))
+
+    def start(host: Host) -> None:
+        host.start_node(before=alone if cluster.isolated else "")
 
     def told() -> str:
         """What the driver has written, which still runs."""
@@ -172,13 +185,16 @@ def test_a_study_outlives_its_nodes(cluster: Hosts, nodes: list[Host], tmp_path:
     def trains(host: Host) -> bool:
         return told() is not None and host.runs("dense_task")
 
+    for host in nodes:  # those before saw each other's files
+        host.kill()
+        start(host)
+    driver = head.search("run", str(file), "--address", cluster.ray_address, cwd=home)
     with held_back(study) as let_go:
-        driver = head.search("run", str(file), "--address", cluster.ray_address)
         victim = until("the dense training", lambda: next(filter(trains, nodes), None))
         survivor = next(host for host in nodes if host is not victim)
         victim.kill()
         late = cluster.add()
-        late.start_node()
+        start(late)
         work_on(late)
         draw = random.Random(0)
         for _ in range(ROUNDS):
@@ -187,38 +203,10 @@ def test_a_study_outlives_its_nodes(cluster: Hosts, nodes: list[Host], tmp_path:
                 work_on(host)
                 lost = told().count(LOST)
                 event(host, lambda lost=lost: told().count(LOST) > lost)
-                host.start_node()
+                start(host)
             let_go(2)
     until("the end of the study", lambda: driver.poll() is not None, 600 + 60 * ROUNDS)
     assert driver.returncode == 0, head.output(driver)
-    for host in (survivor, late):  # the next study has nodes of its own
-        host.kill()
-    _nothing_lost(study, tmp_path)
-
-
-def test_hosts_that_share_no_file_share_a_store(
-    cluster: Hosts, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = tmp_path / "driver"
-    home.mkdir()
-    monkeypatch.chdir(home)
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    make_bucket(s3.endpoint, "studies")
-    file, head = write(home, study_of(home, storage="s3://studies/results")), cluster.head
-    study = load_study(file)
-    alone = " && ".join(f"mount -t tmpfs none {folder}" for folder in (tmp_path, cluster.temporary))
-    workers = [cluster.add() for _ in range(2)]
-    for host in workers:
-        host.start_node(before=alone if cluster.isolated else "")
-    driver = head.search("run", str(file), "--address", cluster.ray_address, cwd=home)
-    with held_back(study):
-        until("a trial on either", lambda: driver.poll() is not None or all(host.runs("Trainable") for host in workers))
-        workers[0].kill()
-        until("the driver to notice", lambda: driver.poll() is not None or LOST in head.output(driver))
-    until("the end of the study", lambda: driver.poll() is not None, 600)
-    assert driver.returncode == 0, head.output(driver)
-    workers[1].kill()
     _nothing_lost(study, tmp_path)
     points = {row[n.STEP_ID] for row in rows(study.folder / n.POINTS_FILE)}
     assert set(Store(f"{study.place}/{n.STEPS_FOLDER}").ids()) == points

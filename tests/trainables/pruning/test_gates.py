@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.forks.ray_forks import REAL
 from trainables.networks.factory import ModelSettings
 from trainables.pruning import gates
 from trainables.pruning.gate import Gate
@@ -15,6 +16,7 @@ from trainables.pruning.gate import Gate
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(REAL, "1")
     gates._of.cache_clear()
 
 

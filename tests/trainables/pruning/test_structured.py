@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torch_pruning as tp
+import torchvision
 from torch import Tensor, nn
 
 from tests.conftest import MakeProblem, digits_problem, photographs, same_state, state_of
@@ -370,11 +371,18 @@ def test_the_classifier_keeps_its_outputs_and_loses_inputs(tree: Tree) -> None:
     assert prunable(model)[name].weight.shape == (10, 4)
 
 
+def short_mobilenet(num_classes: int) -> nn.Module:
+    """Of MobileNetV2 a block that widens nothing, and two pairs of which each has a shortcut."""
+    blocks = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]
+    return torchvision.models.MobileNetV2(num_classes, 0.25, blocks)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scope", CHANNEL_SCOPES)
-@pytest.mark.parametrize("name", ["torchvision:resnet18", "torchvision:mobilenet_v2"])
+@pytest.mark.parametrize("name", ["torchvision:resnet18", f"{__name__}:short_mobilenet"])
 def test_torchvision_networks(name: str, scope: str, tmp_path: Path) -> None:
-    made = digits_problem(data=photographs(), dense={"epochs": 1, "batch_size": 12}, model=ModelSettings(name=name))
+    dense, model = {"epochs": 1, "batch_size": 12}, ModelSettings(name=name)
+    made = digits_problem(data=photographs(), dense=dense, model=model, trusted=True)
     tree = Tree(made, Store(tmp_path))
     schedule = StructuredSchedule(step_ratio=0.5, steps=2, scope=scope, pruner="group_norm", sparse_epochs=1)
     points = list(walk(schedule, tree))
