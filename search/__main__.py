@@ -128,6 +128,10 @@ def _add_run(commands: Commands) -> None:
         metavar="HOST:PORT|auto",
         help="run on the Ray cluster there, from one of its nodes; default: here alone",
     )
+    run.add_argument(
+        "--target", action="append", default=[], metavar="KEY=SHARE",
+        help="begin with schedules that end at a share of the dense network's bytes, params or macs, e.g. macs=0.5",
+    )  # fmt: skip
     _common(run)
     run.set_defaults(command=_run)
 
@@ -192,7 +196,8 @@ def _fields() -> str:
 
 
 def _run(options: argparse.Namespace) -> None:
-    front = search.run(Study.load(options.study, options.set, allow_code=options.allow_code), address=options.address)
+    overrides = [*options.set, *(f"search.targets.{target}" for target in options.target)]
+    front = search.run(Study.load(options.study, overrides, allow_code=options.allow_code), address=options.address)
     console = console_here()
     console.print(front.table())
     console.print(front.summary())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import torch
 from search.methods import REGISTRIES
 from search.records.ledger import Ledger
 from search.records.reused import reused_steps
+from search.sampling.reach import Reach
 from search.sampling.space import (
     FamilySpace,
     SearchSpace,
@@ -68,6 +69,8 @@ class Session:
     seeds: tuple[int, ...]
     refused: dict[str, dict[str, str]]
     protected: dict[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What is told at the start, by its subject."""
     terms: Terms | None = None
     nodes: dict[str, Any] = field(default_factory=dict)
 
@@ -90,8 +93,10 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     refused = _refusals(settings, study, problem)
     for one in (one for one in study.goals if one.of_host):
         target_of(one, problem).check()
+    notes: Mapping[str, Sequence[str]] = {}
     if settings is not None:
-        space: Space = SearchSpace(_possible(without(settings, refused), problem, refused), problem.methods.usual_rates)
+        possible = _possible(without(settings, refused), problem, refused)
+        space, notes = _searched(possible, study, problem)
         refused |= {n.FAMILY: families} if families else {}
     else:
         for kind, reason in ((kind, reason) for kind, by in refused.items() for reason in by.values()):
@@ -101,7 +106,15 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     seeds = tuple(sorted({schedule.seed for schedule in schedules})) or (0,)
     _check_disk(study, tree)
     asked = {*(settings.families if settings else ()), *(one.family for one in schedules)}
-    return Session(study, tree, space, seeds, refused, _protected(asked, problem))
+    return Session(study, tree, space, seeds, refused, _protected(asked, problem), notes)
+
+
+def _searched(settings: SpaceSettings, study: Study, problem: Problem) -> tuple[Space, Mapping[str, Sequence[str]]]:
+    """The space of a search, and how far it reaches in words."""
+    rates = problem.methods.usual_rates
+    reach = Reach(settings.families, SearchSpace(settings, rates), problem, study.storage_forms)
+    space = SearchSpace(settings, rates, reach.ends(study.search.targets))
+    return space, {"Within reach": list(reach.told()), "Out of reach": list(reach.beyond(study.limits))}
 
 
 def _protected(families: Collection[str], problem: Problem) -> dict[str, Any]:

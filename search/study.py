@@ -112,11 +112,16 @@ class SearchSettings(Settings):
     )
     seed: int = Field(0, ge=0, description="seed of the sampler")
     starting_points: bool = Field(True, description="begin with one-shot magnitude pruning at a few ratios")
+    targets: dict[Literal["bytes", "params", "macs"], Annotated[float, Field(gt=0, lt=1)]] = Field(
+        {}, description="begin with schedules that end at a share of the dense network's, such as {macs: 0.5}"
+    )
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if all(budget is None for budget in (self.trials, self.epochs, self.minutes, self.stall_epochs)):
             raise ValueError("the search would never end; give trials, epochs, minutes or stall_epochs")
+        if self.targets and not self.starting_points:
+            raise ValueError("targets are starting points; leave out starting_points: false")
         return self
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FixedTrial
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from trainables.methods import Need
@@ -38,6 +38,8 @@ PREFERRED: Mapping[str, tuple[Any, ...]] = {
     n.CHANNEL_RATIO: (0.3,), n.CHANNEL_STEPS: (1,),
 }  # fmt: skip
 """What starting points have, the first of these that the space has."""
+CHAINS = 3
+"""How many starting points come to each end."""
 STEPS_AFTER = {n.UNSTRUCTURED: n.FINE_TUNE_EPOCHS, n.STRUCTURED: n.FINE_TUNE_EPOCHS, n.MIXED: n.CHANNEL_STEPS}
 """The choice after which a sampler is asked for the steps: drawn in another order, a seed would draw other schedules."""
 
@@ -85,6 +87,21 @@ class FamilySpace(Settings):
         """How many steps of this ratio stay within ``max_sparsity``."""
         within = math.log(1 - self.max_sparsity) / math.log(1 - step_ratio)
         return min(self.max_steps, math.floor(within + 1e-9))
+
+    def steps_to(self, sparsity: float, step_ratio: float) -> int | None:
+        """The fewest steps of this ratio that come to a sparsity; None if it lies beyond the longest schedule."""
+        steps = max(1, math.ceil(math.log(1 - sparsity) / math.log(1 - step_ratio) - 1e-9))
+        return steps if steps <= self.most_steps(step_ratio) else None
+
+    @property
+    def most(self) -> float:
+        """The largest sparsity that a schedule comes to."""
+        return max(1 - (1 - ratio) ** self.most_steps(ratio) for ratio in self.ratios)
+
+    @property
+    def deepest(self) -> Mapping[str, Any]:
+        """What a schedule that goes so far has, beside its ``step_ratio``."""
+        return {}
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
@@ -170,6 +187,12 @@ class MixedSpace(UnstructuredSpace):
         """The fewest and the most steps of a schedule, those of channels included."""
         return 1, int(chosen[n.CHANNEL_STEPS]) + super().levels(chosen)[1]
 
+    @property
+    def deepest(self) -> Mapping[str, Any]:
+        """The most cuts of the most channels."""
+        most = max(self.channel_steps)
+        return {n.CHANNEL_RATIO: max(self.channel_ratio), n.CHANNEL_STEPS: most, n.STEPS: most + 1}
+
 
 class SpaceSettings(Settings):
     """The families that a search chooses from."""
@@ -222,12 +245,15 @@ class SearchSpace:
     """Geometric schedules of one or more families.
 
     ``defaults`` are the study's own values of what a schedule may choose itself (``fine_tune_lr``, ``fine_tune_decay``).
+    ``ends`` are sparsities, each of a family, at which the first schedules are to end.
     """
 
     size: int | None = None
 
-    def __init__(self, settings: SpaceSettings, defaults: Mapping[str, Any] | None = None) -> None:
-        self._families, self._defaults = settings.families, defaults or {}
+    def __init__(
+        self, settings: SpaceSettings, defaults: Mapping[str, Any] | None = None, ends: Iterable[tuple[str, float]] = ()
+    ) -> None:
+        self._families, self._defaults, self._ends = settings.families, defaults or {}, tuple(ends)
 
     def schedule(self, trial: BaseTrial) -> Schedule:
         """Ask the trial for a family and, below it, for what that family takes."""
@@ -261,13 +287,32 @@ class SearchSpace:
             yield from found.values()
 
     def starting_points(self) -> Sequence[Params]:
-        """One-shot magnitude pruning, fine-tuned longest, at a few ratios of each family."""
-        return [
+        """Magnitude pruning, fine-tuned longest: chains that come to each end, then one-shot at a few ratios a family."""
+        points = [point for family, sparsity in self._ends for point in self._toward(family, sparsity)]
+        points += [
             self._starting_point(family, space, ratio)
             for family, space in self._families.items()
             for ratio in STARTING_RATIOS[family]
             if ratio in space.ratios
         ]
+        return [point for i, point in enumerate(points) if point not in points[:i]]
+
+    def _toward(self, family: str, sparsity: float) -> Iterator[Params]:
+        """The chains that come to a sparsity and go least beyond it."""
+        space = self._families[family]
+        steps = {ratio: count for ratio in space.ratios if (count := space.steps_to(sparsity, ratio))}
+        for ratio in sorted(steps, key=lambda ratio: -((1 - ratio) ** steps[ratio]))[:CHAINS]:
+            point = self._starting_point(family, space, ratio)
+            yield self.prefix(point, steps[ratio] - 1 + point[f"{family}.{n.STEPS}"])
+
+    def one_cut(self, family: str, sparsity: float | None = None) -> Schedule:
+        """A starting point with one cut to a sparsity; as deep as the family goes without one."""
+        space = self._families[family]
+        schedule = self.schedule(FixedTrial(self._starting_point(family, space, space.ratios[0])))
+        if _only({n.SCOPE: schedule.scope}) is not None:
+            return schedule
+        deepest = {n.STEP_RATIO: space.most, **space.deepest}
+        return schedule.model_copy(update=deepest if sparsity is None else {n.STEP_RATIO: sparsity})
 
     def _starting_point(self, family: str, space: FamilySpace, ratio: float) -> Params:
         recipe: Params = {}

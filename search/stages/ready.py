@@ -121,7 +121,7 @@ def _tell(session: Session, run: Run, console: Console) -> None:
         console.print(f"[yellow]Reference:[/yellow] {far} below dense in place of {near}, as limits.max_drop allows more.")
     for told in renamed(session.study):
         console.print(f"[yellow]Told under another name:[/yellow] {escape(told)}.")
-    for subject, notes in session.tree.problem.told.items():
+    for subject, notes in {**session.tree.problem.told, **session.notes}.items():
         console.print(f"[yellow]{subject}:[/yellow] {escape('; '.join(notes))}.")
     for family, found in session.protected.items():
         for line in found["told"]:
