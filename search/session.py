@@ -113,7 +113,7 @@ def _searched(settings: SpaceSettings, study: Study, problem: Problem) -> tuple[
     """The space of a search, and how far it reaches in words."""
     rates = problem.methods.usual_rates
     reach = Reach(settings.families, SearchSpace(settings, rates), problem, study.storage_forms)
-    space = SearchSpace(settings, rates, reach.ends(study.search.targets))
+    space = SearchSpace(settings, rates, reach.ends(study.search.targets.items()))
     return space, {"Within reach": list(reach.told()), "Out of reach": list(reach.beyond(study.limits))}
 
 

@@ -50,12 +50,12 @@ class Reach:
         self._dense = sizes(problem)
         self._least = {family: sizes(problem, forms, space.one_cut(family)) for family in families}
 
-    def ends(self, targets: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    def ends(self, targets: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
         """For each target (``COLUMNS``, a share of the dense network's) and family the sparsity that comes to it.
 
         InputError for one that no family comes to.
         """
-        for name, share in targets.items():
+        for name, share in targets:
             within = [family for family in self._least if self._share(self._least[family], name) <= share]
             if not within:
                 least = min(self._share(left, name) for left in self._least.values())

@@ -44,7 +44,7 @@ def test_an_end_is_the_least_that_comes_to_its_target(
     name: str, share: float, problem: MakeProblem, settings: SpaceSettings, reach: Reach
 ) -> None:
     dense, space = sizes(problem(width=8))[COLUMNS[name]], SearchSpace(settings)
-    ends = dict(reach.ends({name: share}))
+    ends = dict(reach.ends([(name, share)]))
     assert n.STRUCTURED in ends and (n.UNSTRUCTURED in ends) == (name != "macs")
     for family in ends.keys() - {n.MIXED}:
         at, before = (
@@ -69,7 +69,7 @@ def test_starting_points_come_to_an_end_and_go_no_step_further(settings: SpaceSe
 
 def test_what_no_family_comes_to_is_told_or_refused(reach: Reach) -> None:
     with pytest.raises(InputError, match=r"^search.targets.macs: no schedule of this space leaves 0.1% of the dense"):
-        list(reach.ends({"macs": 0.001}))
+        list(reach.ends([("macs", 0.001)]))
     [line] = reach.beyond(Limits.model_validate({"max_macs": "0.5%", "max_bytes": "50%", "max_drop": 1}))
     assert line.startswith("max_macs allows ") and " leave about " in line
 
