@@ -159,7 +159,7 @@ class Progress(tune.Callback):
         return table
 
     def _at_this_time(self, facts: Mapping[str, str]) -> dict[str, str]:
-        return {**facts, "time": f"{clock(self._spent())}, {facts['time']}"}
+        return {**facts, "time": f"{clock(self._searcher.spent)}, {facts['time']}"}
 
     def _facts(self) -> dict[str, str]:
         ledger = self._ledger
@@ -173,17 +173,13 @@ class Progress(tune.Callback):
             "time": self._left(),
         }
 
-    def _spent(self) -> float:
-        """Seconds on the clock that the searcher holds against the minutes; it ran while the dense network was trained."""
-        return self._searcher._clock() - self._searcher._began
-
     def _left(self) -> str:
         """Which of the budgets will be spent first at the pace so far, and when."""
         if self._all_ahead:
             return self._left_of_sweep()
         ledger, settings = self._ledger, self._settings
         trial, epoch = self._pace(len(ledger.trials), self._before[0]), self._pace(ledger.epochs_computed, self._before[1])
-        left = [(settings.minutes * 60 - self._spent(), f"{settings.minutes:g} minutes")] if settings.minutes else []
+        left = [(settings.minutes * 60 - self._searcher.spent, f"{settings.minutes:g} minutes")] if settings.minutes else []
         for budget, now, pace, unit in (
             (self._trials, len(ledger.trials), trial, "trials"),
             (settings.epochs, ledger.epochs_computed, epoch, "epochs"),

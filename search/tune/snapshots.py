@@ -1,4 +1,4 @@
-"""Stores the driver's files as trials end."""
+"""Writes what is told of the driver's files elsewhere, as trials end: the view of Optuna's study, and snapshots."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from typing import Any
 
 from ray import tune
 
+from search.records.journal import View
 from search.records.snapshots import Snapshots
 from search.tune.trial_ends import not_swallowed
 
 
-class StoresSnapshots(tune.Callback):
-    """Has a study's snapshot stored after each trial, if one is due."""
+class WritesCopies(tune.Callback):
+    """Has the view of a study updated after each trial, and its snapshot stored, if one is due."""
 
-    def __init__(self, snapshots: Snapshots) -> None:
-        self._snapshots: Snapshots | None = snapshots
+    def __init__(self, view: View, snapshots: Snapshots) -> None:
+        self._view, self._snapshots = view, snapshots
 
-    def __deepcopy__(self, _memo: dict[int, Any]) -> StoresSnapshots:
+    def __deepcopy__(self, _memo: dict[int, Any]) -> WritesCopies:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_snapshots": None}  # Tune pickles callbacks, and never uses what it pickled
+        return {}  # Tune pickles callbacks, and never uses what it pickled
 
     @not_swallowed
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """Store the files if it is time."""
-        if self._snapshots is not None:
-            self._snapshots.store_if_due()
+        self._view.update()
+        self._snapshots.store_if_due()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """The same."""
