@@ -13,12 +13,12 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FixedTrial
 
 from search.records.asked import ATTRIBUTES, MADE_FOR, header, line
 from search.records.ledger import Ledger, drop_torn_line
-from search.sampling.space import Params, Space
+from search.sampling.space import Space, read
 from trainables.records import names as n
 from trainables.records.files import write_atomically
 from trainables.records.jsonl import Row
@@ -96,27 +96,18 @@ def lines_of(folder: Path, ledger: Ledger, schedules: Mapping[int, Schedule], sp
         if ADDED in row.user_attrs:
             before = max(before, points.get(row.user_attrs.get(n.STEP_ID), 0))
         elif trial is not None or row.state.is_finished():  # or it was lost in the middle of being asked for
-            schedule = (None if trial is None else schedules.get(trial)) or _schedule(space, row.params)
+            schedule = (None if trial is None else schedules.get(trial)) or read(space, FixedTrial(row.params))
             noted = {key: value for key, value in row.system_attrs.items() if not key.startswith(GIVEN)}
             if trial is None or schedule is not None:
                 yield line(before, trial, schedule, row.params, row.user_attrs.get(REASON), **{ATTRIBUTES: noted})
-
-
-def _schedule(space: Space, params: Params) -> Schedule | None:
-    try:
-        return space.schedule(FixedTrial(params))
-    except (KeyError, ValueError):  # the study file has lost one of its choices since
-        return None
 
 
 def _read(file: Path) -> optuna.Study | None:
     if not file.exists():
         return None
     drop_torn_line(file)
-    lock = Path(f"{file}.lock")
-    lock.unlink(missing_ok=True)  # left by a dead driver
     try:
-        storage = JournalStorage(JournalFileBackend(str(file), lock_obj=JournalFileOpenLock(str(file), grace_period=3)))
+        storage = JournalStorage(JournalFileBackend(str(file)))
         names = optuna.get_all_study_names(storage)  # none, if a driver was killed before it made the study
         return optuna.load_study(study_name=NAME, storage=storage) if NAME in names else None
     except Exception as error:  # what Optuna raises on a damaged line can be anything

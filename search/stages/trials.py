@@ -27,7 +27,6 @@ from search.tune.live_trials import LiveFifo
 from search.tune.logs import LogsBeside, folder_name
 from search.tune.scheduler import FrontScheduler
 from search.tune.searcher import FrontSearch
-from search.tune.snapshots import WritesCopies
 from search.tune.trial import LOST_IN_A_ROW, StudyTrainable
 from search.tune.trial_ends import TrialEndError
 from trainables.records.names import InputError, StoppedError
@@ -76,9 +75,9 @@ def _until_finished(driver: Driver, searcher: FrontSearch, view: View) -> None:
 
 def _tune(driver: Driver, searcher: FrontSearch, view: View) -> None:
     """One run of Tune, with our own errors as they were raised."""
-    progress = _progress(driver, searcher)
+    progress = _progress(driver, searcher, view)
     with _scratch(driver.session.study.folder) as scratch:
-        tuner = _tuner(driver, searcher, [progress, WritesCopies(view, driver.snapshots)], scratch)
+        tuner = _tuner(driver, searcher, progress, scratch)
         try:
             with second_interrupt_ends_at_once():  # Tune takes the first, and ends the trials
                 tuner.fit()
@@ -92,7 +91,7 @@ def _tune(driver: Driver, searcher: FrontSearch, view: View) -> None:
             progress.stop()
 
 
-def _tuner(driver: Driver, searcher: FrontSearch, own: list[tune.Callback], scratch: Path) -> tune.Tuner:
+def _tuner(driver: Driver, searcher: FrontSearch, progress: Progress, scratch: Path) -> tune.Tuner:
     session = driver.session
     study, store = session.study, session.tree.store
     dense = [session.tree.record(session.tree.problem.root(seed)) for seed in session.seeds]
@@ -109,7 +108,7 @@ def _tuner(driver: Driver, searcher: FrontSearch, own: list[tune.Callback], scra
             num_samples=-1, reuse_actors=True, trial_dirname_creator=folder_name,
         ),
         run_config=tune.RunConfig(
-            name="trials", storage_path=str(scratch), verbose=0, callbacks=_callbacks(driver, own),
+            name="trials", storage_path=str(scratch), verbose=0, callbacks=_callbacks(driver, progress),
             failure_config=tune.FailureConfig(max_failures=LOST_IN_A_ROW),
             # Of a checkpoint, though there is nothing in ours, Tune would see to it that all nodes share its folder.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -118,17 +117,22 @@ def _tuner(driver: Driver, searcher: FrontSearch, own: list[tune.Callback], scra
     )  # fmt: skip
 
 
-def _callbacks(driver: Driver, own: list[tune.Callback]) -> list[tune.Callback]:
+def _callbacks(driver: Driver, progress: Progress) -> list[tune.Callback]:
     """What hears of the trials: first what the study itself needs, then the user's own."""
     logs = [LogsBeside(driver.session.study.folder)] if driver.callbacks else []
-    return [*own, *logs, *driver.callbacks]
+    return [progress, *logs, *driver.callbacks]
 
 
-def _progress(driver: Driver, searcher: FrontSearch) -> Progress:
+def _progress(driver: Driver, searcher: FrontSearch, view: View) -> Progress:
     session, search = driver.session, driver.session.study.search
     ahead = epochs_ahead(session.space.schedules, session.tree) if isinstance(session.space, Sweep) else None
     trials = session.space.size or search.trials
-    return Progress(driver.ledger, searcher, search, trials, driver.console, session.nodes, ahead, driver.run)
+
+    def copy() -> None:
+        view.update()
+        driver.snapshots.store_if_due()
+
+    return Progress(driver.ledger, searcher, search, trials, driver.console, session.nodes, ahead, driver.run, copy)
 
 
 def scheduler_of(session: Session, ledger: Ledger) -> LiveFifo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,14 @@ class Progress(tune.Callback):
         nodes: dict[str, Any],
         epochs_ahead: Mapping[str, int] | None = None,
         run: Run | None = None,
+        copy: Callable[[], None] = lambda: None,
     ) -> None:
-        """``epochs_ahead`` has the steps that a sweep still has to compute, and what each costs."""
+        """``epochs_ahead`` has the steps that a sweep still has to compute, and what each costs.
+
+        ``copy`` is called after each trial, and writes what is told of the driver's files elsewhere.
+        """
         self._ledger, self._settings, self._trials, self._console = ledger, settings, trials, console
-        self._searcher, self._nodes, self._run = searcher, nodes, run
+        self._searcher, self._nodes, self._run, self._copy = searcher, nodes, run, copy
         self._ahead = dict(epochs_ahead or {})
         self._all_ahead = sum(self._ahead.values())
         self._live: Live | None = None
@@ -61,7 +65,7 @@ class Progress(tune.Callback):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_live": None, "_console": None, "_run": None}  # Tune pickles callbacks
+        return {**self.__dict__, "_live": None, "_console": None, "_run": None, "_copy": None}  # Tune pickles callbacks
 
     def setup(self, *_args: Any, **_info: Any) -> None:
         """Begin to draw; not before, because Tune pickles its callbacks first."""
@@ -116,6 +120,7 @@ class Progress(tune.Callback):
         else:
             self._end(trial, n.COMPLETE)
 
+    @not_swallowed
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """A trial's worker died: again and again, or between two trials, when Tune itself doesn't run a trial again."""
         self._dying.add(trial.config[n.TRIAL])
@@ -133,6 +138,7 @@ class Progress(tune.Callback):
         self._running.pop(trial.trial_id, None)
         schedule = {key: value for key, value in trial.config.items() if key != n.TRIAL}
         self._ledger.add_trial(trial.config[n.TRIAL], state, schedule, reason)
+        self._copy()
         forget_metrics(trial)
         self._draw()
 

@@ -6,11 +6,11 @@ the sampler, which couldn't ask for it, doesn't hear of it. What an objective ha
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 
 import optuna
 from optuna.trial import FixedTrial, TrialState, create_trial
@@ -18,7 +18,7 @@ from optuna.trial import FixedTrial, TrialState, create_trial
 from search.records.asked import ATTRIBUTES, NUMBER, PARAMS, POINTS, Asks
 from search.records.ledger import Ledger
 from search.records.recovery import read_schedule
-from search.sampling.space import Params, Space
+from search.sampling.space import Params, Space, read
 from search.tune.telling import Asked, Telling, ids_of
 from trainables.records import names as n
 from trainables.records.jsonl import Row
@@ -43,40 +43,35 @@ class Retelling:
         """Of what was asked for, and is of the space."""
         self.as_it_was = True
         """Whether each row got the number that it had."""
-        self._tell(asks)
+        for event in self._events(asks):
+            event()
         self.under_way = [asked for asked in self._asked.values() if asked.row and not self._end(asked)]
         """Trials that have not ended, in the order in which they were asked for."""
 
-    def _tell(self, asks: Asks) -> None:
-        events: list[tuple[int, bool, Callable[[], None]]] = []
-        firsts = dict[int, int]()
+    def _events(self, asks: Asks) -> list[Callable[[], None]]:
+        events, firsts = list[tuple[int, int, Callable[[], None]]](), dict[int | None, int]()
         for index, row in enumerate(self._ledger.points):
-            if (trial := row[n.TRIAL]) is None:
-                continue
-            forms = self._steps[trial].setdefault(row[n.STEP], [])
-            if not forms:
-                events.append((index, True, partial(self._step, trial, forms)))
-            forms.append(row)
-            firsts.setdefault(trial, index)
-        for line in asks.lines:  # of points that were lost and written again, the first may come before its ask
+            trial, step = row[n.TRIAL], row[n.STEP]
+            if trial is not None:
+                firsts.setdefault(trial, index)
+                events += [] if step in self._steps[trial] else [(index, 1, partial(self._step, trial, step))]
+                self._steps[trial].setdefault(step, []).append(row)
+        for line in asks.lines:  # of points that were lost and written again, the first may stand before its ask
             before = min(line[POINTS], firsts.get(line[n.TRIAL], line[POINTS]))
-            events.append((before, False, partial(self._ask, line)))
-        for *_, event in sorted(events, key=lambda event: event[:2]):
-            event()
+            events.append((before, 0, partial(self._ask, line)))
+        return [event for *_, event in sorted(events, key=itemgetter(0, 1))]
 
     def _ask(self, line: Row) -> None:
         trial, schedule = line[n.TRIAL], read_schedule(line)
-        fixed = standing_for(self._space, schedule, line[PARAMS]) if schedule else None
+        fixed = standing_for(self._space, schedule, asked_by=line[PARAMS]) if schedule else None
         if trial is None:
-            params = fixed.params if fixed else None if schedule else line[PARAMS]
-            if params is not None:
-                self._telling.close(self._row(line, params), line[n.REASON] or "")
-        elif schedule is not None and fixed is not None:
+            if fixed or not schedule:
+                self._telling.close(self._row(line, fixed.params if fixed else line[PARAMS] or {}), line[n.REASON] or "")
+        elif schedule and fixed:
             asked = Asked(trial, schedule, ids_of(self._tree, schedule), fixed.params, fixed.distributions)
             self._asked[trial] = asked
-            if not self._is_open(asked):
-                asked.row = self._row(line, fixed.params)
-        elif schedule is not None:
+            asked.row = None if self._is_open(asked) else self._row(line, fixed.params)
+        elif schedule:
             self._asked[trial] = Asked(trial, schedule, (), {}, {})
             if self._space.size is None:  # or its turn comes later
                 self._ledger.add_trial(trial, n.STOPPED, schedule.model_dump(mode="json", exclude_none=True), OUTSIDE)
@@ -101,17 +96,14 @@ class Retelling:
         self.as_it_was &= row.number == line.get(NUMBER)
         return row
 
-    def _step(self, trial: int, forms: list[Row]) -> None:
-        asked = self._asked.get(trial)
-        if asked is None:
-            return
-        if not asked.ids:  # what is within the space is told
-            fixed = within(self._space, asked.schedule, forms[0][n.STEP])
-            if fixed is not None:
-                self._telling.step(Asked(trial, asked.schedule, (), fixed.params, fixed.distributions), forms)
-        elif asked.row and forms[0][n.STEP] == len(asked.ids) and self._is_whole(asked):
+    def _step(self, trial: int, step: int) -> None:
+        asked, forms = self._asked.get(trial), self._steps[trial][step]
+        if asked and not asked.ids:  # of what is outside of the space, the beginning may be within
+            fixed = standing_for(self._space, asked.schedule, step)
+            asked = fixed and Asked(trial, asked.schedule, (), fixed.params, fixed.distributions)
+        if asked and asked.row and step == len(asked.ids) and self._is_whole(asked):
             self._telling.last(asked, forms)
-        else:
+        elif asked:
             self._telling.step(asked, forms)
 
     def _end(self, asked: Asked) -> bool:
@@ -127,28 +119,18 @@ class Retelling:
         return True
 
 
-def within(space: Space, schedule: Schedule, step: int | None = None) -> FixedTrial | None:
-    """The parameters that stand for a schedule, or for its beginning up to a ``step``; None if the space has none such."""
+def standing_for(
+    space: Space, schedule: Schedule, step: int | None = None, asked_by: Params | None = None
+) -> FixedTrial | None:
+    """The parameters that stand for a schedule, or for its beginning up to a ``step``; None if the space has none such.
+
+    They are those that it was ``asked_by``, if these still stand for it.
+    """
+    if asked_by and read(space, fixed := FixedTrial(asked_by)) == schedule:
+        return fixed
     try:
         params = space.params(schedule)
-        params = params if step is None else space.prefix(params, step)
     except ValueError:
         return None
-    found = _read(space, params)
-    return found and found[0]
-
-
-def standing_for(space: Space, schedule: Schedule, params: Params | None) -> FixedTrial | None:
-    """The parameters that stand for a schedule: those that it was asked for by, if they still do."""
-    found = _read(space, params) if params else None
-    return found[0] if found and found[1] == schedule else within(space, schedule)
-
-
-def _read(space: Space, params: Params) -> tuple[FixedTrial, Schedule] | None:
-    fixed = FixedTrial(params)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # all that Optuna says of a number that is out of range
-            return fixed, space.schedule(fixed)
-    except (ValueError, UserWarning):
-        return None
+    fixed = FixedTrial(params if step is None else space.prefix(params, step))
+    return fixed if read(space, fixed) else None

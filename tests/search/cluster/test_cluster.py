@@ -224,7 +224,7 @@ def test_hosts_that_share_no_file_share_a_store(
     assert set(Store(f"{study.place}/{n.STEPS_FOLDER}").ids()) == points
     assert not (study.folder / n.STEPS_FOLDER).exists()
     stored = open_storage(study.place)
-    for name in (n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE):
+    for name in (n.ASKED_FILE, n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE):
         assert stored.read(name) == (study.folder / name).read_bytes()
 
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,17 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from search.records import asked, ledger
 from search.records.asked import Asks, line
-from search.records.journal import ADDED, FAILED, REASON
+from search.records.journal import ADDED, FAILED, NAME, REASON, lines_of
 from search.records.ledger import Ledger
+from search.records.recovery import schedule_of as schedule_on_record
+from search.records.snapshots import FILES
 from search.sampling.samplers import SAMPLERS, sampler_for_ask
 from search.sampling.space import SearchSpace, Space, SpaceSettings, Sweep
 from search.study import SearchSettings
@@ -559,6 +563,60 @@ def test_any_number_of_restarts_makes_no_difference(sampler: str, make: Callable
     assert all(config == last[config[n.TRIAL]] for config in study.configs)
     assert [last[trial] for trial in range(TRIALS)] == undisturbed.configs
     assert comparable(study.rows()) == comparable(undisturbed.rows())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_study_of_a_version_that_kept_optuna_s_journal_alone_goes_on(sampler: str, make: Callable[..., Study]) -> None:
+    undisturbed = make(sampler=sampler)
+    undisturbed.run(undisturbed.search())
+
+    study = make(sampler=sampler)
+    first = study.search()
+    for i in range(12):
+        for result in study.results(first.suggest(str(i))):
+            study.report(first, str(i), result)
+    lost = first.suggest("lost")
+    journal = JournalStorage(JournalFileBackend(str(study.folder / n.OPTUNA_FILE)))
+    optuna.copy_study(from_study_name=NAME, from_storage=first._storage, to_storage=journal)
+    (study.folder / n.ASKED_FILE).unlink()
+    ended = dict(filter(None, map(schedule_on_record, study.ledger.trials)))
+    Asks(study.folder).add(*lines_of(study.folder, study.ledger, ended, study.space))
+    study.run(study.search())
+    assert study.configs == [lost, *undisturbed.configs[13:]]
+    assert comparable(study.rows()) == comparable(undisturbed.rows())
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_nsga2_keeps_the_parents_that_it_chose(at_once: int, make: Callable[..., Study]) -> None:
+    study = make(sampler="nsga2", trials=45, starting_points=False)
+    first = study.search()
+    study.run(first, at_once)
+    second = study.search()
+    chosen, again = (search._storage.get_study_system_attrs(search._study_id) for search in (first, second))
+    assert again == chosen and len(chosen) > 1
+
+
+@pytest.mark.parametrize("whole", range(4))
+def test_files_of_which_the_first_are_newer_than_the_others_are_gone_on_with(
+    whole: int, make: Callable[..., Study]
+) -> None:
+    """As of a snapshot that was cut off while it was written."""
+    study, old = make(), dict[str, bytes]()
+    first, names = study.search(), FILES[:3]
+    for i in range(8):
+        if i == 4:
+            old = {name: (study.folder / name).read_bytes() for name in names}
+        for result in study.results(first.suggest(str(i))):
+            study.report(first, str(i), result)
+    for name in names[whole:]:
+        (study.folder / name).write_bytes(old[name])
+    study.run(study.search())
+    assert sorted(row[n.TRIAL] for row in study.ledger.trials) == list(range(TRIALS))
+    assert {row.state for row in study.rows()} <= {TrialState.COMPLETE, TrialState.FAIL}
+    told = {row.user_attrs[n.STEP_ID]: row.values for row in complete(study.rows())}
+    assert told.keys() == {row[n.STEP_ID] for row in study.ledger.points if row[n.STEP]} and len(
+        complete(study.rows())
+    ) == len(told)
 
 
 @pytest.mark.parametrize("told", [True, False])
