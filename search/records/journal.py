@@ -6,7 +6,6 @@ file was lost, it tells what was asked for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FixedTrial
 
 from search.records.asked import ATTRIBUTES, MADE_FOR, header, line
-from search.records.ledger import Ledger, drop_torn_line
+from search.records.ledger import Ledger, append, drop_torn_line
 from search.sampling.space import Space, read
 from trainables.records import names as n
-from trainables.records.files import write_atomically
 from trainables.records.jsonl import Row
 from trainables.records.names import InputError
 from trainables.schedule import Schedule
@@ -42,25 +40,18 @@ class View:
 
     def __init__(self, folder: Path, study: optuna.Study) -> None:
         self._file, self._study, self._shown = folder / n.OPTUNA_FILE, study, set[int]()
-        write_atomically(self._file, _lines(self._new()))
+        self._file.unlink(missing_ok=True)
+        self.update()
 
     def update(self) -> None:
         """Append what has ended since."""
-        logs = self._new()[_AT_FIRST:]
-        with self._file.open("ab") as file:
-            file.write(_lines(logs))
-
-    def _new(self) -> list[dict[str, Any]]:
-        rows = [row for row in self._study.get_trials(deepcopy=False) if row.state.is_finished()]
         logs = _Logs()
         copy = optuna.create_study(storage=JournalStorage(logs), study_name=NAME, directions=self._study.directions)
-        copy.add_trials(row for row in rows if row.number not in self._shown)
-        self._shown |= {row.number for row in rows}
-        return logs.all
-
-
-_AT_FIRST = 1
-"""Logs of a study without rows."""
+        there = len(logs.all) if self._file.exists() else 0
+        ended = [row for row in self._study.get_trials(deepcopy=False) if row.state.is_finished()]
+        copy.add_trials(row for row in ended if row.number not in self._shown)
+        append(self._file, *logs.all[there:])
+        self._shown |= {row.number for row in ended}
 
 
 class _Logs(BaseJournalBackend):
@@ -74,10 +65,6 @@ class _Logs(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         self.all += logs
-
-
-def _lines(logs: list[dict[str, Any]]) -> bytes:
-    return "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs).encode()
 
 
 def lines_of(folder: Path, ledger: Ledger, schedules: Mapping[int, Schedule], space: Space) -> Iterator[Row]:

@@ -69,12 +69,12 @@ def ready(
             session = _on_nodes(session, cluster, console, stack)
         if not (study.folder / n.STUDY_FILE).exists():
             begin(session)  # first, because a folder of other files without it is nobody's
-        asks, made_for = open_asks(session, ledger, fetched=snapshots.fetched)
+        asks, anew = open_asks(session, ledger, fetched=snapshots.fetched)
         run = Run(study.folder, session.tree, ledger, session.nodes, session.refused, session.protected)
         session = replace(session, tree=run.tree)
         begin(session)
         _tell(session, run, console)
-        if made_for and ledger.trials:
+        if anew and ledger.trials:
             console.print("[dim]The sampler is told anew of what is on record.[/dim]")
         yield Driver(session, ledger, asks, snapshots, run, console, held, tuple(callbacks))
 

@@ -100,7 +100,7 @@ class Retelling:
         asked, forms = self._asked.get(trial), self._steps[trial][step]
         if asked and not asked.ids:  # of what is outside of the space, the beginning may be within
             fixed = standing_for(self._space, asked.schedule, step)
-            asked = fixed and Asked(trial, asked.schedule, (), fixed.params, fixed.distributions)
+            asked = Asked(trial, asked.schedule, (), fixed.params, fixed.distributions) if fixed else None
         if asked and asked.row and step == len(asked.ids) and self._is_whole(asked):
             self._telling.last(asked, forms)
         elif asked:
