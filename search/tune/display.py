@@ -120,7 +120,6 @@ class Progress(tune.Callback):
         else:
             self._end(trial, n.COMPLETE)
 
-    @not_swallowed
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         """A trial's worker died: again and again, or between two trials, when Tune itself doesn't run a trial again."""
         self._dying.add(trial.config[n.TRIAL])
