@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import InMemoryStorage
 from optuna.trial import FixedTrial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.replay import METRICS, OBJECTIVES, Contestant, ReplayLedger, ReplayTree
 from benchmarks.step_table import StepTable
+from search.records.asked import Asks
 from search.sampling.outlook import Outlook
 from search.sampling.space import SearchSpace
 from search.sampling.tree_sampler import State, TreeSampler
@@ -180,7 +180,7 @@ def ours(
     def with_seed(space: SearchSpace, seed: int) -> Make:
         def make(tree: ReplayTree, ledger: ReplayLedger) -> Contestant:
             settings = SearchSettings(sampler=sampler, seed=seed, trials=None, epochs=10**9)
-            searcher = search(space, settings, tree, ledger, OBJECTIVES, InMemoryStorage())  # type: ignore[arg-type]
+            searcher = search(space, settings, tree, ledger, Asks())  # type: ignore[arg-type]
             if kind is not None:
                 _replace_sampler(searcher, kind)
             scheduler = never if stops is None else stops(tree.table, ledger.reference)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -95,6 +95,15 @@ class ReplayLedger:
     points: tuple[Any, ...] = ()
     trials: tuple[Any, ...] = ()
     dense: dict[int, Any] = field(default_factory=dict)
+    objectives: tuple[str, ...] = OBJECTIVES
+
+    def measured(self, _point: Mapping[str, Any]) -> bool:
+        """Every step of a table was."""
+        return True
+
+    def gains(self, point: Mapping[str, Any]) -> list[float]:
+        """A step's, which its result has."""
+        return [point[name] for name in METRICS]
 
     def reference_of(self, _seed: int) -> list[float]:
         """The gains at the reference, which a table has for all of its seeds."""

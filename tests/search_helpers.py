@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 from search.__main__ import main
+from search.records.journal import NAME
 from trainables.records import names as n
 
 Raw = dict[str, Any]
@@ -94,7 +95,7 @@ def rows(file: Path) -> list[Raw]:
 def optuna_rows(folder: Path) -> list[FrozenTrial]:
     """The rows of the Optuna study in a folder of results."""
     storage = JournalStorage(JournalFileBackend(str(folder / n.OPTUNA_FILE)))
-    return optuna.load_study(study_name=None, storage=storage).get_trials()
+    return optuna.load_study(study_name=NAME, storage=storage).get_trials()
 
 
 def tree_of(folder: Path) -> Mapping[str, tuple[int, int]]:

@@ -23,9 +23,11 @@ from PIL import Image
 from analysis import load as analysis_load
 from analysis.__main__ import main as analysis_main
 from search.__main__ import main
-from search.records.journal import open_journal
+from search.records.asked import Asks
+from search.records.journal import lines_of
 from search.records.ledger import Ledger
 from search.records.provenance import Run, changes, read_before
+from search.sampling.space import Sweep
 from search.session import prepare
 from search.stages.ready import begin
 from search.study import load_study, read_yaml
@@ -134,12 +136,15 @@ def test_a_pickle_for_a_file_of_the_study_is_one_line(
 
 def test_pickles_for_anything_else_are_refused(harm: bytes, folder: Path, tmp_path: Path) -> None:
     network = build(ModelSettings(name="cnn", arguments={"width": 4}), 10, (1, 8, 8), trusted=False)
-    for name in (EXPORTED, n.OPTUNA_FILE, "weights.safetensors", "weights.pt", "images.npy"):
+    ledger = Ledger(folder, ("accuracy", "compression"), 0.1)
+    for name in (EXPORTED, n.ASKED_FILE, n.OPTUNA_FILE, "weights.safetensors", "weights.pt", "images.npy"):
         (folder / name).write_bytes(harm)
     with pytest.raises(InputError):
         export.load(folder / EXPORTED)
     with pytest.raises(InputError, match=n.OPTUNA_FILE):
-        open_journal(load_study(folder / n.STUDY_FILE, [f"storage={folder.parent}"]))
+        list(lines_of(folder, ledger, {}, Sweep([])))
+    with pytest.raises(InputError, match=n.ASKED_FILE):
+        Asks(folder)
     for name in ("weights.safetensors", "weights.pt"):
         with pytest.raises(InputError):
             load_checkpoint(network, str(folder / name))
@@ -184,7 +189,8 @@ def test_what_a_provenance_says_of_earlier_runs_is_told_in_one_plain_line() -> N
     assert told.isprintable() and len(told) < 120 and told.endswith("1, now 2.0")
 
 
-LINKS = (*STUDY_FILES, "driver.lock", n.OPTUNA_FILE, n.CONFIRMED_FILE, n.REPORT_FOLDER, n.LATENCY_FOLDER, "steps/x")
+DRIVER_S = ("driver.lock", n.ASKED_FILE, n.OPTUNA_FILE, n.CONFIRMED_FILE)
+LINKS = (*STUDY_FILES, *DRIVER_S, n.REPORT_FOLDER, n.LATENCY_FOLDER, "steps/x")
 
 
 @pytest.mark.parametrize("name", LINKS)

@@ -1,78 +1,103 @@
-"""Optuna's own storage: a journal in the study's folder. Its rows are of one space, with values of some objectives."""
+"""``optuna.journal``: a study's rows as Optuna stores them, for optuna-dashboard and optuna.visualization.
+
+It is written, and nothing reads it. Only where there is no ``asked.jsonl``, because an earlier version ran the study or the
+file was lost, it tells what was asked for.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.study import StudyDirection
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from optuna.trial import FixedTrial
 
-from search.records.ledger import drop_torn_line
-from search.study import Study, read_yaml
+from search.records.asked import ATTRIBUTES, MADE_FOR, header, line
+from search.records.ledger import Ledger, append, drop_torn_line
+from search.sampling.space import Space, read
 from trainables.records import names as n
+from trainables.records.jsonl import Row
 from trainables.records.names import InputError
-from trainables.records.points import format_of
-from trainables.settings import one_line, parse
+from trainables.schedule import Schedule
+from trainables.settings import one_line
 
 NAME = "pruning"
 """What Optuna's study is called in the journal."""
-MADE_FOR = "made_for"
-"""Attribute of Optuna's study: the space and the objectives that its rows are of."""
+# User attributes of its rows: of a step told beside its trial's own row, which trial's; why a row has no values, in words
+# that begin so where its trial failed, or its last step was told before; and the step at which a trial was given up.
+ADDED, REASON, GIVEN_UP = "added", "reason", "given_up"
+FAILED, KNOWN = "failed: ", "known: "
+
+GIVEN = "fixed_params", "constraints"
+"""What system attributes begin with that are given to a row, and not noted by a sampler."""
 
 
-def open_journal(study: Study) -> tuple[BaseStorage, bool]:
-    """Optuna's storage, and whether what it held is lost, so that it has to be told what is on record.
+class View:
+    """The rows of a study that have ended, in the order in which they did: written anew, and then appended to."""
 
-    It begins anew where the points are lost, for it would never ask again for what it was told; and where the space or
-    the objectives have changed, because its rows are of others.
+    def __init__(self, folder: Path, study: optuna.Study) -> None:
+        self._file, self._study, self._shown = folder / n.OPTUNA_FILE, study, set[int]()
+        self._file.unlink(missing_ok=True)
+        self.update()
+
+    def update(self) -> None:
+        """Append what has ended since."""
+        logs = _Logs()
+        copy = optuna.create_study(storage=JournalStorage(logs), study_name=NAME, directions=self._study.directions)
+        there = len(logs.all) if self._file.exists() else 0
+        ended = [row for row in self._study.get_trials(deepcopy=False) if row.state.is_finished()]
+        copy.add_trials(row for row in ended if row.number not in self._shown)
+        append(self._file, *logs.all[there:])
+        self._shown |= {row.number for row in ended}
+
+
+class _Logs(BaseJournalBackend):
+    """What Optuna would write to its file, kept in memory."""
+
+    def __init__(self) -> None:
+        self.all: list[dict[str, Any]] = []
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        return self.all[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.all += logs
+
+
+def lines_of(folder: Path, ledger: Ledger, schedules: Mapping[int, Schedule], space: Space) -> Iterator[Row]:
+    """The lines of ``asked.jsonl`` that tell what a journal does, if there is one; ``schedules`` are the trials' own.
+
+    InputError if it is damaged.
     """
-    file = study.folder / n.OPTUNA_FILE
-    if not (study.folder / n.POINTS_FILE).exists():
-        file.unlink(missing_ok=True)
-    storage = _read(file)
-    if _made_for(storage, study) != _wanted(study):
-        file.unlink(missing_ok=True)
-        storage = _read(file)
-        ways = [StudyDirection.MAXIMIZE] * len(study.objectives)
-        optuna.create_study(storage=storage, study_name=NAME, directions=ways).set_user_attr(MADE_FOR, _wanted(study))
-    return storage, not storage.get_n_trials(storage.get_study_id_from_name(NAME))
+    told = _read(folder / n.OPTUNA_FILE)
+    if told is None:
+        return
+    yield header(told.user_attrs.get(MADE_FOR))
+    points = {row[n.STEP_ID]: index for index, row in reversed([*enumerate(ledger.points, start=1)])}
+    before = 0
+    for row in told.get_trials(deepcopy=False):
+        trial = row.user_attrs.get(n.TRIAL)
+        if ADDED in row.user_attrs:
+            before = max(before, points.get(row.user_attrs.get(n.STEP_ID), 0))
+        elif trial is not None or row.state.is_finished():  # or it was lost in the middle of being asked for
+            schedule = (None if trial is None else schedules.get(trial)) or read(space, FixedTrial(row.params))
+            noted = {key: value for key, value in row.system_attrs.items() if not key.startswith(GIVEN)}
+            if trial is None or schedule is not None:
+                yield line(before, trial, schedule, row.params, row.user_attrs.get(REASON), **{ATTRIBUTES: noted})
 
 
-def _read(file: Path) -> JournalStorage:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # One driver writes, which only_driver() ensures; a lock left by a dead one must not hold up the next.
-    lock = JournalFileOpenLock(str(file), grace_period=3)
-    Path(f"{file}.lock").unlink(missing_ok=True)
+def _read(file: Path) -> optuna.Study | None:
+    if not file.exists():
+        return None
     drop_torn_line(file)
     try:
-        return JournalStorage(JournalFileBackend(str(file), lock_obj=lock))
+        storage = JournalStorage(JournalFileBackend(str(file)))
+        names = optuna.get_all_study_names(storage)  # none, if a driver was killed before it made the study
+        return optuna.load_study(study_name=NAME, storage=storage) if NAME in names else None
     except Exception as error:  # what Optuna raises on a damaged line can be anything
         raise InputError(
             f"{file}: cannot be read ({one_line(error)}); move it away, finished steps are found again in the store"
         ) from error
-
-
-def _made_for(storage: BaseStorage, study: Study) -> Any:
-    """What the journal's rows are of; None if it has none, or nobody can say."""
-    ids = {one.study_name: one._study_id for one in storage.get_all_studies()}
-    if NAME not in ids:
-        return None
-    attributes = storage.get_study_user_attrs(ids[NAME])
-    written = study.folder / n.STUDY_FILE
-    if MADE_FOR in attributes or not written.exists():
-        return attributes.get(MADE_FOR)
-    # One that doesn't tell is of the study that was last run here, whose file is written after this.
-    last = _wanted(parse(Study, read_yaml(written), str(written)))
-    storage.set_study_user_attr(ids[NAME], MADE_FOR, last)
-    return last
-
-
-def _wanted(study: Study) -> dict[str, Any]:
-    plain = study.model_dump(mode="json")
-    sources = {one.name: one.source for one in study.goals if one.source is not None}
-    forms = {"storage_forms": plain["storage_forms"]} if format_of(study.storage_forms) == n.COMPACT else {}
-    limits = {"limits": study.limits.given} if study.limits.given else {}  # rows say how far beyond them they are
-    return {key: plain[key] for key in ("objectives", "space")} | ({"sources": sources} if sources else {}) | forms | limits

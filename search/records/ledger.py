@@ -1,4 +1,4 @@
-"""The driver's own files, points.jsonl and trials.jsonl, and what they add up to so far."""
+"""What the trials came to, points.jsonl and trials.jsonl, and what it adds up to so far."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Ledger:
         mend: bool = True,
     ) -> None:
         self._folder = folder
-        self._objectives, self.measure = objectives_of(objectives), measure
-        self._columns = columns_of((measure, *self._objectives))
+        self.objectives, self.measure = objectives_of(objectives), measure
+        self._columns = columns_of((measure, *self.objectives))
         self._accuracy_drop = accuracy_drop
         self._format = format_of(forms)
         self.trials: list[Row] = list(rows_of(folder / n.TRIALS_FILE, _trial_fault, mend=mend))
@@ -92,7 +92,8 @@ class Ledger:
         """Append how a trial ended; what is on record already is not written twice."""
         if trial in self._ended:
             return
-        row = {n.TRIAL: trial, n.STATE: state, n.REASON: reason, n.SCHEDULE: dict(schedule)}
+        done = sum(one == trial for one, _ in self._steps)
+        row = {n.TRIAL: trial, n.STATE: state, n.STEP: done, n.REASON: reason, n.SCHEDULE: dict(schedule)}
         append(self._folder / n.TRIALS_FILE, row)
         self._ended.add(trial)
         self.trials.append(row)
@@ -110,9 +111,9 @@ class Ledger:
 
     def _point_fault(self, row: Row) -> str | None:
         """Why a row of points.jsonl can't be counted, or None if it can."""
-        if fault := fault_of(row, (*REQUIRED, n.EPOCHS, n.TOTAL_EPOCHS), self._objectives, self.measure):
+        if fault := fault_of(row, (*REQUIRED, n.EPOCHS, n.TOTAL_EPOCHS), self.objectives, self.measure):
             return fault
-        if none := next((one.column for one in self._objectives if one.scale == LOG2 and row.get(one.column) == 0), None):
+        if none := next((one.column for one in self.objectives if one.scale == LOG2 and row.get(one.column) == 0), None):
             return f"{none} is 0, and an objective"
         if row.get(n.TRIAL) is not None and row[n.SEED] not in self.dense:
             return f"the dense network of seed {row[n.SEED]} doesn't come before it"
@@ -148,7 +149,7 @@ class Ledger:
             return
         self._front[point_id(row)] = self.above_reference(row)
         # The dense network competes, because what it beats is no pruning worth having; it is never listed.
-        unpruned = [[one.margin(self._accuracy_drop) for one in self._objectives]]
+        unpruned = [[one.margin(self._accuracy_drop) for one in self.objectives]]
         unpruned += [self.above_reference(dense) for dense in self.dense_forms if self.measured(dense)]
         keep = nondominated([*self._front.values(), *unpruned])[: len(self._front)]
         self._front = {point: self._front[point] for point, kept in zip(list(self._front), keep, strict=True) if kept}
@@ -160,24 +161,24 @@ class Ledger:
 
     def reference_of(self, seed: int) -> list[float]:
         """The hypervolume's reference in the gains of a seed whose dense network is on record."""
-        return reference(self.dense[seed], self._objectives, self._accuracy_drop)
+        return reference(self.dense[seed], self.objectives, self._accuracy_drop)
 
     def above_reference(self, row: Row) -> list[float]:
         """A point's gains above the reference: accuracies of different seeds relative to their own dense network's."""
         return [gain - origin for gain, origin in zip(self.gains(row), self.reference_of(row[n.SEED]), strict=True)]
 
-    def gains(self, row: Row) -> list[float]:
+    def gains(self, row: Mapping[str, Any]) -> list[float]:
         """A point's gains on the study's objectives, each of which was ``measured``."""
-        return gains(row, self.dense[row[n.SEED]], self._objectives)
+        return gains(row, self.dense[row[n.SEED]], self.objectives)
 
-    def measured(self, row: Row) -> bool:
+    def measured(self, row: Mapping[str, Any]) -> bool:
         """Whether every objective was measured of a point and of its dense network: one may be named only later.
 
         Of a point in a file of another format than the study's, none was.
         """
         if row is not self.dense.get(row[n.SEED]) and stored_format(row) != self._format:
             return False
-        needed = [one.column for one in self._objectives]
+        needed = [one.column for one in self.objectives]
         return all(one[name] is not None for one in (row, self.dense[row[n.SEED]]) for name in needed)
 
     @property
@@ -274,7 +275,7 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def append(path: Path, row: Row) -> None:
-    """Add one row to a JSON-lines file."""
+def append(path: Path, *rows: Row) -> None:
+    """Add rows to a JSON-lines file."""
     with path.open("ab") as file:
-        file.write(to_json(row))
+        file.write(b"".join(map(to_json, rows)))

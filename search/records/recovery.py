@@ -1,23 +1,24 @@
-"""What a crash kept out of the driver's files, made good from Optuna's rows and from the steps in the store.
+"""What a crash kept out of the driver's files, made good from the steps in the store.
 
-Each record tells the trial it was computed for. So where Optuna's study is lost, trials are taken up again, every one under
-its number, and find all their steps. A trial for which nothing was computed, because others under way at the same time had
-each of its steps, leaves no record: only ``trials.jsonl`` knows of it.
+Each record tells the trial it was computed for. So where the driver's files are lost, trials are taken up again, every one
+under its number, and find all their steps. A trial for which nothing was computed, because others under way at the same
+time had each of its steps, leaves no record: only the driver's files know of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from optuna.trial import FixedTrial, FrozenTrial
-
+from search.records.asked import MADE_FOR, Asks, header, line, wanted
+from search.records.journal import lines_of
 from search.records.ledger import Ledger
 from search.session import Session
 from trainables.measuring import stored_forms
 from trainables.measuring.latency import LatencyTable, tables
 from trainables.records import names as n
+from trainables.records.jsonl import Row
 from trainables.records.names import InputError
 from trainables.records.objectives import LATENCY
 from trainables.records.points import point_id, stored_format
@@ -26,18 +27,6 @@ from trainables.settings import parse
 from trainables.storage.store import ASKED
 from trainables.tree import Point, Tree
 
-# User attributes of Optuna's rows.
-REASON = "reason"
-EXHAUSTED = "exhausted"
-ADDED = "added"
-GIVEN_UP = "given_up"
-
-FAILED = "failed: "
-"""What the reason of a trial that failed begins with."""
-KNOWN = "known: "
-"""And that of one whose last step was told before."""
-
-STATES = {FAILED: n.FAILED, "stopped": n.STOPPED}
 AT_ONCE = 16
 
 
@@ -54,42 +43,55 @@ def lost_trials(tree: Tree, ledger: Ledger) -> dict[int, Schedule]:
 
 def schedule_of(told: Any) -> tuple[int, Schedule] | None:
     """A trial and its schedule, as they were put on record; None if there can be none such."""
-    if not isinstance(told, dict) or type(told.get(n.TRIAL)) is not int or not isinstance(told.get(n.SCHEDULE), dict):
+    schedule = read_schedule(told) if isinstance(told, dict) and type(told.get(n.TRIAL)) is int else None
+    return (told[n.TRIAL], schedule) if schedule else None
+
+
+def read_schedule(told: Row) -> Schedule | None:
+    """The schedule that was put on record; None if there can be none such."""
+    fields = told.get(n.SCHEDULE)
+    if not isinstance(fields, dict) or (family := FAMILIES.get(str(fields.get("family")))) is None:
         return None
-    family = FAMILIES.get(str(told[n.SCHEDULE].get("family")))
     try:
-        return (told[n.TRIAL], parse(family, told[n.SCHEDULE], "a step's record")) if family else None
+        return parse(family, fields, "a step's record")
     except InputError:
         return None
 
 
-def heal(rows: Iterable[FrozenTrial], session: Session, ledger: Ledger) -> None:
-    """Write the lines that are missing of trials that have ended; Optuna hears of an end before ``trials.jsonl`` does."""
-    written = {row[n.TRIAL] for row in ledger.trials}
-    for row in rows:
-        if n.TRIAL not in row.user_attrs or not row.state.is_finished():
-            continue
-        trial, reason = row.user_attrs[n.TRIAL], row.user_attrs.get(REASON, "")
-        state = next((state for start, state in STATES.items() if reason.startswith(start)), n.COMPLETE)
-        try:
-            schedule = session.space.schedule(FixedTrial(row.params))
-        except (KeyError, ValueError):  # the study file has lost this choice since
-            continue
-        _heal_points(trial, schedule, row.user_attrs.get(GIVEN_UP), session, ledger)
-        if trial not in written:
-            fields = schedule.model_dump(mode="json", exclude_none=True)
-            ledger.add_trial(trial, state, fields, reason.removeprefix(FAILED) if state != n.COMPLETE else None)
+def open_asks(session: Session, ledger: Ledger, *, fetched: bool) -> tuple[Asks, bool]:
+    """What was asked for, with the trials added that only their steps, or other files, tell of; and whether it begins anew.
+
+    There may be such trials where the file was lost, or was ``fetched``: it is older than the last steps, if the driver
+    that stored it was killed.
+    """
+    study, asks, made_for = session.study, Asks(session.study.folder), wanted(session.study)
+    found = fetched or asks.anew or not ledger.trial_numbers <= asks.trials
+    lost = lost_trials(session.tree, ledger) if found else {}
+    rows = [*lines_of(study.folder, ledger, lost, session.space)] if asks.anew else []
+    before = next((row[MADE_FOR] for row in rows), asks.made_for)
+    if before != made_for:
+        rows.append(header(made_for, (row[n.TRIAL] for row in ledger.trials if row[n.STATE] == n.STOPPED)))
+    told = asks.trials | {row.get(n.TRIAL) for row in rows}
+    firsts = {row[n.TRIAL]: index for index, row in reversed([*enumerate(ledger.points)])}
+    last = len(ledger.points)
+    asks.add(*rows, *(line(firsts.get(one, last), one, schedule) for one, schedule in lost.items() if one not in told))
+    return asks, before != made_for
 
 
-def _heal_points(trial: int, schedule: Schedule, given_up: str | None, session: Session, ledger: Ledger) -> None:
-    """Write the points that are missing of a trial, up to the step at which it was ``given_up``."""
-    tree = session.tree
-    for number, node in enumerate(tree.chain(schedule), start=1):
-        if node.id == given_up:
-            return
-        if not ledger.has(trial, node.id, tree.forms) and tree.known(node.id) is not None:
-            for point in tree.points(node, schedule, number, trial):
-                ledger.add({**timed(point, session), n.TRIAL: trial})
+def heal(asks: Asks, session: Session, ledger: Ledger) -> None:
+    """Write the lines that are missing of trials that have ended: points whose steps are in the store, and ends."""
+    tree, ends = session.tree, {row[n.TRIAL]: row for row in ledger.trials}
+    for trial, schedule in filter(None, map(schedule_of, asks.lines)):
+        nodes, end = tree.chain(schedule), ends.get(trial)
+        if end is None and not ledger.has(trial, nodes[-1].id, tree.forms):
+            continue
+        done = len(nodes) if end is None or end[n.STATE] == n.COMPLETE else end.get(n.STEP) or 0
+        for step, node in enumerate(nodes[:done], start=1):
+            if not ledger.has(trial, node.id, tree.forms) and tree.known(node.id) is not None:
+                for point in tree.points(node, schedule, step, trial):
+                    ledger.add({**timed(point, session), n.TRIAL: trial})
+        if end is None and all(ledger.has(trial, node.id, tree.forms) for node in nodes):
+            ledger.add_trial(trial, n.COMPLETE, schedule.model_dump(mode="json", exclude_none=True))
 
 
 def fill_latencies(session: Session, ledger: Ledger) -> None:

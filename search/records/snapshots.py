@@ -17,10 +17,10 @@ from trainables.storage.places import open_storage
 from trainables.storage.store import to_json
 
 FILES = (
-    n.POINTS_FILE, n.TRIALS_FILE, n.CONFIRMED_FILE, n.AGAIN_FILE, n.OPENINGS_FILE, n.SENSITIVITY_FILE, n.PROVENANCE_FILE,
-    n.STUDY_FILE, n.OPTUNA_FILE,
+    n.ASKED_FILE, n.POINTS_FILE, n.TRIALS_FILE, n.CONFIRMED_FILE, n.AGAIN_FILE, n.OPENINGS_FILE, n.SENSITIVITY_FILE,
+    n.PROVENANCE_FILE, n.STUDY_FILE, n.OPTUNA_FILE,
 )  # fmt: skip
-"""In the order in which they are written: what Optuna's study knows must never be missing among the points."""
+"""In the order in which they are written, as a driver itself does: a trial is asked for, has points, and ends."""
 INTERVAL = 5.0
 """Seconds between two snapshots, at least."""
 SHARE = 20
@@ -64,7 +64,10 @@ class Snapshots:
         """Take the stored files if they are ahead of those here, or if one of those here is missing."""
         if self._there is None:
             return
-        complete = all(self._here.read(name) is not None for name in (n.POINTS_FILE, n.OPTUNA_FILE))
+        points, asked, journal = (self._here.read(name) for name in (n.POINTS_FILE, n.ASKED_FILE, n.OPTUNA_FILE))
+        if asked is None and self._there.read(n.ASKED_FILE) is None:
+            asked = journal  # of an earlier version
+        complete = points is not None and asked is not None
         if complete and _count(self._there) <= _count(self._here):
             return
         self.fetched = True

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
-
 from trainables.records import names as n
 from trainables.records.fronts import best_of
 from trainables.records.limits import Limits, excesses, within
 
-CONSTRAINTS = _CONSTRAINTS_KEY
-"""System attribute of a row, which Optuna's samplers read; the name of a constraint follows after a colon."""
 EXCESS = "excess"
 """User attribute of a row: how far each of a step's stored forms is beyond each limit."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
@@ -417,6 +418,16 @@ class Sweep:
     def params(self, schedule: Schedule) -> Params:
         """The number of the schedule in the list."""
         return {"schedule": self.schedules.index(schedule), "steps": schedule.steps}
+
+
+def read(space: Space, fixed: FixedTrial) -> Schedule | None:
+    """The schedule that given parameters stand for; None if it is not of the space, or not any more."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # all that Optuna says of a number that is out of range
+            return space.schedule(fixed)
+    except (KeyError, ValueError, UserWarning):
+        return None
 
 
 def without(settings: SpaceSettings, refused: Mapping[str, Mapping[str, str]]) -> SpaceSettings:

@@ -13,19 +13,12 @@ from search.stages.finalists import Final
 from search.stages.ready import Driver
 from search.stages.trials import run_trials
 from search.study import FinalistSettings
-from trainables.records import names as n
-from trainables.records.names import InputError
 
 
 def run_finalists(driver: Driver, settings: FinalistSettings) -> str | None:
     """Choose them, train their dense networks, and run them; what ended it, or None if it was interrupted."""
     session = driver.session
     final = Final(settings, session.study.schedules(), session.tree, driver.ledger)
-    if final.undecided:  # where points are lost, and their steps with them
-        raise InputError(
-            f"{session.study.folder / n.POINTS_FILE}: lacks points of schedules that compete to run again; move "
-            f"{n.OPTUNA_FILE} away and run again: finished steps are found, and the others computed"
-        )
     for line in final.told():
         driver.console.print(f"[dim]{escape(line)}[/dim]")
     driver = replace(driver, session=_with_finalists(session, final))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
-from optuna.storages import BaseStorage
 from ray.tune import Callback
 from rich.console import Console
 from rich.markup import escape
@@ -16,11 +15,11 @@ from search.cluster.connection import LazyRay, connected
 from search.cluster.interrupts import sigterm_is_not_ray_s
 from search.cluster.node_checks import Cluster, agreed
 from search.methods import described
+from search.records.asked import Asks
 from search.records.driver import only_driver, tidy
-from search.records.journal import open_journal
 from search.records.ledger import Ledger
 from search.records.provenance import Run
-from search.records.recovery import lost_trials
+from search.records.recovery import open_asks
 from search.records.snapshots import Snapshots
 from search.session import Session, check_roots, prepare, renamed
 from search.study import Study, to_yaml
@@ -29,7 +28,6 @@ from trainables.records import names as n
 from trainables.records.files import write_atomically
 from trainables.records.methods import to_text
 from trainables.records.names import StoppedError
-from trainables.schedule import Schedule
 from trainables.settings import one_line
 from trainables.storage.base import REMEDY, STORAGE_ERRORS, Held, UnreachableError
 
@@ -40,10 +38,7 @@ class Driver:
 
     session: Session
     ledger: Ledger
-    journal: BaseStorage
-    """Optuna's own storage."""
-    lost: Mapping[int, Schedule]
-    """Trials that Optuna's study may have lost, by number."""
+    asks: Asks
     snapshots: Snapshots
     run: Run
     console: Console
@@ -74,16 +69,14 @@ def ready(
             session = _on_nodes(session, cluster, console, stack)
         if not (study.folder / n.STUDY_FILE).exists():
             begin(session)  # first, because a folder of other files without it is nobody's
-        journal, anew = open_journal(study)
-        # What was fetched is older than the last steps, if the driver that stored it was killed.
-        lost = lost_trials(session.tree, ledger) if anew or snapshots.fetched else {}
+        asks, anew = open_asks(session, ledger, fetched=snapshots.fetched)
         run = Run(study.folder, session.tree, ledger, session.nodes, session.refused, session.protected)
         session = replace(session, tree=run.tree)
         begin(session)
         _tell(session, run, console)
         if anew and ledger.trials:
             console.print("[dim]The sampler is told anew of what is on record.[/dim]")
-        yield Driver(session, ledger, journal, lost, snapshots, run, console, held, tuple(callbacks))
+        yield Driver(session, ledger, asks, snapshots, run, console, held, tuple(callbacks))
 
 
 def _on_nodes(session: Session, cluster: Cluster, console: Console, stack: ExitStack) -> Session:

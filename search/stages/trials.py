@@ -13,6 +13,7 @@ from ray import tune
 from rich.markup import escape
 
 from search.cluster.interrupts import second_interrupt_ends_at_once
+from search.records.journal import View
 from search.records.ledger import Ledger
 from search.records.recovery import heal
 from search.sampling.candidates import epochs_ahead
@@ -26,7 +27,6 @@ from search.tune.live_trials import LiveFifo
 from search.tune.logs import LogsBeside, folder_name
 from search.tune.scheduler import FrontScheduler
 from search.tune.searcher import FrontSearch
-from search.tune.snapshots import StoresSnapshots
 from search.tune.trial import LOST_IN_A_ROW, StudyTrainable
 from search.tune.trial_ends import TrialEndError
 from trainables.records.names import InputError, StoppedError
@@ -38,26 +38,27 @@ def run_trials(driver: Driver) -> str | None:
     """Run what is left, and say what ended it, or None if it was interrupted. Ray is started only if something is left."""
     session, ledger = driver.session, driver.ledger
     study = session.study
+    heal(driver.asks, session, ledger)
     searcher = FrontSearch(
-        session.space, study.search, session.tree, ledger, study.objectives, driver.journal, lost=driver.lost,
-        began=driver.began, limits=study.limits,
-    )  # fmt: skip
-    heal(searcher.rows, session, ledger)
+        session.space, study.search, session.tree, ledger, driver.asks, began=driver.began, limits=study.limits
+    )
+    view = View(study.folder, searcher.study)
     if not searcher.finished:
         driver.ray.start()
         if seeds := lost_seeds(session):
             train_dense(session, seeds, driver.console)
-        _until_finished(driver, searcher)
+        _until_finished(driver, searcher, view)
+        view.update()
     return None if searcher.interrupted else searcher.finished_because
 
 
-def _until_finished(driver: Driver, searcher: FrontSearch) -> None:
+def _until_finished(driver: Driver, searcher: FrontSearch, view: View) -> None:
     """Run Tune until nothing is left; where Ray kills workers because memory is short, Tune itself ends with an error."""
     ledger, in_a_row = driver.ledger, 0
     while not searcher.finished:
         before, reason = ledger.steps_computed, None
         try:
-            _tune(driver, searcher)
+            _tune(driver, searcher, view)
         except ray.exceptions.RayError as error:
             reason = str(error).partition("\n")[0]
         if reason is None:
@@ -72,9 +73,9 @@ def _until_finished(driver: Driver, searcher: FrontSearch) -> None:
         gc.collect()  # the error's frames, in cycles, hold the trials' actors, and those their cores
 
 
-def _tune(driver: Driver, searcher: FrontSearch) -> None:
+def _tune(driver: Driver, searcher: FrontSearch, view: View) -> None:
     """One run of Tune, with our own errors as they were raised."""
-    progress = _progress(driver, searcher)
+    progress = _progress(driver, searcher, view)
     with _scratch(driver.session.study.folder) as scratch:
         tuner = _tuner(driver, searcher, progress, scratch)
         try:
@@ -119,14 +120,19 @@ def _tuner(driver: Driver, searcher: FrontSearch, progress: Progress, scratch: P
 def _callbacks(driver: Driver, progress: Progress) -> list[tune.Callback]:
     """What hears of the trials: first what the study itself needs, then the user's own."""
     logs = [LogsBeside(driver.session.study.folder)] if driver.callbacks else []
-    return [progress, StoresSnapshots(driver.snapshots), *logs, *driver.callbacks]
+    return [progress, *logs, *driver.callbacks]
 
 
-def _progress(driver: Driver, searcher: FrontSearch) -> Progress:
+def _progress(driver: Driver, searcher: FrontSearch, view: View) -> Progress:
     session, search = driver.session, driver.session.study.search
     ahead = epochs_ahead(session.space.schedules, session.tree) if isinstance(session.space, Sweep) else None
     trials = session.space.size or search.trials
-    return Progress(driver.ledger, searcher, search, trials, driver.console, session.nodes, ahead, driver.run)
+
+    def copy() -> None:
+        view.update()
+        driver.snapshots.store_if_due()
+
+    return Progress(driver.ledger, searcher, search, trials, driver.console, session.nodes, ahead, driver.run, copy)
 
 
 def scheduler_of(session: Session, ledger: Ledger) -> LiveFifo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,14 @@ class Progress(tune.Callback):
         nodes: dict[str, Any],
         epochs_ahead: Mapping[str, int] | None = None,
         run: Run | None = None,
+        copy: Callable[[], None] = lambda: None,
     ) -> None:
-        """``epochs_ahead`` has the steps that a sweep still has to compute, and what each costs."""
+        """``epochs_ahead`` has the steps that a sweep still has to compute, and what each costs.
+
+        ``copy`` is called after each trial, and writes what is told of the driver's files elsewhere.
+        """
         self._ledger, self._settings, self._trials, self._console = ledger, settings, trials, console
-        self._searcher, self._nodes, self._run = searcher, nodes, run
+        self._searcher, self._nodes, self._run, self._copy = searcher, nodes, run, copy
         self._ahead = dict(epochs_ahead or {})
         self._all_ahead = sum(self._ahead.values())
         self._live: Live | None = None
@@ -61,7 +65,7 @@ class Progress(tune.Callback):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_live": None, "_console": None, "_run": None}  # Tune pickles callbacks
+        return {**self.__dict__, "_live": None, "_console": None, "_run": None, "_copy": None}  # Tune pickles callbacks
 
     def setup(self, *_args: Any, **_info: Any) -> None:
         """Begin to draw; not before, because Tune pickles its callbacks first."""
@@ -133,6 +137,7 @@ class Progress(tune.Callback):
         self._running.pop(trial.trial_id, None)
         schedule = {key: value for key, value in trial.config.items() if key != n.TRIAL}
         self._ledger.add_trial(trial.config[n.TRIAL], state, schedule, reason)
+        self._copy()
         forget_metrics(trial)
         self._draw()
 
@@ -159,7 +164,7 @@ class Progress(tune.Callback):
         return table
 
     def _at_this_time(self, facts: Mapping[str, str]) -> dict[str, str]:
-        return {**facts, "time": f"{clock(self._spent())}, {facts['time']}"}
+        return {**facts, "time": f"{clock(self._searcher.spent)}, {facts['time']}"}
 
     def _facts(self) -> dict[str, str]:
         ledger = self._ledger
@@ -173,17 +178,13 @@ class Progress(tune.Callback):
             "time": self._left(),
         }
 
-    def _spent(self) -> float:
-        """Seconds on the clock that the searcher holds against the minutes; it ran while the dense network was trained."""
-        return self._searcher._clock() - self._searcher._began
-
     def _left(self) -> str:
         """Which of the budgets will be spent first at the pace so far, and when."""
         if self._all_ahead:
             return self._left_of_sweep()
         ledger, settings = self._ledger, self._settings
         trial, epoch = self._pace(len(ledger.trials), self._before[0]), self._pace(ledger.epochs_computed, self._before[1])
-        left = [(settings.minutes * 60 - self._spent(), f"{settings.minutes:g} minutes")] if settings.minutes else []
+        left = [(settings.minutes * 60 - self._searcher.spent, f"{settings.minutes:g} minutes")] if settings.minutes else []
         for budget, now, pace, unit in (
             (self._trials, len(ledger.trials), trial, "trials"),
             (settings.epochs, ledger.epochs_computed, epoch, "epochs"),

@@ -25,7 +25,7 @@ def main() -> int:
             begun, again = fury.computations()
             victims = ", ".join(f"{count} of a {kind}" for kind, count in sorted(fury.kills.items()))
             print(
-                f"{make.__name__}: {fury.kills.total()} kills ({victims}) over {len(fury.lives)} runs, "
+                f"{make.__name__}: {fury.kills.total()} of {kills} kills ({victims}) over {len(fury.lives)} runs, "
                 f"{(time.monotonic() - began) / 60:.0f} minutes: {begun} computations begun, {again} of them again because "
                 "something died under them; steps, accuracies, trials and front as if left in peace"
             )

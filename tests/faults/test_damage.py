@@ -61,7 +61,7 @@ def drop_lines(file: Path, which: Callable[[int], bool]) -> None:
     ("name", "lost"),
     [
         (n.TRIALS_FILE, lambda i: i == 1), (n.TRIALS_FILE, lambda _: True), (n.POINTS_FILE, lambda i: i in (2, 5)),
-        (n.POINTS_FILE, lambda _: True),
+        (n.POINTS_FILE, lambda _: True), (n.ASKED_FILE, lambda i: i == 1), (n.ASKED_FILE, lambda _: True),
     ],
 )  # fmt: skip
 def test_lines_that_are_missing_are_written_again(
@@ -76,7 +76,7 @@ def test_lines_that_are_missing_are_written_again(
     assert {name: (folder / name).read_bytes() for name in whole} == whole
 
 
-@pytest.mark.parametrize("name", [n.TRIALS_FILE, n.POINTS_FILE])
+@pytest.mark.parametrize("name", [n.ASKED_FILE, n.TRIALS_FILE, n.POINTS_FILE])
 def test_a_line_cut_in_the_middle_is_named_and_its_loss_made_good(
     name: str, copy: Path, finished: Path, capsys: pytest.CaptureFixture[str], no_ray: None
 ) -> None:

@@ -78,7 +78,7 @@ def test_an_interrupt_before_the_first_trial(tmp_path: Path) -> None:
     study, folder = write(tmp_path, raw_study(tmp_path, sweep=SWEEP)), tmp_path / "results" / "tiny"
     driver = Driver(study, said=tmp_path / "said", environment=ONE_CORE)
     try:
-        wait_until((folder / n.OPTUNA_FILE).exists, driver)
+        wait_until((folder / n.ASKED_FILE).exists, driver)
         os.killpg(driver.process.pid, signal.SIGINT)
         assert driver.wait() == INTERRUPTED
         assert driver.said.read_text().splitlines()[-1] == f"Interrupted. {GO_ON}"

@@ -12,14 +12,14 @@ import pytest
 
 from search.__main__ import main
 from search.cluster.interrupts import STOPPED
+from search.records.asked import Asks
 from search.records.ledger import Ledger
 from search.records.snapshots import Snapshots
 from search.study import load_study
 from search.tune.telling import Telling
 from tests.faults.storm import outcome
 from tests.faults.test_damage import SWEEP
-from tests.search_helpers import one_line, optuna_rows, raw_study, write
-from trainables.records import names as n
+from tests.search_helpers import one_line, raw_study, write
 from trainables.storage.base import UnreachableError
 
 # Not the one that a module's tests share: the frames of an error that leaves Tune hold its trials' actors, and their cores.
@@ -44,7 +44,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 @pytest.mark.parametrize(
     ("owner", "name", "error"),
     [
-        (Ledger, "add_trial", FULL), (Telling, "_attribute", FULL),
+        (Ledger, "add_trial", FULL), (Telling, "end", FULL),
         (Snapshots, "store", UnreachableError("storage: s3://bucket can't be used")),
     ],
 )  # fmt: skip
@@ -67,6 +67,6 @@ def test_what_the_driver_meets_at_a_trial_s_end_stops_the_study_and_no_trial_aft
         assert main(["run", str(study)]) == STOPPED
     assert str(error) in one_line(capsys.readouterr().err)
     folder = load_study(study).folder
-    assert sum(n.TRIAL in row.user_attrs for row in optuna_rows(folder)) == 1
+    assert Asks(folder).trials == {0}
     assert main(["run", str(study)]) == 0
     assert len(outcome(study)["trials"]) == len(short)

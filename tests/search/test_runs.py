@@ -93,7 +93,7 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 
 def test_the_files_are_there_and_points_have_every_column(study: Path, folder: Path) -> None:
-    for name in (n.STUDY_FILE, n.PROVENANCE_FILE, n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE):
+    for name in (n.STUDY_FILE, n.PROVENANCE_FILE, n.ASKED_FILE, n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE):
         assert (folder / name).stat().st_size > 0
     assert load_study(folder / n.STUDY_FILE) == load_study(study)
     points = rows(folder / n.POINTS_FILE)
@@ -155,7 +155,7 @@ def test_a_shared_beginning_is_computed_once(folder: Path) -> None:
 
 def test_running_again_computes_nothing(copy: Path, study: Path, no_ray: None) -> None:
     before = tree_of(copy / "tiny" / n.STEPS_FOLDER)
-    kept = {name: (copy / "tiny" / name).read_bytes() for name in (n.POINTS_FILE, n.TRIALS_FILE)}
+    kept = {name: (copy / "tiny" / name).read_bytes() for name in (n.ASKED_FILE, n.POINTS_FILE, n.TRIALS_FILE)}
     asked = len(optuna_rows(copy / "tiny"))
     run(study, f"storage={copy}")
     assert tree_of(copy / "tiny" / n.STEPS_FOLDER) == before
@@ -170,7 +170,10 @@ def told_points(folder: Path) -> list[Raw]:
     return sorted(found, key=lambda row: (row[n.TRIAL] is not None, row[n.TRIAL], row[n.STEP]))
 
 
-@pytest.mark.parametrize("lost", [(n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE), (n.POINTS_FILE,), (n.OPTUNA_FILE,)])
+DRIVER_S = (n.ASKED_FILE, n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE)
+
+
+@pytest.mark.parametrize("lost", [DRIVER_S, (n.POINTS_FILE,), (n.ASKED_FILE,), (n.ASKED_FILE, n.OPTUNA_FILE)])
 def test_the_driver_s_files_are_made_again_from_the_steps(lost: tuple[str, ...], copy: Path, study: Path) -> None:
     steps, points = finished_steps(copy / "tiny"), told_points(copy / "tiny")
     for name in lost:

@@ -165,7 +165,8 @@ def test_lost_points_and_a_lost_sampler_are_made_again(copy: Path) -> None:
     assert main(command) == 0
     assert pruned(copy) == before
     told = {row.user_attrs[n.STEP_ID]: row.values for row in optuna_rows(copy) if row.state == TrialState.COMPLETE}
-    (copy / n.OPTUNA_FILE).unlink()
+    for name in (n.ASKED_FILE, n.OPTUNA_FILE):
+        (copy / name).unlink()
     assert main(command) == 0
     again = [row for row in optuna_rows(copy) if row.state == TrialState.COMPLETE]
     assert {row.user_attrs[n.STEP_ID]: row.values for row in again} == told

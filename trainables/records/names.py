@@ -25,6 +25,7 @@ class StoppedError(RuntimeError):
 # Files of a study's folder, results/<study>/.
 STUDY_FILE = "study.yaml"
 PROVENANCE_FILE = "provenance.json"
+ASKED_FILE = "asked.jsonl"
 POINTS_FILE = "points.jsonl"
 TRIALS_FILE = "trials.jsonl"
 CONFIRMED_FILE = "confirmed.jsonl"
@@ -135,10 +136,10 @@ BEGAN = "began"
 PROTECTED = "protected"
 """The part of provenance that says what of the network stays whole."""
 
-# Columns of trials.jsonl (with TRIAL and SCHEDULE), and how a trial can end.
+# Columns of trials.jsonl (with TRIAL, SCHEDULE, and in STEP the last step that was done), and how a trial can end.
 STATE = "state"
 REASON = "reason"
-TRIAL_COLUMNS = (TRIAL, STATE, REASON, SCHEDULE)
+TRIAL_COLUMNS = (TRIAL, STATE, STEP, REASON, SCHEDULE)
 COMPLETE = "complete"
 FAILED = "failed"
 STOPPED = "stopped"

@@ -212,7 +212,7 @@ def test_a_study_outlives_its_nodes(
     assert set(Store(f"{study.place}/{n.STEPS_FOLDER}").ids()) == points
     assert not (study.folder / n.STEPS_FOLDER).exists()
     stored = open_storage(study.place)
-    for name in (n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE):
+    for name in (n.ASKED_FILE, n.POINTS_FILE, n.TRIALS_FILE, n.OPTUNA_FILE):
         assert stored.read(name) == (study.folder / name).read_bytes()
 
 

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from search.records.journal import open_journal
+from search.records.asked import Asks, header, line, wanted
+from search.records.journal import ADDED, GIVEN_UP
 from search.records.ledger import Ledger
-from search.records.recovery import ADDED, GIVEN_UP, lost_trials
-from search.records.retelling import OUTSIDE, end_outside, retold, under_way
-from search.sampling.constraints import EXCESS, constraints_of
+from search.records.recovery import lost_trials
+from search.sampling.constraints import EXCESS, Constraints, constraints_of, no_constraints
 from search.sampling.space import SearchSpace, Space, SpaceSettings, Sweep
 from search.study import load_study
+from search.tune.retelling import OUTSIDE, Retelling
+from search.tune.telling import Telling
 from tests.conftest import MakeProblem
 from tests.search_helpers import raw_study, write
 from trainables.records import names as n
@@ -78,12 +80,24 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path, ("accuracy", "compression"), 0.1)
 
 
+def retold(
+    space: Space, tree: Tree, ledger: Ledger, asks: Asks | None = None, constraints: Constraints = no_constraints
+) -> tuple[list[FrozenTrial], list[int]]:
+    """The rows of Optuna's study, and the trials under way; unless ``asks`` are given, the schedules were asked for."""
+    if asks is None:
+        asks = Asks()
+        asks.add(*(line(0, trial, schedule) for trial, schedule in enumerate(SCHEDULES)))
+    study = optuna.create_study(directions=["maximize"] * 2)
+    told = Retelling(study, space, tree, ledger, asks, Telling(study, space, ledger, constraints))
+    return study.get_trials(), [asked.trial for asked in told.under_way]
+
+
 @pytest.mark.parametrize("space", [SPACE, Sweep(SCHEDULES)])
 def test_every_trial_is_found_under_its_number(space: Space, found: tuple[Tree, list[list[Point]]], ledger: Ledger) -> None:
-    lost = lost_trials(found[0], ledger)
-    assert lost == dict(enumerate(SCHEDULES))
-    rows = list(under_way(lost, space))
-    assert [row.user_attrs[n.TRIAL] for row in rows] == [0, 1, 2]
+    assert lost_trials(found[0], ledger) == dict(enumerate(SCHEDULES))
+    rows, under_way = retold(space, found[0], ledger)
+    assert [row.user_attrs[n.TRIAL] for row in rows] == under_way == [0, 1, 2]
+    assert {row.state for row in rows} == {TrialState.RUNNING}
     assert [space.schedule(FixedTrial(row.params)) for row in rows] == SCHEDULES
 
 
@@ -135,9 +149,10 @@ def test_steps_of_no_trial_and_of_another_space_are_no_trials(tree: Tree, ledger
     assert lost_trials(tree, ledger) == {}
     run(tree, UnstructuredSchedule(levels=(0.3,)), 0)
     run(tree, UnstructuredSchedule(step_ratio=0.4), 1)
-    lost = lost_trials(tree, ledger)
+    lost, asks = lost_trials(tree, ledger), Asks()
     assert list(lost) == [0, 1]
-    assert list(under_way(lost, SPACE)) == list(under_way(lost, Sweep(SCHEDULES))) == []
+    asks.add(*(line(0, trial, schedule) for trial, schedule in lost.items()))
+    assert retold(SPACE, tree, ledger, asks) == retold(Sweep(SCHEDULES), tree, ledger, asks) == ([], [])
 
 
 OBJECTIVES = ("accuracy", "macs")
@@ -161,32 +176,35 @@ def test_trials_that_have_ended_are_told_from_their_points(
 ) -> None:
     tree, points = found
     ledger = ledger_of(tmp_path, found, state)
-    rows = dict(retold(SPACE, tree, ledger, []))
+    rows, under_way = retold(SPACE, tree, ledger)
+    assert under_way == []
     steps = [[point[n.STEP_ID] for point in own] for own in points]
-    assert [(row.user_attrs.get(ADDED), row.user_attrs[n.STEP_ID]) for row in rows[0]] == [
-        (0, steps[0][0]),
-        (None, steps[0][1]),
-    ]
-    assert [row.values for row in rows[0]] == [gains(point, ledger.dense[0], OBJECTIVES) for point in points[0]]
-    assert SPACE.schedule(FixedTrial(rows[0][1].params)) == SCHEDULES[0]
-    told_of = [(row.state, row.user_attrs.get(n.STEP_ID), row.user_attrs.get(GIVEN_UP)) for row in rows[1]]
-    assert (
-        told_of
-        == {
-            n.COMPLETE: [(TrialState.COMPLETE, steps[1][2], None)],  # the others are told already
-            n.FAILED: [(TrialState.FAIL, None, steps[1][2])],
-            n.STOPPED: [],  # it may be worth going on with now
-        }[state]
-    )
-    again = [row for own in rows.values() for row in own]
-    assert [own for _, own in retold(SPACE, tree, ledger, again) if own] == []
+    own, added, failed = ([row for row in rows if key in row.user_attrs] for key in (n.TRIAL, ADDED, GIVEN_UP))
+    assert [row.user_attrs[n.STEP_ID] for row in added] == [steps[0][0]]  # what trial 1 shares is told already
+    assert [row.user_attrs[n.TRIAL] for row in own] == [0, 1, 2]
+    assert [row.values for row in (*added, own[0])] == [gains(point, ledger.dense[0], OBJECTIVES) for point in points[0]]
+    assert SPACE.schedule(FixedTrial(own[0].params)) == SCHEDULES[0]
+    states = {n.COMPLETE: TrialState.COMPLETE, n.FAILED: TrialState.FAIL, n.STOPPED: TrialState.PRUNED}
+    assert own[1].state == states[state]
+    assert own[1].user_attrs.get(n.STEP_ID) == (steps[1][2] if state == n.COMPLETE else None)
+    assert [row.user_attrs[GIVEN_UP] for row in failed] == ([] if state == n.COMPLETE else [steps[1][2]])
+
+
+def test_what_was_stopped_for_other_objectives_may_be_asked_for_again(
+    found: tuple[Tree, list[list[Point]]], tmp_path: Path
+) -> None:
+    asks = Asks()
+    asks.add(*(line(0, trial, schedule) for trial, schedule in enumerate(SCHEDULES)), header("others", [1]))
+    rows, under_way = retold(SPACE, found[0], ledger_of(tmp_path, found, n.STOPPED), asks)
+    assert {row.user_attrs.get(n.TRIAL) for row in rows} == {None, 0, 2} and not under_way
+    assert not [row for row in rows if GIVEN_UP in row.user_attrs]
 
 
 def test_how_far_points_are_beyond_limits_is_told(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, found, n.COMPLETE)
     limits = Limits(max_drop=1, max_bytes="50%")
-    told = retold(SPACE, found[0], ledger, [], constraints_of(limits, ledger.dense))
-    rows = [row for _, own in told for row in own if row.state == TrialState.COMPLETE]
+    told, _ = retold(SPACE, found[0], ledger, constraints=constraints_of(limits, ledger.dense))
+    rows = [row for row in told if row.state == TrialState.COMPLETE]
     points = {point[n.STEP_ID]: point for own in found[1] for point in own}
     expected = [excesses(limits, points[row.user_attrs[n.STEP_ID]], ledger.dense[0]) for row in rows]
     assert [row.constraints for row in rows] == expected and rows
@@ -196,19 +214,20 @@ def test_how_far_points_are_beyond_limits_is_told(found: tuple[Tree, list[list[P
 def test_of_another_space_what_is_within_it_is_told(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, found, n.COMPLETE)
     short = SearchSpace(SpaceSettings.model_validate({"unstructured": {"max_steps": 1}}))
-    ((row,),) = [own for _, own in retold(short, found[0], ledger, []) if own]
+    (row,), _ = retold(short, found[0], ledger)
     assert (row.user_attrs[ADDED], row.params["unstructured.steps"]) == (0, 1)
 
 
 def test_what_was_under_way_and_is_of_the_space_no_more_ends(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, found, n.COMPLETE)
     ledger.add({**found[1][0][0], n.TRIAL: 3})
-    lost = {**dict(enumerate(SCHEDULES)), 3: SCHEDULES[1], 4: SCHEDULES[2]}
-    end_outside(lost, SPACE, ledger)
-    end_outside(lost, Sweep([]), ledger)  # its finalists' turn comes later
+    asks = Asks()
+    asks.add(*(line(0, trial, schedule) for trial, schedule in enumerate((*SCHEDULES, *SCHEDULES[1:]))))
+    assert retold(SPACE, found[0], ledger, asks)[1] == [3, 4]
+    assert retold(Sweep([]), found[0], ledger, asks) == ([], [])  # its finalists' turn comes later
     assert len(ledger.trials) == 3
     short = SearchSpace(SpaceSettings.model_validate({"unstructured": {"max_steps": 1}, "structured": {}}))
-    end_outside(lost, short, ledger)
+    assert retold(short, found[0], ledger, asks)[1] == [4]
     (ended,) = ledger.trials[3:]
     assert (ended[n.TRIAL], ended[n.STATE], ended[n.REASON]) == (3, n.STOPPED, OUTSIDE)
 
@@ -216,21 +235,26 @@ def test_what_was_under_way_and_is_of_the_space_no_more_ends(found: tuple[Tree, 
 def test_a_trial_whose_points_are_lost_is_not_told_from_them(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
     ledger_of(tmp_path, found, n.FAILED)
     (tmp_path / n.POINTS_FILE).unlink()
-    assert list(retold(SPACE, found[0], Ledger(tmp_path, OBJECTIVES, 0.1), [])) == []
+    rows, under_way = retold(SPACE, found[0], Ledger(tmp_path, OBJECTIVES, 0.1))
+    assert under_way == [0, 2]  # they find their steps; the other would fail again
+    assert [row.state for row in rows] == [TrialState.RUNNING, TrialState.FAIL, TrialState.RUNNING]
 
 
-@pytest.mark.parametrize("points", [True, False])
-def test_without_points_optuna_s_study_is_forgotten(points: bool, tmp_path: Path) -> None:
+def test_asks_for_other_objectives_or_limits_or_in_another_space_begin_anew(tmp_path: Path) -> None:
     study = load_study(write(tmp_path, raw_study(tmp_path)))
     study.folder.mkdir(parents=True)
-    journal, anew = open_journal(study)
-    assert anew
-    journal.create_new_trial(0)
-    if points:
-        (study.folder / n.POINTS_FILE).touch()
-    journal, anew = open_journal(study)
-    assert (anew, journal.get_n_trials(0)) == (not points, int(points))
-    for limits in (Limits(max_drop=1), Limits(max_drop=2), Limits()):  # rows say how far beyond them they are
-        journal, anew = open_journal(study.model_copy(update={"limits": limits}))
-        assert anew
-        journal.create_new_trial(0)
+    asks = Asks(study.folder)
+    assert asks.anew
+    asks.add(
+        header(wanted(study)), line(0, 0, SCHEDULES[0], {"a": 1}, number=0), line(0, None, None, {"b": 1}, "known: it")
+    )
+    again = Asks(study.folder)
+    assert not again.anew and (again.made_for, again.lines) == (wanted(study), asks.lines) and len(again.lines) == 2
+    made_for = {
+        str(wanted(study.model_copy(update={"limits": limits}))) for limits in (Limits(max_drop=1), Limits(max_drop=2))
+    }
+    assert len({*made_for, str(wanted(study))}) == 3
+    asks.add(header("others", [0]))
+    for one in (asks, Asks(study.folder)):
+        assert [(line[n.TRIAL], line["number"]) for line in one.lines] == [(0, None)]
+        assert (one.made_for, one.reopened, one.count) == ("others", {0}, 2)

@@ -28,12 +28,12 @@ def host(tmp_path: Path, url: str) -> Host:
 
 def fill(folder: Path, content: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (n.POINTS_FILE, n.OPTUNA_FILE):
+    for name in (n.ASKED_FILE, n.POINTS_FILE):
         (folder / name).write_text(content)
 
 
 def told(folder: Path) -> str:
-    assert (folder / n.POINTS_FILE).read_text() == (folder / n.OPTUNA_FILE).read_text()
+    assert (folder / n.POINTS_FILE).read_text() == (folder / n.ASKED_FILE).read_text()
     return (folder / n.POINTS_FILE).read_text()
 
 
@@ -41,7 +41,7 @@ def test_a_study_in_a_folder_has_none(tmp_path: Path) -> None:
     fill(tmp_path, "points")
     with Snapshots(tmp_path, tmp_path, lambda: True) as shots:
         shots.store()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [n.OPTUNA_FILE, n.POINTS_FILE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [n.ASKED_FILE, n.POINTS_FILE]
 
 
 def test_each_host_goes_on_from_the_newest(tmp_path: Path, host: Host) -> None:
@@ -60,7 +60,7 @@ def test_each_host_goes_on_from_the_newest(tmp_path: Path, host: Host) -> None:
         assert told(tmp_path / "b") == "one two three"
 
 
-@pytest.mark.parametrize("name", [n.POINTS_FILE, n.OPTUNA_FILE])
+@pytest.mark.parametrize("name", [n.POINTS_FILE, n.ASKED_FILE])
 def test_a_file_that_is_missing_is_fetched_with_those_it_belongs_to(name: str, tmp_path: Path, host: Host) -> None:
     with host("a"):
         fill(tmp_path / "a", "one")
@@ -91,8 +91,8 @@ def test_one_who_loses_his_hold_while_he_stores_stores_no_more(tmp_path: Path, u
     fill(tmp_path, "one")
     answers = iter([True, True, False])
     Snapshots(tmp_path, url, lambda: next(answers)).store()
-    assert open_storage(url).read(n.POINTS_FILE) == b"one"
-    assert [open_storage(url).read(name) for name in (n.OPTUNA_FILE, n.SNAPSHOT_FILE)] == [None, None]
+    assert open_storage(url).read(n.ASKED_FILE) == b"one"
+    assert [open_storage(url).read(name) for name in (n.POINTS_FILE, n.SNAPSHOT_FILE)] == [None, None]
 
 
 def test_snapshots_are_some_time_apart(tmp_path: Path, host: Host, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

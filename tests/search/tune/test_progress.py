@@ -31,7 +31,7 @@ class Told:
     def __init__(self) -> None:
         self.failed: list[str] = []
         self.again: list[str] = []
-        self._began, self._clock = 0.0, lambda: 0.0
+        self.spent = 0.0
 
     def fail(self, trial_id: str, _reason: str) -> None:
         self.failed.append(trial_id)
@@ -111,7 +111,7 @@ def left(
     """What is said ``elapsed`` seconds after the trials began, which was ``trained`` seconds after the budget's clock."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("search.tune.display.time.monotonic", lambda: clock.now)
-    searcher: Any = SimpleNamespace(_began=-trained, _clock=lambda: clock.now)
+    searcher: Any = SimpleNamespace(spent=trained + elapsed)
     begun: Any = Measured()
     settings = SearchSettings(**{"trials": None} | budgets)
     shown = Progress(begun, searcher, settings, settings.trials, Console(quiet=True), {})
@@ -208,14 +208,13 @@ def test_a_checkpoint_is_not_trained() -> None:
 
 
 def test_on_a_terminal_the_clock_goes_on_between_two_results(told: Told, tmp_path: Path) -> None:
-    clock = SimpleNamespace(now=61.0)
-    told._clock = lambda: clock.now
+    told.spent = 61.0
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     progress = Progress(Ledger(tmp_path, ("accuracy", "compression"), 0.1), told, SearchSettings(), 4, console, {})  # type: ignore[arg-type]
     progress.setup()
     try:
         assert "0:01:01, " in drawn(console, "0:01:01")
-        clock.now = 125.0
+        told.spent = 125.0
         assert "0 of 4, 0 running" in drawn(console, "0:02:05")
     finally:
         progress.stop()

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.__main__ import main
-from search.records.recovery import REASON
+from search.records.journal import REASON
 from tests.search_helpers import optuna_rows, raw_study, rows, write
 from trainables.records import names as n
 
