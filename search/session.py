@@ -114,7 +114,8 @@ def _searched(settings: SpaceSettings, study: Study, problem: Problem) -> tuple[
     rates = problem.methods.usual_rates
     reach = Reach(settings.families, SearchSpace(settings, rates), problem, study.storage_forms)
     space = SearchSpace(settings, rates, reach.ends(study.search.targets.items()))
-    return space, {"Within reach": list(reach.told()), "Out of reach": list(reach.beyond(study.limits))}
+    notes = {"Within reach": list(reach.told()), "Out of reach": list(reach.beyond(study.limits))}
+    return space, {subject: lines for subject, lines in notes.items() if lines}
 
 
 def _protected(families: Collection[str], problem: Problem) -> dict[str, Any]:
