@@ -15,9 +15,9 @@ from rich.table import Table
 from search.study import yaml_inline
 from trainables.records import names as n
 from trainables.records.jsonl import Row
-from trainables.records.limits import Limits
+from trainables.records.limits import Limits, lost_of
 from trainables.records.names import InputError
-from trainables.records.objectives import ACCURACY, Quality
+from trainables.records.objectives import Quality
 
 WHAT = {n.UNSTRUCTURED: "weights of one layer", n.STRUCTURED: "channels of one group of layers"}
 MOST = 3
@@ -46,18 +46,17 @@ def largest_share(points: Sequence[tuple[float, float]], allowed: float) -> floa
 
 
 def allowed_drop(given: str, measure: Quality) -> float:
-    """A drop as people write it, in the measure's unit: points of accuracy; InputError if it is none."""
+    """A drop as people write it, in the measure's unit: points of a share; InputError if it is none."""
     try:
-        points = Limits(max_drop=given).max_drop if measure is ACCURACY else float(given)
+        drop = lost_of(Limits(max_drop=given).max_drop or 0.0, measure)
     except ValidationError as error:
         raise InputError(f"--max-drop: {given!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-    except ValueError:
-        points = math.nan
-    if isinstance(points, str):
-        raise InputError(f"--max-drop: {given!r} is relative; give points of accuracy, such as 1")
-    drop = (points or 0.0) / (100 if measure is ACCURACY else 1)
-    if not 0 < drop < math.inf:
-        raise InputError(f"--max-drop: {given!r} is no amount of {measure.name}; give a number above 0")
+    except ValueError as error:
+        raise InputError(f"--max-drop: {given!r}: {error}") from None
+    if math.isnan(drop):
+        raise InputError(
+            f"--max-drop: {given!r} is relative; give {'points' if measure.is_share else 'an amount'} of {measure.name}"
+        )
     return drop
 
 

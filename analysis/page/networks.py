@@ -81,7 +81,7 @@ def page_data(study: Study, best: pd.DataFrame, confirmed: Mapping[str, Confirme
 def _within(study: Study) -> list[bool]:
     """Which networks keep to the study's limits; all where it has none."""
     roots = {row[n.SEED]: row for row in records(study.dense)}
-    rows = ((row, bounds(study.limits, _root(row, roots))) for row in records(study.pruned))
+    rows = ((row, bounds(study.limits, _root(row, roots), study.measure)) for row in records(study.pruned))
     return [all((found := one.excess(row)) is not None and found <= 0 for one in limits) for row, limits in rows]
 
 

@@ -10,6 +10,7 @@ from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from trainables.records import names as n
 from trainables.records.fronts import best_of
 from trainables.records.limits import Limits, excesses, within
+from trainables.records.objectives import Quality
 
 CONSTRAINTS = _CONSTRAINTS_KEY
 """System attribute of a row, which Optuna's samplers read; the name of a constraint follows after a colon."""
@@ -25,11 +26,11 @@ def no_constraints(_point: Mapping[str, Any]) -> Mapping[str, float]:
     return {}
 
 
-def constraints_of(limits: Limits, dense: Mapping[int, Mapping[str, Any]]) -> Constraints:
+def constraints_of(limits: Limits, dense: Mapping[int, Mapping[str, Any]], measure: Quality) -> Constraints:
     """The constraints of a study, whose dense networks are on record by seed."""
     if not limits.given:
         return no_constraints
-    return lambda point: excesses(limits, point, dense[point[n.SEED]])
+    return lambda point: excesses(limits, point, dense[point[n.SEED]], measure)
 
 
 def constrained(

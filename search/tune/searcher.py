@@ -90,7 +90,7 @@ class FrontSearch(OptunaSearch):
         )  # fmt: skip
         self._schedules, self._settings, self._tree, self._ledger = space, settings, tree, ledger
         self._clock, self._began = clock, clock() if began is None else began
-        self._constraints = constraints_of(limits, ledger.dense)
+        self._constraints = constraints_of(limits, ledger.dense, ledger.measure)
         self._under_way: dict[str, Asked] = {}
         self._died: dict[str, Asked] = {}
         self.finished_because: str | None = None

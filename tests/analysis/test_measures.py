@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,50 @@ def test_a_measure_that_is_described_wrongly_is_one_line(both: tuple[Study, Path
         load_study(folder)
 
 
-def test_limits_of_accuracy_are_refused_in_one_line(both: tuple[Study, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["best", str(both[1]), "--max-bytes", "70k"]) == 2
-    assert capsys.readouterr().err.strip() == "error: limits: they are of accuracy, and made-up measures mae; see its front"
+@pytest.mark.parametrize(
+    ("limits", "same"),
+    [
+        ([], ["--max-drop", "5"]), (["--max-drop", "0.2"], ["--max-drop", "2"]),
+        (["--worst-value", "0.8"], ["--min-accuracy", "0.92"]), (["--max-bytes", "30k"], ["--max-bytes", "30k"]),
+        (["--max-drop", "200%", "--max-bytes", "25%"], ["--max-drop", "7.6", "--max-bytes", "25%"]),
+    ],
+)  # fmt: skip
+def test_the_same_network_is_the_best_within_the_same_limits(
+    limits: list[str], same: list[str], both: tuple[Study, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = of_mae(example_study(tmp_path / "own", limits={"max_drop": 0.5}))  # those of the study file, unless others are
+    assert main(["best", str(folder), *limits]) == 0 == main(["best", str(both[0].folder), *same])
+    chosen = re.findall(r"--point (\w+)", capsys.readouterr().out)
+    assert len(chosen) == 2 and chosen[0] == chosen[1]
+
+
+def test_what_comes_nearest_is_told_in_the_measure_s_name_and_unit(
+    both: tuple[Study, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["best", str(both[1]), "--max-drop", "0.1", "--max-bytes", "2k"]) == 0
+    out = capsys.readouterr().out
+    assert "Limits: mae at most 0.48, bytes at most 2,000." in out and "No network of" in out
+    assert re.search(r"lacks: .*mae [0-9.]+ of mae above the limit", out) and "accura" not in out
+    assert main(["best", str(both[1]), "--max-drop", "30"]) == 0
+    out = capsys.readouterr().out
+    assert "reference moves from 1 of mae worse than dense to 30 of mae" in out and "of mae against dense" in out
+    assert main(["best", str(both[1]), "--max-drop", "400%"]) == 0
+    assert "Note: max_drop allows networks 1.52 of mae worse than the dense one, and what is more than 1 of mae" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        (["--max-drop", "1 point"], "--max-drop: '1 point' cannot be used: there is no unit 'point'; valid: %"),
+        (["--min-accuracy", "0.5"], "--min-accuracy: '0.5' cannot be used: what is measured is mae; give worst_value"),
+        (["--worst-value", "0.5", "--max-drop", "1"], "limits: max_drop and worst_value both limit the measure; give one"),
+    ],
+)
+def test_a_limit_that_the_measure_can_not_have_is_one_line(
+    limits: list[str], told: str, both: tuple[Study, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["best", str(both[1]), *limits]) == 2
+    out, err = capsys.readouterr()
+    assert told in err and len(err.splitlines()) == 1 and not out

@@ -227,6 +227,10 @@ class Quality(Objective):
             return f"{drop:.4g} {self.unit or f'of {self.name}'}"
         return counted(round(100 * drop, 6), "point")
 
+    def told_change(self, change: float) -> str:
+        """A change in words, with its sign."""
+        return f"{100 * change:+.2f} points" if self.is_share else f"{change:+.4g} {self.unit or f'of {self.name}'}"
+
     def told_spread(self, mean: float, spread: float, *, change: bool = False) -> str:
         """A mean and its standard deviation (or NaN) in words: a share in percent, and a ``change`` with its sign."""
         if math.isnan(mean):

@@ -30,6 +30,7 @@ from tests.search_helpers import STRUCTURED_SPACE, UNSTRUCTURED_SPACE
 from trainables.records import names as n
 from trainables.records.limits import Limits, excesses
 from trainables.records.names import InputError
+from trainables.records.objectives import ACCURACY
 from trainables.schedule import FAMILIES, Schedule, UnstructuredSchedule
 from trainables.settings import parse
 from trainables.trainable import gain_metric
@@ -218,7 +219,7 @@ def test_every_row_says_how_far_it_is_beyond_the_limits(sampler: str, make: Call
     assert {ADDED in row.user_attrs for row in rows} == {True, False}
     for row in rows:
         accuracy = {n.ACCURACY: row.values[0]}
-        assert row.constraints == pytest.approx(excesses(study.limits, accuracy, DENSE)) and row.constraints
+        assert row.constraints == pytest.approx(excesses(study.limits, accuracy, DENSE, ACCURACY)) and row.constraints
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
