@@ -72,8 +72,9 @@ def best(options: argparse.Namespace) -> None:
 
 def sensitivity(options: argparse.Namespace) -> None:
     """Write the table and the figures of what each layer can lose."""
-    from analysis.sensitivity import write_sensitivity  # noqa: PLC0415 - the same
+    from analysis.sensitivity import read_sensitivity, write_sensitivity  # noqa: PLC0415 - the same
 
+    print("\n".join(read_sensitivity(Path(options.folder)).sentences))
     for path in write_sensitivity(Path(options.folder)):
         print(f"sensitivity: {path}")
 

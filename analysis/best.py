@@ -213,7 +213,8 @@ def _lacks(study: Study, bound: Bound, excess: float | None) -> str:
     label = _shown(study)[bound.column][0]
     if excess is None:
         return f"a {label} that was measured"
-    far = study.measure.told_drop(round(excess * bound.size, 6)) if bound.name in OF_QUALITY else f"{100 * excess:.3g}%"
+    own, of_name = study.measure.told_loss(excess * bound.size), f" of {study.measure.name}"  # which the label says
+    far = own.removesuffix(of_name) if bound.name in OF_QUALITY else f"{100 * excess:.3g}%"
     return f"{label} {far} {'short of' if bound.at_least else 'above'} the limit"
 
 

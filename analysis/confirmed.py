@@ -20,8 +20,8 @@ from trainables.records.points import point_id, quality_problem
 class Confirmed(NamedTuple):
     """A network that was opened."""
 
-    accuracy: float
-    """on the test split; of another measure its value"""
+    value: float
+    """of the measure, on the test split"""
     other: bool
     """whether it was trained again and came out different from the one that its point tells of"""
 
@@ -52,7 +52,7 @@ def optimism_of(study: Study, rows: pd.DataFrame, confirmed: Mapping[str, Confir
 
     def tested(some: pd.DataFrame) -> list[dict[str, Any]]:
         known = ((row, confirmed.get(point_id(row))) for row in records(some))
-        return [{**row, study.measure.test: one.accuracy} for row, one in known if one]
+        return [{**row, study.measure.test: one.value} for row, one in known if one]
 
     return optimism(tested(rows), tested(study.dense), _terms(study))
 
@@ -73,10 +73,10 @@ def trust(study: Study, row: Mapping[str, Any], by_luck: Callable[[], float | No
     tested, root = confirmed.get(point_id(row)), confirmed.get(roots.get(row[n.SEED], ""))
     if tested is None:
         luck = by_luck()
-        about = f": expect about {measure.told_drop(round(luck, 4))} less on fresh data" if luck and luck > 0 else ""
+        about = f": expect about {measure.told_loss(luck)} less on fresh data" if luck and luck > 0 else ""
         yield f"  chosen on validation data among {len(study.pruned):,} networks, and so optimistic{about}"
     else:
-        lost = "" if root is None else f", {lost_or_gained(_terms(study).worse(tested.accuracy, root.accuracy), measure)}"
-        yield f"  confirmed on the test data: {measure.told(tested.accuracy)}{lost}{' against dense' if lost else ''}"
+        lost = "" if root is None else f", {lost_or_gained(_terms(study).worse(tested.value, root.value), measure)}"
+        yield f"  confirmed on the test data: {measure.told(tested.value)}{lost}{' against dense' if lost else ''}"
     if (member := again.get(point_id(row))) is not None:
         yield f"  {member.told(measure)}"

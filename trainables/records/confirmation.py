@@ -87,7 +87,7 @@ class Optimism(NamedTuple):
         if self.dense is None or self.before is None or self.after is None:
             return f"{text}."
         gap = self.pruned - self.dense
-        told = f"flattered them by {measure.told_drop(round(gap, 4))}" if gap > 0 else "did not flatter them"
+        told = f"flattered them by {measure.told_loss(gap)}" if gap > 0 else "did not flatter them"
         return (
             f"{text}, and the dense network {lost_or_gained(self.dense, measure)}: beside it, selection {told}. Their "
             f"hypervolume is {self.after:.3f} on the test data, and was {self.before:.3f}."
@@ -96,7 +96,7 @@ class Optimism(NamedTuple):
 
 def lost_or_gained(amount: float, measure: Quality) -> str:
     """By how much a value became worse, in words."""
-    return f"{'lost' if amount >= 0 else 'gained'} {measure.told_drop(round(abs(amount), 4))}"
+    return f"{'lost' if amount >= 0 else 'gained'} {measure.told_loss(abs(amount))}"
 
 
 def optimism(opened: Sequence[Row], dense: Sequence[Row], terms: Terms) -> Optimism | None:

@@ -272,7 +272,7 @@ def uncounted(limits: Limits, dense: Mapping[str, Any], measure: Quality, drop: 
         beyond = one.value < dense[one.column] if one.at_least else one.value > dense[one.column]
         if beyond and lost > drop * (1 + ROUNDING):
             return (
-                f"{one.name} allows networks {measure.told_drop(round(lost, 4))} worse than the dense one, and what is "
+                f"{one.name} allows networks {measure.told_loss(lost)} worse than the dense one, and what is "
                 f"more than {measure.told_drop(drop)} worse counts for nothing in the hypervolume (key reference)"
             )
     return None

@@ -211,6 +211,11 @@ class Quality(Objective):
         return self.direction == MAXIMISE and math.isfinite(self.high)
 
     @property
+    def test_label(self) -> str:
+        """Of an axis with its values on the test images."""
+        return f"test {self.label.removeprefix('validation ')}"
+
+    @property
     def article(self) -> str:
         """What stands before its name."""
         return "an" if self.name[0] in "aeiou" else "a"
@@ -226,6 +231,10 @@ class Quality(Objective):
         if not self.is_share:
             return f"{drop:.4g} {self.unit or f'of {self.name}'}"
         return counted(round(100 * drop, 6), "point")
+
+    def told_loss(self, lost: float) -> str:
+        """The same of what was measured, in as many digits as it deserves: of a share to hundredths of a point."""
+        return self.told_drop(round(lost, 4) if self.is_share else lost)
 
     def told_change(self, change: float) -> str:
         """A change in words, with its sign."""
