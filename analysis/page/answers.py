@@ -26,15 +26,17 @@ from analysis.page.widths import FASTER, slower
 from analysis.pareto import HYPERVOLUME, ROUNDING, sign
 from analysis.summary import POINTS, by_importance
 from analysis.tables import drops_of
-from trainables.records.confirmation import Member, lost_or_gained
+from trainables.records.confirmation import Member, lost_beside_dense, lost_or_gained
 from trainables.records.objectives import COMPRESSION, LATENCY, Objective, Quality
 from trainables.records.points import point_id
 from trainables.records.words import recipe
 
 SMALLEST, FASTEST = "Smallest file within", "Fastest within"
 LOST, TESTED_LOST, TESTED, PROMISED_LOST, WORTH = "lost", "tested_lost", "tested", "promised_lost", "worth"
+TESTED_ERROR = "tested_error"
 """What is added to a network's row: how much worse than the dense network of its seed it is, on either split; what the test
-split said; the larger of what it lost there and what its recipe did on fresh seeds; and its measure, more being better."""
+split said; the larger of what it lost there and what its recipe did on fresh seeds; its measure, more being better; and the
+standard error of what it lost on the test split."""
 Again = Mapping[str, Member]
 FEWEST = 5
 """Networks of an importance that say something about it."""
@@ -74,8 +76,9 @@ def judged(study: Study, confirmed: Mapping[str, Confirmed], again: Again) -> pd
     tested = point_ids(study.pruned).map(lambda one: confirmed[one].value if one in confirmed else np.nan)
     lost = up * (study.pruned[n.SEED].map(dense[column]) - study.pruned[column])
     tested_lost = up * (study.pruned[n.SEED].map(lambda seed: test.get(seed, np.nan)) - tested).astype(float)
+    errors = point_ids(study.pruned).map(lambda one: confirmed[one].error if one in confirmed else None)
     columns = {LOST: lost, TESTED: tested, TESTED_LOST: tested_lost, WORTH: up * study.pruned[column]}
-    found = study.pruned.assign(**columns)
+    found = study.pruned.assign(**columns, **{TESTED_ERROR: errors.astype(float)})
     anew = point_ids(study.pruned).map(lambda one: again[one].over_seeds("lost")[0] if one in again else np.nan)
     return found.assign(**{PROMISED_LOST: np.fmax(found[TESTED_LOST], anew.astype(float))})
 
@@ -96,6 +99,7 @@ def _promise(
         return None, f"None: every network of this study loses more than {study.measure.told_drop(drop)}."
     if kept is not None and (kept[X] >= FASTER or seemed is None):
         told = f"{say(kept)}, confirmed on the test data. {_described(study, kept)}"
+        told += f" Against the dense network it {_beside_dense(kept, study.measure)} there."
         told += f" {again[_id(kept)].told(study.measure)}" if _id(kept) in again else ""
         return _id(kept), told + _beyond(study.measure, seemed, kept, again, say)
     assert seemed is not None
@@ -112,7 +116,12 @@ def _truth(measure: Quality, seemed: pd.Series, again: Again) -> str:
         return ""
     member = again.get(_id(seemed))
     anew = f", and its recipe {lost_or_gained(member.over_seeds('lost')[0], measure)} on fresh seeds" if member else ""
-    return f" It {lost_or_gained(seemed[TESTED_LOST], measure)} on the test data{anew}."
+    return f" It {_beside_dense(seemed, measure)} on the test data{anew}."
+
+
+def _beside_dense(row: pd.Series, measure: Quality) -> str:
+    error = None if pd.isna(row[TESTED_ERROR]) else float(row[TESTED_ERROR])
+    return lost_beside_dense(float(row[TESTED_LOST]), error, measure)
 
 
 def _beyond(

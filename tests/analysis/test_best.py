@@ -136,4 +136,12 @@ def test_the_answer_is_told_as_optimistic_until_it_is_confirmed(tmp_path: Path, 
     (tmp_path / "made" / n.CONFIRMED_FILE).write_text("".join(json.dumps(row) + "\n" for row in opened))
     main(["best", str(tmp_path / "made"), "--max-drop", "5"])
     out = capsys.readouterr().out
-    assert "confirmed on the test data: 85.00%, lost 6 points against dense" in out and "optimistic" not in out
+    assert "confirmed on the test data: 85.00%, against dense it lost 6 points\n" in out and "optimistic" not in out
+    for error, told in ((0.02, "2 points)"), (0.04, "4 points, within which they are the same)"), (-1, None)):
+        opened[1] |= {ACCURACY.test_paired: error}
+        (tmp_path / "made" / n.CONFIRMED_FILE).write_text("".join(json.dumps(row) + "\n" for row in opened))
+        assert main(["best", str(tmp_path / "made"), "--max-drop", "5"]) == (0 if told else 2)
+        out, err = capsys.readouterr()
+        assert f"it lost 6 points (standard error on the same images {told}\n" in out or (
+            told is None and "paired_error is no standard error" in err
+        )

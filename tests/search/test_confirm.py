@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from tests.search_helpers import Raw, one_line, raw_study, refusal, rows, write
 from trainables.data import test_split
 from trainables.node import Node
 from trainables.records import names as n
+from trainables.records.objectives import ACCURACY
 from trainables.storage.store import Store
-from trainables.training.loop import judge, tensors
+from trainables.training.loop import judge, kept_outputs, tensors
 from trainables.tree import Tree
 
 SWEEP: list[Raw] = [{"step_ratio": 0.5, "steps": 2, "seed": [0, 1]}, {"family": "structured", "step_ratio": 0.3}]
@@ -70,7 +72,8 @@ def test_every_network_of_a_sweep_is_confirmed_once(folder: Path) -> None:
     first = confirmed(folder)
     points = {row[n.STEP_ID]: row for row in rows(folder / n.POINTS_FILE)}
     assert [row[n.STEP_ID] for row in first] == list(points)
-    assert all({**row, n.TEST_ACCURACY: 0} == {**points[row[n.STEP_ID]], n.TEST_ACCURACY: 0} for row in first)
+    opened = {n.TEST_ACCURACY, ACCURACY.test_paired}
+    assert all({key: row[key] for key in row.keys() - opened} == points[row[n.STEP_ID]] for row in first)
     assert main(["confirm", str(folder)]) == 0
     assert confirmed(folder) == first
 
@@ -222,10 +225,17 @@ def test_the_test_accuracy_is_that_of_the_stored_network(folder: Path) -> None:
     settings = load_study(folder / n.STUDY_FILE)
     tree = Tree(problem_of(settings, trusted=False), Store(folder / n.STEPS_FOLDER))
     images, labels = tensors(*test_split.load(settings.data, tree.problem.data), "cpu")
+    right = dict[str, torch.Tensor]()
     torch.manual_seed(0)
     for row in confirmed(folder):
         model = tree.network(tree.node(row[n.STEP_ID])).model
         assert row[n.TEST_ACCURACY] == judge(model, images, labels, tree.problem.data, "cpu").value
+        right[row[n.STEP_ID]] = (kept_outputs(model, images, tree.problem.data, "cpu") == labels).double()
+    dense = {row[n.SEED]: right[row[n.STEP_ID]] for row in confirmed(folder) if not row[n.STEP]}
+    assert all((ACCURACY.test_paired in row) == (row[n.STEP] > 0) for row in confirmed(folder))
+    for row in confirmed(folder)[len(dense) :]:
+        error = float((right[row[n.STEP_ID]] - dense[row[n.SEED]]).std()) / math.sqrt(len(labels))
+        assert row[ACCURACY.test_paired] == pytest.approx(error) and error > 0
 
 
 def test_of_a_search_the_front_alone_is_opened(tmp_path: Path) -> None:

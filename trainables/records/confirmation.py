@@ -28,6 +28,10 @@ CONTROL, AGAIN = "control", "again"
 """Columns of ``again.jsonl``: the step that a member is compared with, and its own, on the ``seed``."""
 
 
+SURE = 2.0
+"""Standard errors that a difference exceeds which chance alone hardly makes."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """What a study searched by: objectives, the measure among them, and how far below dense the reference lies."""
@@ -97,6 +101,15 @@ class Optimism(NamedTuple):
 def lost_or_gained(amount: float, measure: Quality) -> str:
     """By how much a value became worse, in words."""
     return f"{'lost' if amount >= 0 else 'gained'} {measure.told_loss(abs(amount))}"
+
+
+def lost_beside_dense(lost: float, error: float | None, measure: Quality) -> str:
+    """How much worse than the dense network it is on the test images, and whether their noise alone explains that."""
+    text = lost_or_gained(lost, measure)
+    if error is None:
+        return text
+    sure = "" if abs(lost) > SURE * error else ", within which they are the same"
+    return f"{text} (standard error on the same images {measure.told_loss(error)}{sure})"
 
 
 def optimism(opened: Sequence[Row], dense: Sequence[Row], terms: Terms) -> Optimism | None:

@@ -196,6 +196,11 @@ class Quality(Objective):
         return f"test_{self.column}"
 
     @property
+    def test_paired(self) -> str:
+        """The column of the standard error of its difference to the dense network's value, on the same test images."""
+        return f"{self.test}_paired_error"
+
+    @property
     def retrained(self) -> str:
         """The column of the validation value of a network that was trained again, and came out different."""
         return f"retrained_{self.column}"
