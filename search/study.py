@@ -277,7 +277,7 @@ class Study(Settings):
         except ValueError as error:
             raise InputError(f"limits.{error}") from None
         if unmeasured := [name for name in self.limits.given if column_of(name, measure) not in measured]:
-            raise ValueError(f"limits: the study measures nothing that {unmeasured[0]} limits; add it to objectives")
+            raise InputError(f"limits: the study measures nothing that {unmeasured[0]} limits; add it to objectives")
         columns = [one.column for one in self.goals]
         if twice := [one for one in self.goals if columns.count(one.column) > 1]:
             raise ValueError(f"objectives: {twice[0].name} and {twice[1].name} fill one column; rename one")

@@ -191,7 +191,8 @@ def test_killed_continued_elsewhere_lost_and_made_again(
     assert search.load(url).again == again
     capsys.readouterr()
     assert main(["confirm", url, "--seeds", "2"]) == 0
-    assert "Confirmed 0 networks" in (out := capsys.readouterr().out) and "To compute: 0 steps, 0 epochs" in out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Confirmed 0 networks" in out and "To compute: 0 steps, 0 epochs, and 0 of dense networks" in out
 
     client = from_url(url, client_options={"allow_http": True})
     everything = b"".join(
