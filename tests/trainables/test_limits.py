@@ -19,6 +19,7 @@ MAE, R2 = Regression(measured_by="mae").quality, Regression().quality
 PIXELS = quality(
     "distance", "validation distance", unit="pixels", direction="minimise", low=0, high=math.inf, counted=False
 )
+FAULTS = quality("faults", "validation faults", unit="per mille", direction="minimise", low=0, high=1000, counted=False)
 DENSE = {n.ACCURACY: 0.8, n.STORED_BYTES: 1000, n.PARAMS: 250, n.MACS: 4000, n.LATENCY: 2.0}
 
 
@@ -81,6 +82,7 @@ def test_one_set_of_limits_over_another() -> None:
         (MAE, 0.4, {"max_drop": 0.1}, 0.5), (MAE, 0.4, {"max_drop": "10%"}, 0.44), (MAE, 0.4, {"worst_value": 0.6}, 0.6),
         (PIXELS, 2.0, {"max_drop": "3 pixels"}, 5.0), (R2, 0.9, {"max_drop": 0.2}, 0.7),
         (R2, 0.9, {"max_drop": "10%"}, 0.81), (R2, -0.5, {"max_drop": "10%"}, -0.55),
+        (FAULTS, 0.0, {"max_drop": "0.12345678 per mille"}, 0.12345678),
         (R2, 0.3, {"worst_value": "-0.1"}, -0.1),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from trainables.records import names as n
 from trainables.records.objectives import LATENCY, MAXIMISE, Quality, latency_on
 
-NUMBER = re.compile(r"\s*(-?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*(\S*)\s*", re.IGNORECASE)
+NUMBER = re.compile(r"\s*(-?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*(.*?)\s*", re.IGNORECASE)
 RELATIVE = "%"
 """Of the dense network's value."""
 THOUSANDS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -50,8 +50,8 @@ def amount(units: Units | None = None, *, signed: bool = False) -> BeforeValidat
         if number <= 0 and not signed:
             raise ValueError("a limit must be above 0")
         if units is None:
-            return f"{number:g}{unit}" if unit == RELATIVE else f"{number:g} {unit}" if unit else number
-        return f"{number:g}%" if unit == RELATIVE and RELATIVE not in units else number * _factor(unit, units)
+            return f"{number:.12g}{'' if unit == RELATIVE else ' '}{unit}" if unit else number
+        return f"{number:.12g}%" if unit == RELATIVE and RELATIVE not in units else number * _factor(unit, units)
 
     return BeforeValidator(read)
 
