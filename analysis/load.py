@@ -49,7 +49,7 @@ class Study:
         """How much worse than the dense network's the measure is at the hypervolume's reference (0.1 = 10 points)."""
         return moved_drop(float(_accuracy_drop(self.settings)), self.limits, self.measure)
 
-    @property
+    @cached_property
     def limits(self) -> Limits:
         """What the study file limits."""
         return _limits(self.settings, self.folder / n.STUDY_FILE, self.measure)
@@ -69,23 +69,23 @@ class Study:
         """Whether the bytes are of compact files."""
         return format_of(self.forms) == n.COMPACT
 
-    @property
+    @cached_property
     def dense(self) -> pd.DataFrame:
         """The dense networks in files of their own, which all are compared with: one row for each seed."""
         return dense_rows(self.points)
 
-    @property
+    @cached_property
     def dense_forms(self) -> pd.DataFrame:
         """The dense networks as they compete: in each stored form, one row for each seed."""
         rows = self.points[(self.points[n.FAMILY] == n.DENSE) & (self.points[n.STORED_FORMAT] == format_of(self.forms))]
         return rows.drop_duplicates([n.SEED, n.FORM], keep="last").reset_index(drop=True)
 
-    @property
+    @cached_property
     def pruned(self) -> pd.DataFrame:
         """Every pruned network once in each stored form, in the order in which the trials met them."""
         return pruned_rows(self.points)
 
-    @property
+    @cached_property
     def steps(self) -> pd.DataFrame:
         """Every pruned network once, in the first of its stored forms."""
         return self.pruned[self.pruned[n.FORM] == self.forms[0]].reset_index(drop=True)
