@@ -72,8 +72,9 @@ def best(options: argparse.Namespace) -> None:
 
 def sensitivity(options: argparse.Namespace) -> None:
     """Write the table and the figures of what each layer can lose."""
-    from analysis.sensitivity import write_sensitivity  # noqa: PLC0415 - the same
+    from analysis.sensitivity import read_sensitivity, write_sensitivity  # noqa: PLC0415 - the same
 
+    print("\n".join(read_sensitivity(Path(options.folder)).sentences))
     for path in write_sensitivity(Path(options.folder)):
         print(f"sensitivity: {path}")
 
@@ -119,9 +120,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     command = commands.add_parser(
         "best",
         help="the best network within limits, or what comes nearest",
-        description="Show the best network of a study within all limits: the most accurate within limits of size, and "
-        "with a limit of accuracy alone the smallest. Limits that aren't given are those of the study file. Only what lies "
-        "in the folder is read.",
+        description="Show the best network of a study within all limits: the best on the measure within limits of size, "
+        "and with a limit of the measure alone the smallest. Limits that aren't given are those of the study "
+        "file. Only what lies in the folder is read.",
     )
     command.add_argument("folder", type=Path, help="the study's folder, for example results/quickstart")
     for name, field in Limits.model_fields.items():

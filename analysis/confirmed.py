@@ -11,19 +11,21 @@ import pandas as pd
 import trainables.records.names as n
 from analysis.load import Study
 from analysis.pareto import front
-from trainables.records.confirmation import Member, Optimism, Terms, lost_or_gained, members_again, optimism
+from trainables.records.confirmation import Member, Optimism, Terms, lost_beside_dense, members_again, optimism
 from trainables.records.jsonl import read_rows
 from trainables.records.objectives import ACCURACY, Quality
-from trainables.records.points import point_id, quality_problem
+from trainables.records.points import LARGEST, point_id, quality_problem
 
 
 class Confirmed(NamedTuple):
     """A network that was opened."""
 
-    accuracy: float
-    """on the test split; of another measure its value"""
+    value: float
+    """of the measure, on the test split"""
     other: bool
     """whether it was trained again and came out different from the one that its point tells of"""
+    error: float | None = None
+    """the standard error of its difference to the dense network, on the same images; None where it isn't known"""
 
 
 def load_confirmed(folder: Path, measure: Quality = ACCURACY) -> dict[str, Confirmed]:
@@ -37,7 +39,12 @@ def load_confirmed(folder: Path, measure: Quality = ACCURACY) -> dict[str, Confi
         for column in (measure.test, *([measure.retrained] if other else [])):
             if problem := quality_problem(measure, record.get(column)):
                 raise n.InputError(f"{path}, line {number}: {column} {problem}; repair or remove the line")
-        found[point_id(record)] = Confirmed(float(record[measure.test]), other)
+        error = record.get(measure.test_paired)
+        if error is not None and (not isinstance(error, int | float) or not 0 <= error < LARGEST):
+            raise n.InputError(
+                f"{path}, line {number}: {measure.test_paired} is no standard error; repair or remove the line"
+            )
+        found[point_id(record)] = Confirmed(float(record[measure.test]), other, error)
     return found
 
 
@@ -52,7 +59,7 @@ def optimism_of(study: Study, rows: pd.DataFrame, confirmed: Mapping[str, Confir
 
     def tested(some: pd.DataFrame) -> list[dict[str, Any]]:
         known = ((row, confirmed.get(point_id(row))) for row in records(some))
-        return [{**row, study.measure.test: one.accuracy} for row, one in known if one]
+        return [{**row, study.measure.test: one.value} for row, one in known if one]
 
     return optimism(tested(rows), tested(study.dense), _terms(study))
 
@@ -73,10 +80,11 @@ def trust(study: Study, row: Mapping[str, Any], by_luck: Callable[[], float | No
     tested, root = confirmed.get(point_id(row)), confirmed.get(roots.get(row[n.SEED], ""))
     if tested is None:
         luck = by_luck()
-        about = f": expect about {measure.told_drop(round(luck, 4))} less on fresh data" if luck and luck > 0 else ""
+        about = f": expect about {measure.told_loss(luck)} less on fresh data" if luck and luck > 0 else ""
         yield f"  chosen on validation data among {len(study.pruned):,} networks, and so optimistic{about}"
     else:
-        lost = "" if root is None else f", {lost_or_gained(_terms(study).worse(tested.accuracy, root.accuracy), measure)}"
-        yield f"  confirmed on the test data: {measure.told(tested.accuracy)}{lost}{' against dense' if lost else ''}"
+        worse = None if root is None else _terms(study).worse(tested.value, root.value)
+        lost = "" if worse is None else f", against dense it {lost_beside_dense(worse, tested.error, measure)}"
+        yield f"  confirmed on the test data: {measure.told(tested.value)}{lost}"
     if (member := again.get(point_id(row))) is not None:
         yield f"  {member.told(measure)}"

@@ -47,12 +47,12 @@ class Study:
     @property
     def accuracy_drop(self) -> float:
         """How much worse than the dense network's the measure is at the hypervolume's reference (0.1 = 10 points)."""
-        return moved_drop(float(_accuracy_drop(self.settings)), self.limits)
+        return moved_drop(float(_accuracy_drop(self.settings)), self.limits, self.measure)
 
-    @property
+    @cached_property
     def limits(self) -> Limits:
         """What the study file limits."""
-        return _limits(self.settings, self.folder / n.STUDY_FILE)
+        return _limits(self.settings, self.folder / n.STUDY_FILE, self.measure)
 
     @cached_property
     def retrainings(self) -> Mapping[str, str]:
@@ -69,23 +69,23 @@ class Study:
         """Whether the bytes are of compact files."""
         return format_of(self.forms) == n.COMPACT
 
-    @property
+    @cached_property
     def dense(self) -> pd.DataFrame:
         """The dense networks in files of their own, which all are compared with: one row for each seed."""
         return dense_rows(self.points)
 
-    @property
+    @cached_property
     def dense_forms(self) -> pd.DataFrame:
         """The dense networks as they compete: in each stored form, one row for each seed."""
         rows = self.points[(self.points[n.FAMILY] == n.DENSE) & (self.points[n.STORED_FORMAT] == format_of(self.forms))]
         return rows.drop_duplicates([n.SEED, n.FORM], keep="last").reset_index(drop=True)
 
-    @property
+    @cached_property
     def pruned(self) -> pd.DataFrame:
         """Every pruned network once in each stored form, in the order in which the trials met them."""
         return pruned_rows(self.points)
 
-    @property
+    @cached_property
     def steps(self) -> pd.DataFrame:
         """Every pruned network once, in the first of its stored forms."""
         return self.pruned[self.pruned[n.FORM] == self.forms[0]].reset_index(drop=True)
@@ -100,6 +100,7 @@ def load_study(folder: str | Path) -> Study:
     text = _read_text(folder / n.STUDY_FILE)
     settings = _settings(text, folder / n.STUDY_FILE)
     measure = measure_in(folder)
+    _limits(settings, folder / n.STUDY_FILE, measure)
     objectives = _objectives(settings["objectives"], folder, measure)
     points = of_format(load_points(folder, objectives, measure), format_of(_forms(settings)))
     if pruned_rows(points).empty:
@@ -155,7 +156,6 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
         raise n.InputError(
             f"{path}: objectives: {objectives!r} cannot be used; list two or three of {', '.join(OBJECTIVES)}"
         )
-    _limits(settings, path)
     drop = _accuracy_drop(settings)
     of_accuracy = _reference(settings).get("drop") is None
     most = 1 if of_accuracy else LARGEST
@@ -167,14 +167,18 @@ def _settings(text: str, path: Path) -> dict[str, Any]:
     return settings
 
 
-def _limits(settings: Mapping[str, Any], path: Path) -> Limits:
+def _limits(settings: Mapping[str, Any], path: Path, measure: Quality) -> Limits:
     try:
-        return Limits.model_validate(settings.get("limits") or {})
+        limits = Limits.model_validate(settings.get("limits") or {})
+        limits.check(measure)
+        return limits
     except ValidationError as error:
         wrong = error.errors()[0]
         field = ".".join(["limits", *map(str, wrong["loc"])])
         told = wrong["msg"].removeprefix("Value error, ")
         raise n.InputError(f"{path}: {field}: {told}; correct it") from None
+    except ValueError as error:
+        raise n.InputError(f"{path}: limits.{error}; correct it") from None
 
 
 def _forms(settings: Mapping[str, Any]) -> Any:

@@ -21,9 +21,10 @@ from analysis.page.answers import answers
 from analysis.page.layers import layers
 from analysis.page.networks import page_data
 from analysis.pareto import front, hypervolume_history
+from analysis.sensitivity import TITLES, Sensitivity, read_sensitivity, unit_of
 from analysis.summary import summarise
 from trainables.records.files import write_atomically
-from trainables.records.objectives import ACCURACY, COMPRESSION, LOG2, OBJECTIVES, Objective
+from trainables.records.objectives import COMPRESSION, LOG2, OBJECTIVES, Objective
 
 INDEX = "index.html"
 FRONT, HYPERVOLUME, OTHER_AXES, STORED_FORMS = "front", "hypervolume", "other_axes", "stored_forms"
@@ -37,8 +38,9 @@ def write_report(study: Study) -> Path:
     folder.mkdir(exist_ok=True)
     best = front(study.pruned, study.objectives, study.dense, study.dense_forms, study.accuracy_drop)
     mattered = what_mattered(study, main_axis(study))
+    alone = read_sensitivity(study.folder, study.measure) if (study.folder / n.SENSITIVITY_FILE).exists() else None
     pictures = {}
-    for name, figure in {**figures(study), **mattered.figures}.items():
+    for name, figure in {**figures(study), **mattered.figures, **(alone.figures if alone else {})}.items():
         pictures[name] = render(figure, "png")
         write_atomically(folder / f"{name}.png", pictures[name])
         write_atomically(folder / f"{name}.svg", render(figure, "svg"))
@@ -46,7 +48,7 @@ def write_report(study: Study) -> Path:
     write_atomically(folder / POINTS_TABLE, _csv(pd.concat([_unpruned(study), study.pruned])))
     for name, table in mattered.tables.items():
         write_atomically(folder / name, _csv(table))
-    write_atomically(folder / INDEX, page(study, best, mattered, pictures))
+    write_atomically(folder / INDEX, page(study, best, mattered, alone, pictures))
     return folder / INDEX
 
 
@@ -74,31 +76,21 @@ def main_axis(study: Study) -> Objective:
     return next((one for one in study.objectives if one.scale == LOG2), COMPRESSION)
 
 
-def page(study: Study, best: pd.DataFrame, mattered: Mattered, pictures: Mapping[str, bytes]) -> str:
+def page(
+    study: Study, best: pd.DataFrame, mattered: Mattered, alone: Sensitivity | None, pictures: Mapping[str, bytes]
+) -> str:
     """The report's page, whole in itself; everything that comes from the study is escaped."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    content = {**_content(study, best, mattered), **_whole(pictures), **_looked_into(study, best)}
+    content = {**_content(study, best, mattered), **_looked_into(study, best)}
+    content |= {"alone": alone, "alone_what": TITLES, "alone_unit": unit_of(study.measure)}
+    content["pictures"] = {name: inline.picture(png) for name, png in pictures.items()}
     return environment.get_template("report.html.j2").render(content)
 
 
-def _whole(pictures: Mapping[str, bytes]) -> Mapping[str, Any]:
-    """What makes a page whole in itself: pictures in it, and no script to run."""
-    nothing = dict.fromkeys(("answers", "shown", "layers"), None)
-    return {
-        **nothing,
-        "data": "",
-        "scripts": [],
-        "pictures": {name: inline.picture(png) for name, png in pictures.items()},
-        "policy": inline.policy(),
-    }
-
-
 def _looked_into(study: Study, best: pd.DataFrame) -> Mapping[str, Any]:
-    """What answers first, and what a reader can look into: both speak of accuracy, and aren't there for other measures."""
-    if study.measure is not ACCURACY:
-        return {}
-    confirmed = load_confirmed(study.folder)
+    """What answers first, and what a reader can look into, with the scripts that show it."""
+    confirmed = load_confirmed(study.folder, study.measure)
     told, main = answers(study, confirmed, load_again(study)), main_axis(study)
     shown = page_data(study, best, confirmed, main)
     scripts = [inline.plotly(), (TEMPLATES / "report.js").read_text(encoding="utf-8")]

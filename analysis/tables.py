@@ -75,7 +75,7 @@ def again_table(members: Sequence[Member], confirmed: Mapping[str, Confirmed], s
             {
                 "compression": words.times(one.row[n.COMPRESSION]),
                 "validation": measure.told(one.row[measure.column]),
-                "test": words.MISSING if tested is None else measure.told(tested.accuracy),
+                "test": words.MISSING if tested is None else measure.told(tested.value),
                 **{heading: told[name] for name, heading in AGAIN.items()},
                 "on the front": one.chance,
                 "seeds": len(one.seen),

@@ -246,11 +246,10 @@ def _sensitivity(options: argparse.Namespace) -> None:
     rows = [{str(key): value for key, value in row.items()} for row in front.sensitivity(shares).to_dict("records")]
     for table in layers.tables(rows, measure):
         console.print(table)
-    for text in layers.sentences(rows, measure):
-        console.print(text, markup=False, highlight=False)
     for line in layers.snippet(rows, measure, drop) if drop else ():
         print(line)
-    print(f"Cuts: {front.folder}/{n.SENSITIVITY_FILE}. Figures: python -m analysis sensitivity {front.folder}")
+    print(f"Cuts: {front.folder}/{n.SENSITIVITY_FILE}")
+    print(f"Which layers carry the loss, with figures: python -m analysis sensitivity {front.folder}")
 
 
 def _shares(given: str | None) -> list[float]:

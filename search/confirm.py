@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from search.records.driver import only_driver
 from search.records.ledger import Ledger, append, rows_of
@@ -40,11 +42,15 @@ from trainables.records.names import InputError
 from trainables.records.objectives import Quality
 from trainables.records.points import point_id
 from trainables.training.feeding import tensors
-from trainables.training.loop import judge
+from trainables.training.loop import difference_error, judge_outputs, kept_outputs
 from trainables.tree import Tree
 
 OF_WEIGHTS = (n.SPARSITY, n.EFFECTIVE_MACS, n.STORED_BYTES, n.SHAPE_ID)
 """What tells, beside its measure, a network from one that was trained in the same way on another machine."""
+
+
+MOST_DENSE = 4
+"""Dense networks whose outputs for the test images are kept while others are compared with them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def confirm(
         if before := record_opening(opened.folder, count):
             console.print(f"[dim]{before}[/dim]")
         for one in closed:
-            _open(one.tree, one.stored, split, one.folder, console)
+            _open(one, one.tree, one.stored, split, console)
         for one in closed:  # after the others: what can't be computed again keeps none of them closed
             _open_lost(one, split, opened.study, console)
         if opened.study.keep != "all":
@@ -117,13 +123,13 @@ def _closed(opened: Opened, problem: Problem, console: Console, stack: ExitStack
     return Closed(folder, tree, ledger, stored, lost)
 
 
-def _open_lost(closed: Closed, split: tuple[Pixels, torch.Tensor], study: Study, console: Console) -> None:
+def _open_lost(closed: Closed, split: tuple[Pixels, Pixels], study: Study, console: Console) -> None:
     """Compute again the networks whose weights are gone, and measure them."""
     if not closed.lost:
         return
     run = Run(closed.folder, closed.tree, closed.ledger)
     compute_again(run.tree, [row[n.STEP_ID] for row in closed.lost], study.resources, console)
-    _open(run.tree, closed.lost, split, closed.folder, console)
+    _open(closed, run.tree, closed.lost, split, console)
     run.end()
 
 
@@ -141,18 +147,32 @@ def _parted(tree: Tree, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return [row for row in rows if row[n.STEP_ID] in whole], [row for row in rows if row[n.STEP_ID] not in whole]
 
 
-def _open(tree: Tree, rows: Sequence[Row], split: tuple[Pixels, torch.Tensor], folder: Path, console: Console) -> None:
+def _open(closed: Closed, tree: Tree, rows: Sequence[Row], split: tuple[Pixels, Pixels], console: Console) -> None:
     """Measure these networks, a network a core, and append each as it is measured."""
     problem, one_at_a_time = tree.problem, Lock()
+    images, truth = split[0], split[1].cpu()
+
+    def outputs_of(model: nn.Module) -> torch.Tensor:
+        with quiet.computing():
+            return kept_outputs(model, images, problem.data, problem.device)
+
+    @lru_cache(MOST_DENSE)
+    def of_dense(seed: int) -> torch.Tensor | None:
+        """What the dense network says, if its weights are there."""
+        node = tree.node(closed.ledger.dense[seed][n.STEP_ID])
+        return outputs_of(tree.network(node).model) if tree.has_weights(node.id) else None
 
     def measured(row: Row) -> Row:
         with one_at_a_time:  # weights lost meanwhile are trained again, and torch has one random state
             node = tree.node(row[n.STEP_ID])
             model = tree.network_of(node, row).model
-        with quiet.computing():
-            found = judge(model, *split, problem.data, problem.device).value
+            beside = of_dense(row[n.SEED]) if row[n.STEP] else None
+        outputs = outputs_of(model)
+        found = {tree.measure.test: judge_outputs(outputs, truth, problem.data).value}
+        if beside is not None:
+            found[tree.measure.test_paired] = difference_error(outputs, beside, truth, problem.data)
         record = stored_forms.columns_of(tree.filled(node), row)
-        return {**row, tree.measure.test: found} | _retrained(row, record, tree.measure)
+        return {**row, **found} | _retrained(row, record, tree.measure)
 
     # As in the trials: threads that share one network wait for each other on a busy machine.
     with (
@@ -161,7 +181,7 @@ def _open(tree: Tree, rows: Sequence[Row], split: tuple[Pixels, torch.Tensor], f
     ):
         try:
             for done, row in enumerate(pool.map(measured, rows), start=1):
-                append(folder / n.CONFIRMED_FILE, row)
+                append(closed.folder / n.CONFIRMED_FILE, row)
                 show(done)
         finally:
             pool.shutdown(cancel_futures=True)  # or what is left would be measured before an error is told

@@ -75,7 +75,7 @@ class Front:
         """What ``confirm`` has measured so far: the points' columns and ``test_accuracy``, or of another measure."""
         rows = [row for _, row in read_rows(self.folder / n.CONFIRMED_FILE)]
         measure = self.study.measure
-        return _frame(rows, (*self._columns, measure.test, measure.retrained))
+        return _frame(rows, (*self._columns, measure.test, measure.test_paired, measure.retrained))
 
     @property
     def _columns(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a sensitivity says of a network's layers, for a terminal: what each loses, which carry the loss, and limits."""
+"""What a sensitivity says of a network's layers, for a terminal: what each loses, and limits of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from rich.table import Table
 from search.study import yaml_inline
 from trainables.records import names as n
 from trainables.records.jsonl import Row
-from trainables.records.limits import Limits
+from trainables.records.limits import Limits, lost_of
 from trainables.records.names import InputError
-from trainables.records.objectives import ACCURACY, Quality
+from trainables.records.objectives import Quality
 
 WHAT = {n.UNSTRUCTURED: "weights of one layer", n.STRUCTURED: "channels of one group of layers"}
-MOST = 3
-"""Layers that are named as those that carry the loss."""
 
 
 def losses(rows: Sequence[Row], measure: Quality) -> dict[str, list[tuple[float, float]]]:
@@ -46,18 +44,17 @@ def largest_share(points: Sequence[tuple[float, float]], allowed: float) -> floa
 
 
 def allowed_drop(given: str, measure: Quality) -> float:
-    """A drop as people write it, in the measure's unit: points of accuracy; InputError if it is none."""
+    """A drop as people write it, in the measure's unit: points of a share; InputError if it is none."""
     try:
-        points = Limits(max_drop=given).max_drop if measure is ACCURACY else float(given)
+        drop = lost_of(Limits(max_drop=given).max_drop or 0.0, measure)
     except ValidationError as error:
         raise InputError(f"--max-drop: {given!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-    except ValueError:
-        points = math.nan
-    if isinstance(points, str):
-        raise InputError(f"--max-drop: {given!r} is relative; give points of accuracy, such as 1")
-    drop = (points or 0.0) / (100 if measure is ACCURACY else 1)
-    if not 0 < drop < math.inf:
-        raise InputError(f"--max-drop: {given!r} is no amount of {measure.name}; give a number above 0")
+    except ValueError as error:
+        raise InputError(f"--max-drop: {given!r}: {error}") from None
+    if math.isnan(drop):
+        raise InputError(
+            f"--max-drop: {given!r} is relative; give {'points' if measure.is_share else 'an amount'} of {measure.name}"
+        )
     return drop
 
 
@@ -83,34 +80,13 @@ def _change(row: Row, measure: Quality) -> str:
     return f"{100 * change:+.1f}" if measure.is_share else f"{change:+.3g}"
 
 
-def sentences(rows: Sequence[Row], measure: Quality) -> Iterator[str]:
-    """Which layers carry the loss, and which could go."""
-    for family, own in _by_family(rows):
-        found = losses(own, measure)
-        noise = 2 * own[0][n.NOISE]
-        worst = sorted(found, key=lambda name: -sum(lost for _, lost in found[name]) / len(found[name]))
-        carry = [name for name in worst if max(lost for _, lost in found[name]) > noise][:MOST]
-        if carry:
-            told = "; ".join(f"{name}, {_at_worst(found[name], measure)}" for name in carry)
-            yield f"{family.capitalize()}: the loss is carried by {told}."
-        free = [name for name, points in found.items() if max(lost for _, lost in points) <= noise]
-        if free:
-            most = min(found[name][-1][0] for name in free)
-            yield f"{family.capitalize()}: {most:.0%} of any of these could go within the noise: {', '.join(free)}."
-
-
-def _at_worst(points: Sequence[tuple[float, float]], measure: Quality) -> str:
-    share, lost = max(points, key=itemgetter(1))
-    return f"which loses {measure.told_drop(round(lost, 4))} without {share:.0%} of it"
-
-
 def snippet(rows: Sequence[Row], measure: Quality, allowed: float) -> Iterator[str]:
     """``model.max_sparsity`` of each family, as YAML: what each layer alone may lose for no more than ``allowed``."""
     for family, own in _by_family(rows):
         limits = {name: largest_share(points, allowed) for name, points in losses(own, measure).items()}
         yield f"# {family}: each layer alone loses at most {measure.told_drop(allowed)}; all of them together lose more"
         if allowed < 2 * own[0][n.NOISE]:
-            yield f"# less than can be told on the validation set, {measure.told_drop(round(2 * own[0][n.NOISE], 4))}"
+            yield f"# less than can be told on the validation set, {measure.told_loss(2 * own[0][n.NOISE])}"
         listed = ", ".join(f"{yaml_inline(name)}: {math.floor(100 * share) / 100:g}" for name, share in limits.items())
         yield f"model: {{max_sparsity: {{{listed}}}}}"
 

@@ -114,7 +114,7 @@ def _searched(settings: SpaceSettings, study: Study, problem: Problem) -> tuple[
     rates = problem.methods.usual_rates
     reach = Reach(settings.families, SearchSpace(settings, rates), problem, study.storage_forms)
     space = SearchSpace(settings, rates, reach.ends(study.search.targets.items()))
-    notes = {"Within reach": list(reach.told()), "Out of reach": list(reach.beyond(study.limits))}
+    notes = {"Within reach": list(reach.told()), "Out of reach": list(reach.beyond(study.limits, study.measure))}
     return space, {subject: lines for subject, lines in notes.items() if lines}
 
 

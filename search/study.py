@@ -276,10 +276,13 @@ class Study(Settings):
         if len(set(self.objectives)) != len(self.objectives):
             raise ValueError("objectives: each can be named once")
         measured = {*n.COUNTED, *(one.column for one in self.goals)}
-        if self.limits.given and self.measure.column != n.ACCURACY:
-            raise ValueError(f"limits: they are of accuracy, and the task measures {self.measure.name}; leave them out")
-        if unmeasured := [name for name in self.limits.given if column_of(name) not in measured]:
-            raise ValueError(f"limits: the study measures nothing that {unmeasured[0]} limits; add it to objectives")
+        measure = self.measure
+        try:
+            self.limits.check(measure)
+        except ValueError as error:
+            raise InputError(f"limits.{error}") from None
+        if unmeasured := [name for name in self.limits.given if column_of(name, measure) not in measured]:
+            raise InputError(f"limits: the study measures nothing that {unmeasured[0]} limits; add it to objectives")
         columns = [one.column for one in self.goals]
         if twice := [one for one in self.goals if columns.count(one.column) > 1]:
             raise ValueError(f"objectives: {twice[0].name} and {twice[1].name} fill one column; rename one")
@@ -322,7 +325,7 @@ class Study(Settings):
     @property
     def drop(self) -> float:
         """How much worse than the dense network's the measure is at the hypervolume's reference."""
-        return moved_drop(self.asked_drop, self.limits)
+        return moved_drop(self.asked_drop, self.limits, self.measure)
 
     @property
     def asked_drop(self) -> float:

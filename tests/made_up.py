@@ -15,8 +15,15 @@ from typing import Any
 import yaml
 
 import trainables.records.names as n
+from trainables.records.methods import MEASURE, Measure, QualityDescription
 
 DENSE_ACCURACY = 0.962
+MAE = Measure(
+    "mae",
+    QualityDescription(
+        column="mae", label="validation mean absolute error", direction="minimise", scale="linear", slack=None, low=0.0
+    ),
+)
 RECIPE = (n.TRIAL, n.IMPORTANCE, n.SCOPE, n.SCHEDULE, n.STEP_RATIO, n.STEPS, n.FINE_TUNE_EPOCHS, n.RETRAIN)
 DENSE_PARAMS, DENSE_MACS = 60_000, 4_200_000
 IMPORTANCES = {n.UNSTRUCTURED: ("magnitude", "taylor", "random"), n.STRUCTURED: ("magnitude_l2", "lamp", "random")}
@@ -83,6 +90,23 @@ def example_study(folder: Path, trials: int = 60, **settings: Any) -> Path:
     ends = [end(trial, "complete") for trial in range(trials)]
     ends.append(end(trials, "failed", "removed nothing: round_to is too coarse"))
     return write_study(folder, rows, settings=settings, trials=ends)
+
+
+def of_mae(folder: Path) -> Path:
+    """The folder of a study, measured by the tenfold of what is wrong."""
+    rows = [json.loads(line) for line in (folder / n.POINTS_FILE).read_text().splitlines()]
+    for row in rows:
+        row |= {
+            "mae": 10 * (1 - row.pop(n.ACCURACY)),
+            "mae_before": 10 * (1 - row.pop(n.ACCURACY_BEFORE)),
+            "mae_error": 0.05,
+        }
+    (folder / n.POINTS_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = yaml.safe_load((folder / n.STUDY_FILE).read_text()) | {"reference": {"drop": 1.0}}
+    settings["objectives"] = ["mae" if one == n.ACCURACY else one for one in settings.get("objectives", [])]
+    (folder / n.STUDY_FILE).write_text(yaml.safe_dump(settings))
+    (folder / n.METHODS_FILE).write_text(json.dumps({MEASURE: {"mae": MAE.describe()}}))
+    return folder
 
 
 def end(trial: int, state: str, reason: str | None = None) -> dict[str, Any]:

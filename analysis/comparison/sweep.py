@@ -123,7 +123,7 @@ def load_sweep(study: Study) -> Sweep:
     rows.loc[rows[n.FAMILY] == n.DENSE, CUTTING] = None
     rows[PEAK_LR] = _peaks(rows, study.settings)
     rows[VALIDATION], rows[BEFORE] = rows[study.measure.column], rows[study.measure.before]
-    tested = {point: one.accuracy for point, one in load_confirmed(study.folder, study.measure).items()}
+    tested = {point: one.value for point, one in load_confirmed(study.folder, study.measure).items()}
     rows[TEST] = point_ids(rows).map(tested).astype(np.float64)
     rows = _timed(rows.drop_duplicates([n.STEP_ID, n.SEED, *OF_RECIPE]).reset_index(drop=True), study)
     steps = {split: step_of(rows[split]) if study.measure.counted else 0.0 for split in (TEST, VALIDATION)}

@@ -13,13 +13,13 @@ from analysis import words
 from analysis.columns import point_ids
 from analysis.load import Study
 from analysis.pareto import best_at_drops, excess
+from analysis.tables import drops_of
 from trainables.records.jsonl import unpacked
+from trainables.records.objectives import Quality
 from trainables.records.points import is_record
 from trainables.records.untrusted import is_address, parse_json, read
 
 MOST_NETWORKS = 5
-NEAR = 0.02
-"""The accuracy, as a share, that the best of a family may have lost to be looked into."""
 LAYERS = "layers"
 """The key of a step's record: layer -> its prunable weights, those kept and those its tensor has."""
 
@@ -68,7 +68,7 @@ def layers(study: Study, best: pd.DataFrame, wanted: Collection[str]) -> Layers 
         own, whole = records.get(row[n.STEP_ID]), records.get(str(roots[row[n.SEED]]))
         if own and whole and own.keys() == whole.keys() == dense.keys():
             cells = {name: _cell(*own[name], whole[name][1]) for name in own}
-            columns.append(Network(str(row["point"]), _heading(row), cells))
+            columns.append(Network(str(row["point"]), _heading(row, study.measure), cells))
     return Layers({name: size for name, (_, size) in dense.items()}, columns) if columns else None
 
 
@@ -87,7 +87,7 @@ def step_layers(folder: Path, step_ids: Collection[str]) -> dict[str, dict[str, 
 def _chosen(study: Study, best: pd.DataFrame, wanted: Collection[str]) -> pd.DataFrame:
     """Those that are wanted, the best of each family, and of the front some between its ends that haven't collapsed."""
     rows = study.pruned.assign(point=point_ids(study.pruned))
-    of_families = best_at_drops(study.pruned, study.dense, [NEAR])
+    of_families = best_at_drops(study.pruned, study.dense, drops_of(study)[-1:], measure=study.measure)
     first = [*wanted, *point_ids(of_families)]
     alive = best[excess(best, study.objectives, study.dense, study.accuracy_drop).min(axis=1) > 0] if len(best) else best
     front = point_ids(alive).tolist()
@@ -96,8 +96,8 @@ def _chosen(study: Study, best: pd.DataFrame, wanted: Collection[str]) -> pd.Dat
     return rows[rows["point"].isin(points)].sort_values(n.COMPRESSION, kind="stable")
 
 
-def _heading(row: Mapping[Any, Any]) -> str:
-    return f"{row[n.FAMILY]}, {words.times(row[n.COMPRESSION])}, {words.percent(row[n.ACCURACY])}"
+def _heading(row: Mapping[Any, Any], measure: Quality) -> str:
+    return f"{row[n.FAMILY]}, {words.times(row[n.COMPRESSION])}, {words.quality(measure, row[measure.column])}"
 
 
 def _packed(steps: Path) -> Mapping[str, bytes]:

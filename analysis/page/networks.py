@@ -14,11 +14,11 @@ import pandas as pd
 import trainables.records.names as n
 from analysis.columns import point_ids
 from analysis.confirmed import Confirmed, records
-from analysis.figures import KINDS, PERCENT, X, on_axis
+from analysis.figures import KINDS, PERCENT, Look, X, on_axis
 from analysis.load import Study
 from analysis.pareto import hypervolume_history, timed_by
 from trainables.records.limits import bounds
-from trainables.records.objectives import COMPRESSION, LOG2, MAXIMISE, OBJECTIVES, Objective
+from trainables.records.objectives import COMPRESSION, LOG2, MAXIMISE, OBJECTIVES, Objective, Quality
 from trainables.records.points import form_of, format_of, point_id
 from trainables.records.words import recipe
 
@@ -55,7 +55,12 @@ def page_data(study: Study, best: pd.DataFrame, confirmed: Mapping[str, Confirme
     networks = _columns(study.pruned, study, confirmed, shown)
     ids = point_ids(study.pruned)
     kind = study.pruned[n.FAMILY] + study.pruned[n.STEP].eq(1).map({True: ", one cut", False: ", several cuts"})
+    measure, look = study.measure, Look(study.measure, study.accuracy_drop)
     return {
+        "measure": {
+            "label": measure.axis, "test": measure.test_label + (f" ({measure.unit})" if measure.unit else ""),
+            "kind": kind_of(measure), "rising": measure.direction == MAXIMISE, "scale": look.scale, "visible": look.visible,
+        },
         "axes": [asdict(axis) for axis in shown],
         "kinds": [
             {"name": one, "colour": c, "dark": BRIGHTER.get(c, c), "symbol": SYMBOLS[mark]}
@@ -67,7 +72,7 @@ def page_data(study: Study, best: pd.DataFrame, confirmed: Mapping[str, Confirme
         "networks": networks | {
             "kind": kind.tolist(),
             "recipe": [recipe(row, study.retrainings) for row in study.pruned.to_dict("records")],
-            "before": _plain(study.pruned[n.ACCURACY_BEFORE]),
+            "before": _plain(study.pruned[study.measure.before]),
             "epochs": _plain(study.pruned[n.TOTAL_EPOCHS]),
             "front": ids.isin(point_ids(best)).tolist(),
             "within": _within(study),
@@ -78,10 +83,15 @@ def page_data(study: Study, best: pd.DataFrame, confirmed: Mapping[str, Confirme
     }  # fmt: skip
 
 
+def kind_of(measure: Quality) -> str:
+    """How the script shows values of the measure."""
+    return SHARE if measure.is_share else NUMBER
+
+
 def _within(study: Study) -> list[bool]:
     """Which networks keep to the study's limits; all where it has none."""
     roots = {row[n.SEED]: row for row in records(study.dense)}
-    rows = ((row, bounds(study.limits, _root(row, roots))) for row in records(study.pruned))
+    rows = ((row, bounds(study.limits, _root(row, roots), study.measure)) for row in records(study.pruned))
     return [all((found := one.excess(row)) is not None and found <= 0 for one in limits) for row, limits in rows]
 
 
@@ -120,10 +130,11 @@ def _axes(study: Study, main: Objective) -> Iterator[tuple[Axis, str]]:
 def _table(study: Study, axes: Sequence[Axis], *, tested: bool) -> Iterator[dict[str, str]]:
     """The columns of the table of networks; one that would say the same in every row is left out."""
     yield _heading(axes[0].key, axes[0].short, axes[0].kind)
-    yield _heading("accuracy", "validation accuracy", SHARE)
+    measure, kind = study.measure, kind_of(study.measure)
+    yield _heading("value", measure.label, kind)
     if tested:
-        yield _heading("test", "test accuracy", SHARE)
-    yield _heading("before", "before retraining", SHARE)
+        yield _heading("test", measure.test_label, kind)
+    yield _heading("before", "before retraining", kind)
     yield _heading("family", "family", TEXT)
     yield _heading("recipe", "recipe", TEXT)
     if len(study.forms) > 1:
@@ -143,10 +154,10 @@ def _columns(
     rows: pd.DataFrame, study: Study, confirmed: Mapping[str, Confirmed], shown: Mapping[Axis, str]
 ) -> dict[str, list[Any]]:
     ids = point_ids(rows)
-    tested = [confirmed[one].accuracy if one in confirmed else None for one in ids]
+    tested = [confirmed[one].value if one in confirmed else None for one in ids]
     return {
         "id": ids.tolist(), "family": rows[n.FAMILY].tolist(), "form": rows[n.FORM].tolist(), "seed": _plain(rows[n.SEED]),
-        "accuracy": _plain(rows[n.ACCURACY]), "test": tested,
+        "value": _plain(rows[study.measure.column]), "test": tested,
         **{axis.key: _plain(_values(rows, study, axis, column)) for axis, column in shown.items()},
     }  # fmt: skip
 

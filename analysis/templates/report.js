@@ -3,8 +3,9 @@
 (() => {
   "use strict";
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { networks, dense, axes, kinds, columns } = data;
-  const MISSING = "–", ROWS = 100, VISIBLE_DROP = 15;
+  const { networks, dense, axes, kinds, columns, measure } = data;
+  const MISSING = "–", ROWS = 100, UP = measure.rising ? 1 : -1, MARK = measure.kind === "share" ? "%" : "";
+  const MEASURED = ["value", "test", "before"];
   const byId = (id) => document.getElementById(id);
   const control = (name) => byId("controls").elements[name];
   const significant = (value) => value.toPrecision(3).replace(/\.$/, "");
@@ -30,9 +31,9 @@
     return element;
   };
 
-  const state = { sort: "accuracy", descending: true, rows: ROWS };
+  const state = { sort: "value", descending: measure.rising, rows: ROWS };
   const axisNow = () => axes.find((axis) => axis.key === control("axis").value);
-  const heightsNow = () => (control("split") && control("split").value === "test" ? "test" : "accuracy");
+  const heightsNow = () => (control("split") && control("split").value === "test" ? "test" : "value");
 
   function visible() {
     const [family, form, confirmed] = ["family", "form", "confirmed"].map((name) => control(name)?.value ?? "");
@@ -46,12 +47,12 @@
     });
   }
 
-  // The best accuracy at each value of the axis, or beyond it.
+  // The best value at each value of the axis, or beyond it.
   function staircase(points, rising) {
     const best = [];
-    let reached = -Infinity;
-    for (const point of [...points].sort((a, b) => (rising ? b.x - a.x : a.x - b.x) || b.y - a.y)) {
-      if (point.y > reached) best.unshift(point), (reached = point.y);
+    let reached = -UP * Infinity;
+    for (const point of [...points].sort((a, b) => (rising ? b.x - a.x : a.x - b.x) || UP * (b.y - a.y))) {
+      if (UP * (point.y - reached) > 0) best.unshift(point), (reached = point.y);
     }
     const worst = points.reduce((found, { x }) => (rising ? Math.min(found, x) : Math.max(found, x)), best[0]?.x);
     return best.length ? [{ ...best[0], x: worst }, ...best] : best;
@@ -82,7 +83,7 @@
 
   function drawFront(rows) {
     const axis = axisNow(), heights = heightsNow(), ink = colour("--ink"), sheet = colour("--sheet");
-    const at = (some, i) => ({ x: some[axis.key][i], y: some[heights][i] === null ? null : 100 * some[heights][i], i });
+    const at = (some, i) => ({ x: some[axis.key][i], y: some[heights][i] === null ? null : measure.scale * some[heights][i], i });
     const there = ({ x, y }) => x !== null && y !== null && (x > 0 || !axis.log);
     const points = rows.map((i) => at(networks, i)).filter(there);
     const roots = dense.id.map((_, i) => at(dense, i)).filter(there);
@@ -107,25 +108,26 @@
     traces.push({
       name: "dense", type: "scatter", mode: "markers", x: roots.map(({ x }) => x), y: roots.map(({ y }) => y),
       marker: { symbol: "star", size: 15, color: "#F0C419", line: { color: ink, width: 1 } },
-      text: roots.map(({ x, y, i }) => `dense, seed ${dense.seed[i]}${escaped(data.forms.length > 1 ? `, ${dense.form[i]}` : "")}<br>${y.toFixed(2)}%`),
+      text: roots.map(({ x, y, i }) => `dense, seed ${dense.seed[i]}${escaped(data.forms.length > 1 ? `, ${dense.form[i]}` : "")}<br>${escaped(shown(measure.kind, y / measure.scale))}`),
       hovertemplate: "%{text}<extra></extra>",
     });
-    const all = [...points, ...roots].map(({ y }) => y), top = Math.max(...all);
-    const floor = Math.max(Math.min(...all), Math.min(...roots.map(({ y }) => y)) - VISIBLE_DROP);
-    const margin = 0.04 * (top - floor) + 0.1;
+    // Better is higher: of a measure to be minimised the axis is upside down.
+    const all = [...points, ...roots].map(({ y }) => UP * y), top = Math.max(...all);
+    const floor = Math.max(Math.min(...all), Math.min(...roots.map(({ y }) => UP * y)) - measure.visible);
+    const margin = 0.04 * (top - floor) + measure.visible / 150;
     const doubling = axis.log && axis.kind === "factor";
     const x = {
       title: { text: escaped(narrow.matches ? axis.short : axis.label), standoff: 8 }, type: axis.log ? "log" : "linear", autorange: axis.rising || "reversed",
       ...(doubling ? { dtick: Math.log10(2), tickformat: "~g", ticksuffix: "×" } : axis.log ? { tickformat: "~s", nticks: 8 } : { ticksuffix: axis.kind === "percent" ? "%" : "" }),
     };
     const y = {
-      title: { text: heights === "test" ? "test accuracy" : "validation accuracy", standoff: 8 }, ticksuffix: "%",
-      ...(all.length ? { range: [floor - margin, top + margin] } : {}),
+      title: { text: escaped(heights === "test" ? measure.test : measure.label), standoff: 8 }, ticksuffix: MARK,
+      ...(all.length ? { range: [UP * (floor - margin), UP * (top + margin)] } : {}),
     };
     Plotly.react("front", traces, layout(x, y, { uirevision: `${axis.key} ${heights}` }), CONFIG);
-    const below = points.filter((point) => point.y < floor - margin).length;
+    const below = points.filter((point) => UP * point.y < floor - margin).length;
     byId("shown").textContent = `${points.length} of ${networks.id.length} networks` +
-      (below ? `, ${below} of them below what is drawn (double-click the chart for all)` : "");
+      (below ? `, ${below} of them worse than what is drawn (double-click the chart for all)` : "");
   }
 
   function drawHypervolume() {
@@ -160,7 +162,7 @@
     cell.setAttribute("aria-sort", sorted ? (state.descending ? "descending" : "ascending") : "none");
     const button = make("button", label + (sorted ? (state.descending ? " ▼" : " ▲") : ""), { type: "button" });
     button.addEventListener("click", () => {
-      const rising = axes.find((axis) => axis.key === key)?.rising ?? kind !== "text";
+      const rising = axes.find((axis) => axis.key === key)?.rising ?? (MEASURED.includes(key) ? measure.rising : kind !== "text");
       Object.assign(state, { sort: key, descending: sorted ? !state.descending : rising, rows: ROWS });
       drawTable(visible());
       byId("networks").querySelectorAll("th button")[columns.findIndex((column) => column.key === key)].focus();

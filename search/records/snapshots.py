@@ -103,11 +103,20 @@ def _count(storage: Storage) -> int:
 
 
 def local_folder(place: str) -> Path:
-    """The folder of a study's own files: the one given, or of a URL's study the one here, fetched if there is none."""
+    """The folder of a study's own files: the one given, or of a URL's study the one here, fetched if there is none.
+
+    What its front came to on fresh seeds is fetched with it.
+    """
     if not is_url(place):
         return Path(place)
     folder = Path(LOCAL) / place.rstrip("/").rpartition("/")[2]
     if not (folder / n.STUDY_FILE).exists():
         open_storage(place).check(writing=False)
-        Snapshots(folder, place, lambda: False).fetch()
+        fetch(folder, place)
+        fetch(folder / n.CONFIRMATION_FOLDER, f"{place.rstrip('/')}/{n.CONFIRMATION_FOLDER}")
     return folder
+
+
+def fetch(folder: Path, place: Place) -> None:
+    """Take what another host has stored of a study since it was seen here."""
+    Snapshots(folder, place, lambda: False).fetch()

@@ -8,6 +8,7 @@ from typing import Any
 from trainables.records import names as n
 from trainables.records.fronts import best_of
 from trainables.records.limits import Limits, excesses, within
+from trainables.records.objectives import Quality
 
 EXCESS = "excess"
 """User attribute of a row: how far each of a step's stored forms is beyond each limit."""
@@ -21,11 +22,11 @@ def no_constraints(_point: Mapping[str, Any]) -> Mapping[str, float]:
     return {}
 
 
-def constraints_of(limits: Limits, dense: Mapping[int, Mapping[str, Any]]) -> Constraints:
+def constraints_of(limits: Limits, dense: Mapping[int, Mapping[str, Any]], measure: Quality) -> Constraints:
     """The constraints of a study, whose dense networks are on record by seed."""
     if not limits.given:
         return no_constraints
-    return lambda point: excesses(limits, point, dense[point[n.SEED]])
+    return lambda point: excesses(limits, point, dense[point[n.SEED]], measure)
 
 
 def constrained(

@@ -17,8 +17,9 @@ from trainables.networks.network import Network, encode
 from trainables.networks.reproducible import reproducible
 from trainables.problem import Problem
 from trainables.records import names as n
-from trainables.records.limits import Limits, bounds
+from trainables.records.limits import OF_QUALITY, Limits, bounds
 from trainables.records.names import InputError
+from trainables.records.objectives import Quality
 from trainables.schedule import Schedule
 from trainables.steps import NothingRemovedError, cut
 
@@ -86,9 +87,10 @@ class Reach:
             parts = (f"{left[column]:,.0f} {name} ({self._share(left, name):.1%})" for name, column in COLUMNS.items())
             yield f"{family} to about {', '.join(parts)}"
 
-    def beyond(self, limits: Limits) -> Iterator[str]:
-        """Limits that no family comes to."""
-        for bound in bounds(limits, self._dense):
+    def beyond(self, limits: Limits, measure: Quality) -> Iterator[str]:
+        """Limits of size that no family comes to."""
+        of_size = limits.model_copy(update=dict.fromkeys(OF_QUALITY))
+        for bound in bounds(of_size, self._dense, measure):
             if bound.column in self._dense:
                 least = min(left[bound.column] for left in self._least.values())
                 if least > bound.value:

@@ -16,6 +16,7 @@ from search.algorithm import run
 from search.records.ledger import Ledger
 from search.records.opened import Opened
 from search.records.recovery import lost_trials
+from search.records.snapshots import fetch
 from search.sampling.candidates import epochs_ahead
 from search.session import steps_of
 from search.study import Study, load_study
@@ -28,6 +29,7 @@ from trainables.records.confirmation import AGAIN, CONTROL
 from trainables.records.files import write_atomically
 from trainables.records.jsonl import Row
 from trainables.records.names import InputError
+from trainables.records.words import counted
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import to_json
 from trainables.training.retraining import RATES, takes, takes_epochs
@@ -91,10 +93,14 @@ class Again:
 
     def run(self, console: Console, address: str | None = None) -> Opened:
         """Run what is missing of it, and put on record which network is whose; the sweep, to be opened."""
+        folder = self.opened.folder
+        # What ran before, maybe on another host: a sweep may grow at its end alone.
+        fetch(folder / n.CONFIRMATION_FOLDER, f"{self.opened.study.place_of(folder)}/{n.CONFIRMATION_FOLDER}")
         study = self.study
+        networks = counted(len(self.members), "network")
         console.print(
-            f"Again on {self.seeds} fresh seeds: {len(self.members)} networks of the front, and beside them the dense "
-            f"network trained for as many more epochs. To compute: {self.cost(study)}."
+            f"Again on {self.seeds} fresh seeds: {networks} of the front, and beside them the dense network trained for as "
+            f"many more epochs. To compute: {self.cost(study)}."
         )
         ledger = run(study, console, address=address)
         tree = Tree(self.problem, steps_of(study, study.folder))

@@ -22,6 +22,7 @@ from search.stages.wrap_up import measure_latencies
 from search.tune.trial import LOST_IN_A_ROW
 from trainables.records import names as n
 from trainables.records.jsonl import Row
+from trainables.records.limits import uncounted
 from trainables.records.objectives import Quality
 
 
@@ -94,6 +95,8 @@ def record_dense(session: Session, ledger: Ledger, console: Console) -> None:
         for point in session.tree.dense_points(seed):
             ledger.add_dense(timed(point, session))
         console.print(f"Dense network, seed {seed}: {_told(ledger.dense[seed], ledger.measure)}")
+        if told := uncounted(session.study.limits, ledger.dense[seed], ledger.measure, session.study.drop):
+            console.print(f"[yellow]Limits:[/yellow] {told}.")
         for row in ledger.dense_forms:
             if row[n.SEED] == seed:
                 value = ledger.measure.told(row[ledger.measure.column])

@@ -111,7 +111,9 @@ def _tell(session: Session, run: Run, console: Console) -> None:
     study = session.study
     if study.drop > study.asked_drop:
         far, near = (study.measure.told_drop(drop) for drop in (study.drop, study.asked_drop))
-        console.print(f"[yellow]Reference:[/yellow] {far} below dense in place of {near}, as limits.max_drop allows more.")
+        console.print(
+            f"[yellow]Reference:[/yellow] {far} worse than dense in place of {near}, as limits.max_drop allows it."
+        )
     for told in renamed(session.study):
         console.print(f"[yellow]Told under another name:[/yellow] {escape(told)}.")
     for subject, notes in {**session.tree.problem.told, **session.notes}.items():

@@ -66,7 +66,7 @@ class FrontSearch(Searcher):
         self.study = optuna.create_study(
             storage=self._storage, study_name=NAME, directions=ways, sampler=RandomSampler(seed=0)
         )
-        self._telling = Telling(self.study, space, ledger, constraints_of(limits, ledger.dense))
+        self._telling = Telling(self.study, space, ledger, constraints_of(limits, ledger.dense, ledger.measure))
         told = Retelling(self.study, space, tree, ledger, asks, self._telling)
         self._orphans, self._under_way, self._died = told.under_way, dict[str, Asked](), dict[str, Asked]()
         self._noted = self._take_notes() if told.as_it_was else {}

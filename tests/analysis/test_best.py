@@ -15,6 +15,7 @@ from analysis.pareto import front
 from tests.made_up import dense, point, write_study
 from trainables.records import names as n
 from trainables.records.limits import Limits, column_of
+from trainables.records.objectives import ACCURACY
 
 POINTS = [
     dense(accuracy=0.9),
@@ -54,7 +55,7 @@ def test_where_none_is_within_them_the_nearest_say_what_they_lack(
     code, out, _ = asked(tmp_path, capsys, "--max-drop", "5", "--max-macs", "1.9M")
     assert code == 0 and "No network of 4 is within all limits" in out and "export" not in out
     assert [line.strip() for line in out.splitlines() if line.strip() in ("a1", "b2", "c3", "d4")] == ["b2", "d4", "a1"]
-    assert "lacks: MACs 5.26% above the limit" in out and "lacks: accuracy 64.7% short of the limit" in out
+    assert "lacks: MACs 5.26% above the limit" in out and "lacks: accuracy 55 points short of the limit" in out
     assert "Each limit is met by some network, and never all by one." in out
     _, out, _ = asked(tmp_path, capsys, "--max-bytes", "20k")
     assert "The least bytes of any network is 26,000." in out and "only if the space has more" in out
@@ -90,7 +91,8 @@ def test_a_limit_of_latency_is_of_a_target(tmp_path: Path, capsys: pytest.Captur
 def test_limits_of_latency_stand_beside_each_other() -> None:
     own, given = Limits(max_latency={"torch": "2ms", "onnx": "1ms"}, max_bytes="1k"), Limits(max_latency="3ms")
     assert given.over(own).given == {"max_bytes": 1000.0, "max_latency": 3.0, "max_latency.onnx": 1.0}
-    assert column_of("max_latency.onnx") == "latency_onnx_ms" and column_of("max_latency") == n.LATENCY
+    assert column_of("max_latency.onnx", ACCURACY) == "latency_onnx_ms"
+    assert column_of("max_latency", ACCURACY) == n.LATENCY
     assert Limits.model_validate(own.model_dump(mode="json")) == own
 
 
@@ -102,7 +104,7 @@ def test_limits_of_latency_stand_beside_each_other() -> None:
         (["--max-latency", "2ms"], "--max-latency: no network of made-up has a latency measured; add it to the study's"),
         (
             ["--max-drop", "1", "--min-accuracy", "0.9"],
-            "max_drop and min_accuracy both limit the accuracy",
+            "max_drop and min_accuracy both limit the measure",
         ),
     ],
 )
@@ -115,7 +117,7 @@ def test_limits_that_cannot_be_are_one_line(
 
 def test_a_drop_beyond_the_reference_moves_it_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = asked(tmp_path, capsys, "--max-drop", "70")
-    assert "reference moves from 10 points below dense to 70 points, as max_drop allows more" in out and "--point d4" in out
+    assert "reference moves from 10 points worse than dense to 70 points, as max_drop" in out and "--point d4" in out
     assert "reference moves" not in asked(tmp_path, capsys, "--max-drop", "10")[1]
     study = load_study(write_study(tmp_path / "own", POINTS, settings={"limits": {"max_drop": 70.0}}))
     assert study.accuracy_drop == 0.7
@@ -134,4 +136,12 @@ def test_the_answer_is_told_as_optimistic_until_it_is_confirmed(tmp_path: Path, 
     (tmp_path / "made" / n.CONFIRMED_FILE).write_text("".join(json.dumps(row) + "\n" for row in opened))
     main(["best", str(tmp_path / "made"), "--max-drop", "5"])
     out = capsys.readouterr().out
-    assert "confirmed on the test data: 85.00%, lost 6 points against dense" in out and "optimistic" not in out
+    assert "confirmed on the test data: 85.00%, against dense it lost 6 points\n" in out and "optimistic" not in out
+    for error, told in ((0.02, "2 points)"), (0.04, "4 points, within which they are the same)"), (-1, None)):
+        opened[1] |= {ACCURACY.test_paired: error}
+        (tmp_path / "made" / n.CONFIRMED_FILE).write_text("".join(json.dumps(row) + "\n" for row in opened))
+        assert main(["best", str(tmp_path / "made"), "--max-drop", "5"]) == (0 if told else 2)
+        out, err = capsys.readouterr()
+        assert f"it lost 6 points (standard error on the same images {told}\n" in out or (
+            told is None and "paired_error is no standard error" in err
+        )

@@ -13,7 +13,7 @@ import pytest
 import trainables.records.names as n
 from analysis.load import load_study
 from analysis.report import write_report
-from tests.made_up import confirmed, example_study, point
+from tests.made_up import confirmed, example_study, of_mae, point
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="the report is opened in a browser where Playwright is installed (the extra browser)"
@@ -37,6 +37,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def of_errors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose measure is to be minimised."""
+    return write_report(load_study(of_mae(example_study(tmp_path_factory.mktemp("results") / "mae", trials=4))))
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as running:
         started = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -47,20 +53,24 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, report: Path) -> Iterator[Any]:
     """The page, opened from the disk; at the end nothing was asked of anybody, and nothing went wrong."""
+    yield from opened(browser, report)
+
+
+def opened(browser: Any, report: Path) -> Iterator[Any]:
     context = browser.new_context(
         viewport={"width": 1300, "height": 900}, color_scheme="light", permissions=["clipboard-read", "clipboard-write"]
     )
     context.set_default_timeout(PATIENCE)
-    opened = context.new_page()
+    page = context.new_page()
     wrong: list[str] = []
     asked: list[str] = []
-    opened.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.goto(report.as_uri())
-    opened.wait_for_selector("#front .points path")
-    yield opened
+    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(report.as_uri())
+    page.wait_for_selector("#front .points path")
+    yield page
     context.close()
     assert wrong == []
     assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
@@ -138,6 +148,17 @@ def test_confirmed_numbers_can_be_shown_alone(page: Any) -> None:
     assert page.locator("#front .ytitle").text_content() == "test accuracy"
     control(page, "confirmed").select_option("no")
     assert set(column(page, "test accuracy")) == {"–"}
+
+
+def test_of_a_measure_to_be_minimised_the_better_are_on_top_and_first(browser: Any, of_errors: Path) -> None:
+    for page in opened(browser, of_errors):
+        errors = [float(text) for text in column(page, "validation mean absolute error")]
+        assert errors == sorted(errors) and len(set(errors)) > 3
+        assert page.locator("#front .ytitle").text_content() == "validation mean absolute error"
+        low, high = page.evaluate("document.getElementById('front').layout.yaxis.range")
+        assert low > high and "%" not in page.locator("#front .ytick").first.text_content()
+        line = page.evaluate("document.getElementById('front').data[0]")  # the best at each compression or beyond
+        assert line["y"] == sorted(line["y"]) and line["x"] == sorted(line["x"]) and len(line["y"]) > 2
 
 
 def test_dark_is_dark(page: Any) -> None:

@@ -17,7 +17,7 @@ import trainables.records.names as n
 from analysis.confirmed import load_confirmed
 from analysis.load import Study, load_study
 from analysis.page import inline
-from analysis.page.answers import FASTEST, SMALLEST, Answers, answers
+from analysis.page.answers import Answers, answers
 from analysis.page.layers import Cell, Layers, layers
 from analysis.page.networks import export_command, page_data
 from analysis.pareto import front
@@ -27,6 +27,7 @@ from trainables.records.confirmation import Member, Seen
 from trainables.records.jsonl import packed
 from trainables.records.objectives import COMPRESSION
 
+SMALLEST, FASTEST = "Smallest file within 0.5 points", "Fastest within 1 point"
 SAFE, BOLD = point(step_id="safe", accuracy=0.96, compression=4.0), point(step_id="bold", accuracy=0.958, compression=8.0)
 
 
@@ -77,7 +78,10 @@ def test_what_a_recipe_lost_on_fresh_seeds_counts_where_its_own_network_lost_les
 
 def test_nothing_within_the_limit_is_said(tmp_path: Path) -> None:
     found = told(study_of(tmp_path, [point(accuracy=0.9)]))
-    assert found.told[SMALLEST].startswith("None: no network of this study is within 0.5 points") and found.chosen == ()
+    assert (
+        found.told[SMALLEST].startswith("None: every network of this study loses more than 0.5 points.")
+        and found.chosen == ()
+    )
 
 
 def test_the_page_tells_which_networks_are_within_the_study_s_limits(tmp_path: Path) -> None:
@@ -90,7 +94,7 @@ def test_the_page_tells_which_networks_are_within_the_study_s_limits(tmp_path: P
 
 LATENCIES = {
     "faster": (0.21, "2.00× as fast (0.21 ms at batch 1) on validation data: optimistic"),
-    "slower": (0.6, "None: no network within 1 point of the dense one is measurably faster than it."),
+    "slower": (0.6, "None: no network that loses at most 1 point is measurably faster than the dense one."),
     "never timed": (None, "Latency was not measured"),
 }
 
@@ -248,3 +252,41 @@ def test_damaged_records_of_steps_count_as_none(tmp_path: Path) -> None:
         (study.folder / n.STEPS_FOLDER / step_id).mkdir(parents=True)
         (study.folder / n.STEPS_FOLDER / step_id / n.STEP_FILE).write_text(text)
     assert looked_into(study) is None
+
+
+def cut_alone(layer: str, share: float, accuracy: float, **changes: Any) -> dict[str, Any]:
+    """A row of sensitivity.jsonl: of the dense network's accuracy of 0.9, known to half a point."""
+    told = {n.FAMILY: n.UNSTRUCTURED, n.LAYER: layer, n.LAYERS: [layer], n.SHARE: share, n.REQUESTED_SPARSITY: share}
+    return told | {
+        n.DENSE_VALUE: 0.9,
+        n.NOISE: 0.005,
+        n.ACCURACY: accuracy,
+        n.ACCURACY_BEFORE: 0.1,
+        n.SPARSITY: 0.1,
+        **changes,
+    }
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_report_says_which_layers_carry_the_loss_where_that_was_measured(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [SAFE])
+    assert "What each layer can lose alone" not in write_report(study).read_text()
+    cuts = [
+        ("first<1>", 0.5, 0.84),
+        ("first<1>", 0.9, 0.6),
+        ("middle", 0.5, 0.895),
+        ("middle", 0.9, 0.892),
+        ("last", 0.5, 0.88),
+    ]
+    file = study.folder / n.SENSITIVITY_FILE
+    file.write_text("".join(json.dumps(cut_alone(*cut)) + "\n" for cut in cuts))
+    page = write_report(study).read_text()
+    carried = "first&lt;1&gt;, which loses 30 points without 90% of it; last, which loses 2 points without 50% of it."
+    assert f"Unstructured: the loss is carried by {carried}" in page
+    assert "Unstructured: 90% of any of these could go within the noise: middle." in page
+    assert re.search(r"first&lt;1&gt;</td><td class=\"number\">6</td><td class=\"number\">30</td></tr>", page)
+    assert re.search(r"last</td><td class=\"number\">2</td><td class=\"number\">–</td></tr>", page)
+    assert (study.folder / n.REPORT_FOLDER / "sensitivity_unstructured.png").exists()
+    file.write_text(json.dumps(cut_alone("x", 0.5, 0.8, noise="much")))
+    with pytest.raises(n.InputError, match="noise is no standard error"):
+        write_report(study)

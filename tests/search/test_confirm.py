@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from search.__main__ import main
@@ -20,8 +22,10 @@ from tests.search_helpers import Raw, one_line, raw_study, refusal, rows, write
 from trainables.data import test_split
 from trainables.node import Node
 from trainables.records import names as n
+from trainables.records.confirmation import AGAIN
+from trainables.records.objectives import ACCURACY
 from trainables.storage.store import Store
-from trainables.training.loop import judge, tensors
+from trainables.training.loop import judge, kept_outputs, tensors
 from trainables.tree import Tree
 
 SWEEP: list[Raw] = [{"step_ratio": 0.5, "steps": 2, "seed": [0, 1]}, {"family": "structured", "step_ratio": 0.3}]
@@ -70,7 +74,8 @@ def test_every_network_of_a_sweep_is_confirmed_once(folder: Path) -> None:
     first = confirmed(folder)
     points = {row[n.STEP_ID]: row for row in rows(folder / n.POINTS_FILE)}
     assert [row[n.STEP_ID] for row in first] == list(points)
-    assert all({**row, n.TEST_ACCURACY: 0} == {**points[row[n.STEP_ID]], n.TEST_ACCURACY: 0} for row in first)
+    opened = {n.TEST_ACCURACY, ACCURACY.test_paired}
+    assert all({key: row[key] for key in row.keys() - opened} == points[row[n.STEP_ID]] for row in first)
     assert main(["confirm", str(folder)]) == 0
     assert confirmed(folder) == first
 
@@ -222,14 +227,31 @@ def test_the_test_accuracy_is_that_of_the_stored_network(folder: Path) -> None:
     settings = load_study(folder / n.STUDY_FILE)
     tree = Tree(problem_of(settings, trusted=False), Store(folder / n.STEPS_FOLDER))
     images, labels = tensors(*test_split.load(settings.data, tree.problem.data), "cpu")
+    right = dict[str, torch.Tensor]()
     torch.manual_seed(0)
     for row in confirmed(folder):
         model = tree.network(tree.node(row[n.STEP_ID])).model
         assert row[n.TEST_ACCURACY] == judge(model, images, labels, tree.problem.data, "cpu").value
+        right[row[n.STEP_ID]] = (kept_outputs(model, images, tree.problem.data, "cpu") == labels).double()
+    dense = {row[n.SEED]: right[row[n.STEP_ID]] for row in confirmed(folder) if not row[n.STEP]}
+    assert all((ACCURACY.test_paired in row) == (row[n.STEP] > 0) for row in confirmed(folder))
+    for row in confirmed(folder)[len(dense) :]:
+        error = float((right[row[n.STEP_ID]] - dense[row[n.SEED]]).std()) / math.sqrt(len(labels))
+        assert row[ACCURACY.test_paired] == pytest.approx(error) and error > 0
+
+
+def given(tmp_path: Path) -> Path:
+    """The weights of a network that was trained elsewhere."""
+    problem = problem_of(load_study(write(tmp_path, raw_study(tmp_path, sweep=SWEEP))), trusted=False)
+    model = Tree(problem, Store(tmp_path / "elsewhere")).network(problem.root(0)).model
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors"
 
 
 def test_of_a_search_the_front_alone_is_opened(tmp_path: Path) -> None:
-    folder = study(tmp_path)
+    """Of one that begins at given weights; on fresh seeds these stay, and what follows is drawn anew."""
+    model = {"name": "cnn", "arguments": {"width": 4}, "checkpoint": str(given(tmp_path))}
+    folder = study(tmp_path, model=model)
     assert main(["confirm", str(folder)]) == 0
     points = rows(folder / n.POINTS_FILE)
     opened = {row[n.STEP_ID] for row in confirmed(folder)}
@@ -239,6 +261,19 @@ def test_of_a_search_the_front_alone_is_opened(tmp_path: Path) -> None:
         assert not any(
             other[n.ACCURACY] >= row[n.ACCURACY] and other[n.COMPRESSION] > row[n.COMPRESSION] for other in points
         )
+    assert main(["confirm", str(folder), "--seeds", "2"]) == 0
+    place, [root] = folder / n.CONFIRMATION_FOLDER, [row for row in points if row[n.TRIAL] is None]
+    plan, again = rows(place / n.AGAIN_FILE), {row[n.STEP_ID]: row for row in confirmed(place)}
+    assert {line[n.STEP_ID] for line in plan} < opened and {line[n.SEED] for line in plan} == {1, 2}
+    dense = [row for row in again.values() if not row[n.STEP]]
+    assert [row[n.ACCURACY] for row in dense] == [root[n.ACCURACY]] * 2 and len(
+        {row[n.TEST_ACCURACY] for row in dense}
+    ) == 1
+    store = Store(folder / n.CONFIRMATION_FOLDER / n.STEPS_FOLDER)
+    for member in {line[n.STEP_ID] for line in plan}:
+        seeds = [again[line[AGAIN]][n.STEP_ID] for line in plan if line[n.STEP_ID] == member]
+        records = [store.record(step_id) for step_id in seeds]
+        assert len({str(record and record["checksums"]) for record in records}) == 2
 
 
 def test_weights_that_are_gone_are_passed_over_or_trained_again_to_the_same_network(folder: Path) -> None:

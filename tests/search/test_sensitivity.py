@@ -144,6 +144,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
             write(tmp_path, raw_study(tmp_path, model={"name": "cnn", "arguments": {"width": 4}, **snippet["model"]}))
         )
         assert all(0 <= share <= 0.98 for share in snippet["model"]["max_sparsity"].values())
+    assert "the loss is carried by " in out and f"figures: python -m analysis sensitivity {study.folder}" in out
     told = rows(study.folder / n.SENSITIVITY_FILE)
     assert {row[n.FAMILY] for row in told} == SHARES.keys()
     assert all(row[n.DENSE_VALUE] == root[n.ACCURACY] for row in told)

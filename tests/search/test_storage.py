@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 from obstore.store import from_url
 from optuna.trial import TrialState
 
+import search
 from search.__main__ import main
 from search.cluster.interrupts import GO_ON
 from search.records import snapshots
@@ -184,9 +184,15 @@ def test_killed_continued_elsewhere_lost_and_made_again(
     assert main(["confirm", url]) == 0
     assert len(rows(folder / n.CONFIRMED_FILE)) > 0
     assert storage.read(n.CONFIRMED_FILE) == (folder / n.CONFIRMED_FILE).read_bytes()
-    shutil.rmtree("results")
-    assert main(["confirm", url]) == 0
-    assert "Confirmed 0 networks" in capsys.readouterr().out
+    assert main(["confirm", url, "--seeds", "2"]) == 0
+    again = search.load(url).again
+    assert again and all([seen.seed for seen in one.seen] == [1, 2] for one in again)
+    elsewhere("sixth")
+    assert search.load(url).again == again
+    capsys.readouterr()
+    assert main(["confirm", url, "--seeds", "2"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Confirmed 0 networks" in out and "To compute: 0 steps, 0 epochs, and 0 of dense networks" in out
 
     client = from_url(url, client_options={"allow_http": True})
     everything = b"".join(

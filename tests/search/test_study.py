@@ -222,7 +222,8 @@ def test_limits_are_kept_as_they_are_and_must_be_of_what_is_measured(tmp_path: P
     assert load_study(write(tmp_path, to_yaml(study))).limits == study.limits
     for override, told in (
         ("limits.max_bytes=64 kBB", "limits.max_bytes: '64 kBB' cannot be used: there is no unit 'kBB'; did you mean 'kB'"),
-        ("limits.min_accuracy=0.9", "max_drop and min_accuracy both limit the accuracy; give one of them"),
+        ("limits.min_accuracy=0.9", "max_drop and min_accuracy both limit the measure; give one of them"),
+        ("limits.max_drop=2 pixels", "limits.max_drop: there is no unit 'pixels'; did you mean"),
         ("limits.max_latency=2ms", "limits: the study measures nothing that max_latency limits; add it to objectives"),
         ("limits.max_byte=3", "did you mean 'max_bytes'"),
     ):

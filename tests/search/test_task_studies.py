@@ -25,7 +25,7 @@ def test_a_regression_from_the_command_line(tmp_path: Path, capsys: pytest.Captu
     raw = raw_study(
         tmp_path, data=data, task={"name": "regression", "measured_by": "mae"}, reference={"drop": 0.3},
         dense={"epochs": 6, "batch_size": 8, "threads": 1}, space={"unstructured": UNSTRUCTURED_SPACE},
-        search={"trials": 2, "stop": "front"}, storage_forms=["fp32", "int8"],
+        search={"trials": 2, "stop": "front"}, storage_forms=["fp32", "int8"], limits={"max_drop": 0.2},
     )  # fmt: skip
     assert main(["run", str(write(tmp_path, raw))]) == 0
     shown, folder = capsys.readouterr().out, tmp_path / "results" / "tiny"
@@ -39,6 +39,8 @@ def test_a_regression_from_the_command_line(tmp_path: Path, capsys: pytest.Captu
     point, target = next(row[n.STEP_ID] for row in points if row[n.STEP] == 1), tmp_path / "net.safetensors"
     assert main(["export", str(folder), "--point", point, "--to", str(target)]) == 0
     assert load(target).model(torch.zeros(1, 3, 16, 16)).shape == (1, 2)
+    capsys.readouterr()
+    assert analyse(["best", str(folder)]) == 0 and "Limits: mae at most" in capsys.readouterr().out
     assert analyse(["report", str(folder)]) == 0
     page = (folder / n.REPORT_FOLDER / "index.html").read_text()
     assert "Mae against compression" in page and "What the test data said" in page and "± " in page

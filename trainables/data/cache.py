@@ -64,7 +64,7 @@ class Items(Protocol):
 
 class Decoded(NamedTuple):
     """Images [N, C, H, W], their targets [N, ...], which of all they are, the names of those left out, and whether several
-    sizes became one."""
+    sizes became one. Masks are in a file of their own, as the images are, or in memory."""
 
     images: npt.NDArray[Any] | Source
     targets: npt.NDArray[Any]
@@ -123,13 +123,13 @@ class Reader:
         log, content = logging.getLogger(__name__), io.BytesIO()
         log.warning("no cache folder can be written: %s is decoded again each time", root or of)
         try:
-            return _decode(items, self, content, machine_memory(), "memory")._replace(images=_array(content))
+            return _decode(items, self, [content], machine_memory(), "memory")._replace(images=_array(content))
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
             log.warning("%s, for which neither a disk nor the memory has room: they are decoded each time they are read, "
                         "which is slow; make room, or name a smaller data.size", error.filename)  # fmt: skip
-        done = _decode(items, self, _Nowhere(), sys.maxsize, "nowhere")
+        done = _decode(items, self, [_Nowhere()], sys.maxsize, "nowhere")
         return done._replace(
             images=Decoder(items, self, done.kept, done.images.dtype, (len(done.kept), *done.images.shape[1:]))
         )
@@ -187,12 +187,12 @@ def user_folder(of: str) -> Path:
 def _cached(place: Path, items: Items) -> Decoded | None:
     """The images of a cache file, or None when it is not there or not whole."""
     try:
-        images = np.load(place, mmap_mode="r", allow_pickle=False)
         with np.load(place.with_suffix(".npz"), allow_pickle=False) as beside:
             kept, targets, left_out, mixed = (beside[name] for name in ("kept", "targets", "left_out", "mixed"))
             if items.targets is not None:
                 targets = items.targets[kept]
             names = tuple(map(str, left_out))
+        images, targets = _mapped(place, kept, targets)
     except Exception:  # what numpy raises on a damaged header can be almost anything
         return None
     whole = images.dtype in (np.uint8, np.float32) and images.ndim == 4 and len(kept) + len(names) == len(items)
@@ -206,27 +206,58 @@ def _stored(items: Items, reader: Reader, place: Path, name: str | None) -> Deco
     Without a ``name`` the file is called after its content.
     """
     temporary = place / f"{uuid.uuid4().hex}.tmp"
+    beside = _masks(temporary)
     try:
         place.mkdir(parents=True, exist_ok=True)
         # Written, and not mapped into memory: on a disk that fills, that is an error and not a signal.
-        with temporary.open("w+b") as file:
-            done = _decode(items, reader, file, shutil.disk_usage(place).free, str(place))
-            file.flush()
-            os.fsync(file.fileno())
-            if name is None:
-                file.seek(0)
-                name = hashlib.file_digest(file, "sha256").hexdigest()[:32]
-        _store_beside(place / f"{name}.npz", done)
-        temporary.replace(place / f"{name}.npy")
-        images = np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        with temporary.open("w+b") as file, beside.open("w+b") as masks:
+            files = [file, masks] if reader.masks and items.targets is None else [file]
+            done = _decode(items, reader, files, shutil.disk_usage(place).free, str(place))
+            for one in files:
+                one.flush()
+                os.fsync(one.fileno())
+            name = name or _digest(files)
+        images = place / f"{name}.npy"
+        _store_beside(images.with_suffix(".npz"), done)
+        if _are_beside(done.kept, done.targets):
+            beside.replace(_masks(images))
+        temporary.replace(images)
+        mapped, targets = _mapped(images, done.kept, done.targets)
+        return done._replace(images=mapped, targets=targets)
     except OSError:
         return None
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        for left in (temporary, beside):
+            with contextlib.suppress(OSError):
+                left.unlink()
         with contextlib.suppress(OSError):
             place.rmdir()  # if there is nothing in it
-    return done._replace(images=images)
+
+
+def _mapped(images: Path, kept: Integers, targets: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """The images in a file, and their targets; of masks those in the file beside it."""
+    if _are_beside(kept, targets):
+        targets = np.load(_masks(images), mmap_mode="r", allow_pickle=False)
+    return np.load(images, mmap_mode="r", allow_pickle=False), targets
+
+
+def _are_beside(kept: Integers, targets: npt.NDArray[Any]) -> bool:
+    """Whether targets are masks in a file of their own."""
+    return len(kept) > 0 and not len(targets)
+
+
+def _masks(images: Path) -> Path:
+    """The file of the masks of images in a file."""
+    return images.with_suffix(f".masks{images.suffix}")
+
+
+def _digest(files: Sequence[io.BufferedRandom]) -> str:
+    """Of their content together; of one its own."""
+    found = []
+    for file in files:
+        file.seek(0)
+        found.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return (found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest())[:32]
 
 
 def _store_beside(file: Path, done: Decoded) -> None:
@@ -248,24 +279,32 @@ class _OfSeveralSizes(Exception):  # noqa: N818
     """Images that were taken to be of one size aren't."""
 
 
-def _decode(items: Items, reader: Reader, file: BinaryIO, room: int, where: str) -> Decoded:
+class _NoMasks(Exception):  # noqa: N818
+    """Targets that were taken for masks of bytes, all of one size, aren't."""
+
+
+def _decode(items: Items, reader: Reader, files: Sequence[BinaryIO], room: int, where: str) -> Decoded:
     """Write images to an empty file as an array of numpy's: pictures of one channel, if none of them has colour.
 
-    One by one: at 32x32 pixels, four threads sharing the GIL are three times slower.
+    Masks of bytes go to a second file, if there is one, and into memory otherwise. One by one: at 32x32 pixels, four
+    threads sharing the GIL are three times slower.
     """
     channels, size, mixed = reader.alike[0] if reader.alike else 1, reader.kept, False
     while True:
-        file.seek(0)
-        file.truncate()
+        for file in files:
+            file.seek(0)
+            file.truncate()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what PIL thinks of a file is no news once it has been read
-                array = _Array(file, len(items), room, where)
-                return _decode_as(channels, size, items, reader, array)._replace(mixed=mixed)
+                arrays = [_Array(file, len(items), room, where) for file in files]
+                return _decode_as(channels, size, items, reader, *arrays)._replace(mixed=mixed)
         except _OfColour:  # grey, until one of colour is met; then all of them again
             channels = 3
         except _OfSeveralSizes:
             size, mixed = kept_size(MIXED_SIZE, reader.resize), True
+        except _NoMasks:  # they are kept as they are
+            files = files[:1]
 
 
 @dataclass
@@ -295,14 +334,18 @@ class _Array:
     def _check_room(self) -> None:
         assert self.kind is not None
         needed = self.count * math.prod(self.shape) * self.kind.itemsize
-        told = f"{self.count:,} images of {self.shape[2]}x{self.shape[1]} pixels, decoded once, take {needed / 1e9:.1f} GB"
+        told = (
+            f"{self.count:,} images of {self.shape[-1]}x{self.shape[-2]} pixels, decoded once, take {needed / 1e9:.1f} GB"
+        )
         if needed > self.room:
             raise OSError(errno.ENOSPC, "No space left", told)
         if needed > TOLD_FROM and not isinstance(self.file, _Nowhere):
             logging.getLogger(__name__).warning("%s at %s", told, self.where)
 
 
-def _decode_as(channels: int, size: Size | None, items: Items, reader: Reader, array: _Array) -> Decoded:
+def _decode_as(
+    channels: int, size: Size | None, items: Items, reader: Reader, array: _Array, masks: _Array | None = None
+) -> Decoded:
     """Write images of so many channels and one size; see ``_decode``."""
     kept: list[int] = []
     targets: list[npt.NDArray[Any]] = []
@@ -328,16 +371,22 @@ def _decode_as(channels: int, size: Size | None, items: Items, reader: Reader, a
         _check_alike(found, array, items.named(i), reader.alike)
         array.add(found)
         kept.append(i)
-        targets.append(target)
+        if masks is None:
+            targets.append(target)
+        elif target.dtype == np.uint8 and target.ndim == 2 and target.shape == (masks.shape or target.shape):
+            masks.add(target)
+        else:
+            raise _NoMasks
     _check_read(unread, len(items), reader)
-    if unread:
-        array.file.seek(0)
-        array.header(len(kept))
-        array.file.seek(0, io.SEEK_END)
+    for one in [array, *([masks] if masks else [])] if unread else ():
+        one.file.seek(0)
+        one.header(len(kept))
+        one.file.seek(0, io.SEEK_END)
     which = np.array(kept, np.int64)
     known = items.targets
     shown = np.empty((0, *array.shape), array.kind)
-    return Decoded(shown, _stacked(targets) if known is None else known[which], which, tuple(n for n, _ in unread))
+    targets_kept = np.empty((0, *masks.shape), np.uint8) if masks else _stacked(targets) if known is None else known[which]
+    return Decoded(shown, targets_kept, which, tuple(n for n, _ in unread))
 
 
 def _target(target: Any) -> npt.NDArray[Any]:

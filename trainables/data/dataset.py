@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -49,11 +49,11 @@ class Data:
 
     train_images: Images | Mapped
     """uint8 or float32 [N, C, H, W], before what is done to them in training"""
-    train_labels: Targets
-    """[N, ...], as the task keeps them: of a classification int64 [N], indices of ``classes``"""
+    train_labels: Targets | Mapped
+    """[N, ...], as the task keeps them: of a classification int64 [N], indices of ``classes``; many masks where they are"""
     validation_images: Images | Mapped
     """as the network sees them, but for their normalisation"""
-    validation_labels: Targets
+    validation_labels: Targets | Mapped
     classes: tuple[str, ...]
     """what the network's outputs are called: classes, labels, or columns of numbers"""
     mean: tuple[float, ...]
@@ -127,8 +127,9 @@ def load(
     held_out = _validation_images(seen, validation)
     raw, resized = picked(seen.train.images, train), _resized(seen.train, settings)
     shown = evaluated(held_out[0], settings, resized)
-    task = task.fitted(seen.train.targets[train], seen.classes)
-    arrays = (raw, task.stored(seen.train.targets[train]), shown, task.stored(held_out[1]))
+    labels = picked(seen.train.targets, train)
+    task = task.fitted(cast("Targets", labels), seen.classes)
+    arrays = (raw, stored(task, labels), shown, stored(task, held_out[1]))
     _check_preparation(raw, shown.shape[1:], settings)
     if moments is not None and len(moments[0]) == shown.shape[1] and shown.dtype == np.uint8:
         update = {"mean": settings.mean or moments[0], "std": settings.std or moments[1]}
@@ -193,10 +194,17 @@ def _parts_of_others(seen: Seen, settings: DataSettings, task: Task) -> tuple[In
     return train, validation
 
 
-def _validation_images(seen: Seen, validation: Integers) -> tuple[Images | Mapped, Targets]:
+def _validation_images(seen: Seen, validation: Integers) -> tuple[Images | Mapped, Targets | Mapped]:
     """The validation images with their labels."""
     source = seen.train if seen.validation is None else seen.validation
-    return picked(source.images, validation), source.targets[validation]
+    return picked(source.images, validation), picked(source.targets, validation)
+
+
+def stored(task: Task, targets: Targets | Mapped) -> Targets | Mapped:
+    """Targets as the task keeps them; many masks where they are, if it keeps them as they are."""
+    if not isinstance(targets, Mapped):
+        return task.stored(targets)
+    return targets if task.stored(targets[:1]).dtype == targets.dtype else task.stored(targets[:])
 
 
 def _resized(train: Decoded, settings: DataSettings) -> Size | None:
@@ -269,7 +277,12 @@ def _augmentation(settings: DataSettings, shown: Images | Mapped, mirrored: bool
 
 
 def _told(
-    seen: Seen, train: Images | Mapped, validation: Images | Mapped, labels: Targets, settings: DataSettings, task: Task
+    seen: Seen,
+    train: Images | Mapped,
+    validation: Images | Mapped,
+    labels: Targets | Mapped,
+    settings: DataSettings,
+    task: Task,
 ) -> tuple[str, ...]:
     """What a user will want to know of the images, and may not."""
     found = []

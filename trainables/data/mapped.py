@@ -1,4 +1,4 @@
-"""Images that stay where they are: in a cache file, which each process maps into memory, or in files of their own.
+"""Images (and masks) that stay where they are: in a cache file, which each process maps into memory, or in their own files.
 
 Of them only what is looked at is read.
 """
@@ -33,7 +33,7 @@ class Window(NamedTuple):
 
 
 class Source(Protocol):
-    """Where images [N, C, H, W] are; it is pickled for other processes, without them."""
+    """Where images [N, C, H, W], or masks [N, H, W], are; it is pickled for other processes, without them."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,9 +93,9 @@ class Mapped:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, C, H, W)."""
-        _, channels, *size = self.source.shape
-        return len(self.rows), channels, *(size if self.window is None else self.window[2:])
+        """(N, C, H, W), or (N, H, W)."""
+        rest = self.source.shape[1:]
+        return len(self.rows), *(rest if self.window is None else (*rest[:-2], *self.window[2:]))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -116,6 +116,10 @@ class Mapped:
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         return (self[i] for i in range(len(self)))
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """All of them, in memory."""
+        return np.asarray(self[:], dtype)
+
     def middle(self, height: int, width: int) -> Mapped:
         """The middle of each image, of this size."""
         have = self.shape[2:]
@@ -123,7 +127,7 @@ class Mapped:
 
 
 class MappedTensor:
-    """Mapped images as a tensor [N, H, W, C] on a device, as far as training and evaluation need one.
+    """Mapped images as a tensor [N, H, W, C] on a device, or masks as one [N, H, W], as far as they are needed as one.
 
     A batch that is told ``ahead`` is read by a thread of its own while the one before is computed with.
     """
@@ -157,16 +161,21 @@ class MappedTensor:
                 self.ahead(whole[i + 1])
             yield batch
 
+    def cpu(self) -> Tensor:
+        """All of them, in memory."""
+        return self._tensor(self._images[:]).cpu()
+
     def _tensor(self, images: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(images).to(self._device).permute(0, 2, 3, 1)
+        found = torch.from_numpy(images).to(self._device)
+        return found.permute(0, 2, 3, 1) if found.dim() == 4 else found
 
 
 Pixels = Tensor | MappedTensor
-"""Images [N, H, W, C] on a device."""
+"""Images [N, H, W, C], or their targets, on a device."""
 
 
 def picked(images: npt.NDArray[Any] | Source, rows: Integers) -> npt.NDArray[Any] | Mapped:
-    """The images of these numbers: a copy in memory, or, of many in a file, where they are."""
+    """The images (or masks) of these numbers: a copy in memory, or, of many in a file, where they are."""
     if not isinstance(images, np.ndarray):
         return Mapped(images, np.asarray(rows))
     file = getattr(images, "filename", None)

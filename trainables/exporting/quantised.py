@@ -80,4 +80,4 @@ class OnnxInt8(Onnx):
     def _measured(self, run: Callable[[Tensor], Tensor], data: Data) -> float:
         images, targets = tensors(data.validation_images, data.validation_labels, "cpu")
         kept = [data.task.kept(run(fed(some, data, self.preprocessing))) for some in images.split(BATCH)]
-        return float(data.task.measure(torch.cat(kept), targets))
+        return float(data.task.measure(torch.cat(kept), targets.cpu()))

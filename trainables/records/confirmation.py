@@ -28,6 +28,10 @@ CONTROL, AGAIN = "control", "again"
 """Columns of ``again.jsonl``: the step that a member is compared with, and its own, on the ``seed``."""
 
 
+SURE = 2.0
+"""Standard errors that a difference exceeds which chance alone hardly makes."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """What a study searched by: objectives, the measure among them, and how far below dense the reference lies."""
@@ -87,7 +91,7 @@ class Optimism(NamedTuple):
         if self.dense is None or self.before is None or self.after is None:
             return f"{text}."
         gap = self.pruned - self.dense
-        told = f"flattered them by {measure.told_drop(round(gap, 4))}" if gap > 0 else "did not flatter them"
+        told = f"flattered them by {measure.told_loss(gap)}" if gap > 0 else "did not flatter them"
         return (
             f"{text}, and the dense network {lost_or_gained(self.dense, measure)}: beside it, selection {told}. Their "
             f"hypervolume is {self.after:.3f} on the test data, and was {self.before:.3f}."
@@ -96,7 +100,16 @@ class Optimism(NamedTuple):
 
 def lost_or_gained(amount: float, measure: Quality) -> str:
     """By how much a value became worse, in words."""
-    return f"{'lost' if amount >= 0 else 'gained'} {measure.told_drop(round(abs(amount), 4))}"
+    return f"{'lost' if amount >= 0 else 'gained'} {measure.told_loss(abs(amount))}"
+
+
+def lost_beside_dense(lost: float, error: float | None, measure: Quality) -> str:
+    """How much worse than the dense network it is on the test images, and whether their noise alone explains that."""
+    text = lost_or_gained(lost, measure)
+    if error is None:
+        return text
+    sure = "" if abs(lost) > SURE * error else ", within which they are the same"
+    return f"{text} (standard error on the same images {measure.told_loss(error)}{sure})"
 
 
 def optimism(opened: Sequence[Row], dense: Sequence[Row], terms: Terms) -> Optimism | None:

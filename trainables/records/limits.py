@@ -1,4 +1,8 @@
-"""What a network may cost at most: limits in units as people write them, and how far a network is beyond them."""
+"""What a network must keep and may cost: limits in units as people write them, and how far a network is beyond them.
+
+What of the measure is given up is in the measure's own unit, which only the study knows: so it is kept as it was written,
+and ``Limits.check`` says whether it fits.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,9 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from trainables.records import names as n
-from trainables.records.objectives import LATENCY, latency_on
+from trainables.records.objectives import LATENCY, MAXIMISE, Quality, latency_on
 
-NUMBER = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?\s*(\S*)\s*", re.IGNORECASE)
+NUMBER = re.compile(r"\s*(-?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*(.*?)\s*", re.IGNORECASE)
 RELATIVE = "%"
 """Of the dense network's value."""
 THOUSANDS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -30,30 +34,42 @@ ROUNDING = 1e-9
 
 Units = Mapping[str, float]
 Amount = float | str
-"""In the base unit, or a share of the dense network's value, such as "50%"."""
+"""In the base unit; or a text with its unit: a share of the dense network's value, "50%", or an amount of the measure."""
 
 
-def amount(units: Units) -> BeforeValidator:
-    """A validator that reads a number with one of these units; ValueError, naming the nearest, for another one."""
+def amount(units: Units | None = None, *, signed: bool = False) -> BeforeValidator:
+    """A validator that reads a number with one of these units; ValueError, naming the nearest, for another one.
+
+    Without units they are the measure's, and stay to be read; ``signed`` ones may be 0 or less.
+    """
 
     def read(value: Any) -> Amount | None:
         if value is None:
             return None
-        found = None if isinstance(value, bool) else NUMBER.fullmatch(str(value))
-        if found is None:
-            raise ValueError(f"give a number above 0 and a unit: {_listed(units)}")
-        number, unit = float(found[1] + (found[2] or "")), found[3]
-        if number <= 0 or not math.isfinite(number):
+        number, unit = _parted(value, units)
+        if number <= 0 and not signed:
             raise ValueError("a limit must be above 0")
-        known = {name.casefold(): factor for name, factor in units.items()}
-        if unit.casefold() in known:
-            return number * known[unit.casefold()]
-        if unit == RELATIVE:
-            return f"{number:g}%"
-        near = difflib.get_close_matches(unit, [name for name in units if name], n=1, cutoff=0.0)
-        raise ValueError(f"there is no unit {unit!r}; did you mean {near[0]!r}? valid: {_listed(units)}")
+        if units is None:
+            return f"{number:.12g}{'' if unit == RELATIVE else ' '}{unit}" if unit else number
+        return f"{number:.12g}%" if unit == RELATIVE and RELATIVE not in units else number * _factor(unit, units)
 
     return BeforeValidator(read)
+
+
+def _parted(value: Any, units: Units | None) -> tuple[float, str]:
+    found = None if isinstance(value, bool) else NUMBER.fullmatch(str(value))
+    if found is None or not math.isfinite(float(found[1])):
+        raise ValueError(f"give a number and a unit: {_listed(units) if units else f'that of the measure, or {RELATIVE}'}")
+    return float(found[1]), found[2]
+
+
+def _factor(unit: str, units: Units) -> float:
+    known = {name.casefold(): factor for name, factor in units.items()}
+    if unit.casefold() in known:
+        return known[unit.casefold()]
+    near = difflib.get_close_matches(unit, [name for name in units if name], n=1, cutoff=0.0)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"there is no unit {unit!r}; {meant}valid: {_listed(units)}")
 
 
 def _listed(units: Units) -> str:
@@ -61,7 +77,6 @@ def _listed(units: Units) -> str:
 
 
 OF_DENSE = "; % is of the dense network's"
-Points = Annotated[Amount, amount(POINTS)]
 Bytes = Annotated[Amount, amount(BYTES)]
 Count = Annotated[Amount, amount(THOUSANDS)]
 Milliseconds = Annotated[Amount, amount(MILLISECONDS)]
@@ -92,11 +107,16 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
-    max_drop: Points | None = Field(
-        None, description="points of accuracy that may be lost against the dense network, such as 0.5; 1% is relative"
+    max_drop: Annotated[Amount, amount()] | None = Field(
+        None,
+        description="how much worse than the dense network the measure may be: points of accuracy, such as 0.5, or of any "
+        "other measure in its unit; 1% is relative",
     )
-    min_accuracy: Annotated[Amount, amount(SHARE)] | None = Field(
+    min_accuracy: Annotated[float, amount(SHARE)] | None = Field(
         None, description="validation accuracy that is kept at least, such as 0.9 or 90%"
+    )
+    worst_value: Annotated[Amount, amount(signed=True)] | None = Field(
+        None, description="the worst value of the measure that is kept, whichever it is, such as 0.3 of mae"
     )
     max_bytes: Bytes | None = Field(None, description=f"bytes of the stored network, such as 200k or 64 KiB{OF_DENSE}")
     max_params: Count | None = Field(None, description=f"parameters kept, such as 50k{OF_DENSE}")
@@ -109,11 +129,22 @@ class Limits(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.max_drop is not None and self.min_accuracy is not None:
-            raise ValueError("max_drop and min_accuracy both limit the accuracy; give one of them")
-        if isinstance(self.min_accuracy, float) and self.min_accuracy > 1:
+        if len(twice := [name for name in OF_QUALITY if getattr(self, name) is not None]) > 1:
+            raise ValueError(f"{' and '.join(twice)} both limit the measure; give one of them")
+        if self.min_accuracy is not None and self.min_accuracy > 1:
             raise ValueError(f"min_accuracy: {self.min_accuracy:g} is more than all; give a share such as 0.9, or 90%")
         return self
+
+    def check(self, measure: Quality) -> None:
+        """ValueError naming the limit that this measure can't have."""
+        if self.min_accuracy is not None and measure.column != COLUMNS[MIN_ACCURACY]:
+            raise ValueError(f"{MIN_ACCURACY}: what is measured is {measure.name}; give {WORST}")
+        for name, read in ((MAX_DROP, lost_of), (WORST, _value)):
+            if (value := getattr(self, name)) is not None:
+                try:
+                    read(value, measure)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
 
     @property
     def given(self) -> dict[str, Amount]:
@@ -128,26 +159,49 @@ class Limits(BaseModel):
         return found
 
     def over(self, other: Limits) -> Limits:
-        """These, and of ``other`` those about what these say nothing of; either limit of accuracy stands for both."""
+        """These, and of ``other`` those about what these say nothing of; a limit of the measure stands for all of those."""
         mine = self.given
-        left = {key: value for key, value in other.given.items() if not (key in OF_ACCURACY and {*OF_ACCURACY} & {*mine})}
+        left = {key: value for key, value in other.given.items() if not (key in OF_QUALITY and {*OF_QUALITY} & {*mine})}
         both, times = left | mine, dict[str, Amount]()
         for name in [name for name in both if name.startswith(OF_TIME)]:
             times[name.removeprefix(OF_TIME).removeprefix(".") or PYTORCH] = both.pop(name)
         return Limits.model_validate({**both, OF_TIME: times or None})
 
 
-OF_ACCURACY, OF_TIME = ("max_drop", "min_accuracy"), "max_latency"
+MAX_DROP, MIN_ACCURACY, WORST = OF_QUALITY = ("max_drop", "min_accuracy", "worst_value")
+"""The limits of what pruning costs."""
+OF_TIME = "max_latency"
 COLUMNS = {
-    "max_drop": n.ACCURACY, "min_accuracy": n.ACCURACY, "max_bytes": n.STORED_BYTES, "max_params": n.PARAMS,
-    "max_macs": n.MACS, OF_TIME: n.LATENCY,
+    MIN_ACCURACY: n.ACCURACY, "max_bytes": n.STORED_BYTES, "max_params": n.PARAMS, "max_macs": n.MACS, OF_TIME: n.LATENCY,
 }  # fmt: skip
 
 
-def column_of(name: str) -> str:
+def column_of(name: str, measure: Quality) -> str:
     """The column of a point that a limit is about; of ``max_latency.onnx`` that of ``latency.onnx``."""
     target = latency_on(name.replace(OF_TIME, LATENCY.name, 1)) if name.startswith(f"{OF_TIME}.") else None
-    return COLUMNS[name] if target is None else target.column
+    return COLUMNS.get(name, measure.column) if target is None else target.column
+
+
+def _own(measure: Quality) -> Units:
+    return {"": 1.0, measure.unit: 1.0}
+
+
+def _value(given: Amount, measure: Quality) -> float:
+    """A value of the measure as it was written; ValueError if it can be none."""
+    number, unit = _parted(given, None)
+    value = number * _factor(unit, SHARE if measure.is_share else _own(measure))
+    if not measure.low <= value <= measure.high:
+        remedy = "give a share such as 0.9, or 90%" if measure.is_share else "give one that it can have"
+        raise ValueError(f"{value:g} is no value of {measure.name}; {remedy}")
+    return value
+
+
+def lost_of(given: Amount, measure: Quality, whole: float = math.nan) -> float:
+    """How much worse than the dense network's value, the ``whole``, a drop allows, in the measure's unit; or ValueError."""
+    number, unit = _parted(given, None)
+    if unit == RELATIVE:
+        return abs(whole) * number / 100
+    return number * _factor(unit, POINTS) / 100 if measure.is_share else number * _factor(unit, _own(measure))
 
 
 @dataclass(frozen=True)
@@ -158,34 +212,39 @@ class Bound:
     column: str
     value: float
     at_least: bool
+    size: float
+    """what being beyond it is a share of: the bound itself, unless that may be 0 or less"""
 
     def excess(self, point: Mapping[str, Any]) -> float | None:
-        """How far a point is beyond it, as a share of the bound: 0 or less within; None where it wasn't measured."""
+        """How far a point is beyond it, as a share of its size: 0 or less within; None where it wasn't measured."""
         found = point.get(self.column)
         if found is None or math.isnan(found):
             return None
-        beyond = (self.value - found if self.at_least else found - self.value) / self.value
+        beyond = (self.value - found if self.at_least else found - self.value) / self.size
         return 0.0 if abs(beyond) < ROUNDING else float(beyond)
 
 
-def bounds(limits: Limits, dense: Mapping[str, Any]) -> list[Bound]:
-    """The limits as numbers, beside the dense network of a point's seed."""
-    return [_bound(name, value, dense) for name, value in limits.given.items()]
+def bounds(limits: Limits, dense: Mapping[str, Any], measure: Quality) -> list[Bound]:
+    """The limits as numbers, beside the dense network of a point's seed; ValueError for one that the measure can't have."""
+    return [_bound(name, value, dense, measure) for name, value in limits.given.items()]
 
 
-def _bound(name: str, value: Amount, dense: Mapping[str, Any]) -> Bound:
-    column = column_of(name)
-    whole = dense.get(column) or math.nan
-    share = float(value.removesuffix(RELATIVE)) / 100 if isinstance(value, str) else None
-    if name == "max_drop":
-        lost = value / 100 if isinstance(value, float) else whole * (share or 0.0)
-        return Bound(name, column, max(whole - lost, ROUNDING), at_least=True)
-    return Bound(name, column, float(value) if share is None else whole * share, name in OF_ACCURACY)
+def _bound(name: str, given: Amount, dense: Mapping[str, Any], measure: Quality) -> Bound:
+    column = column_of(name, measure)
+    whole = math.nan if dense.get(column) is None else float(dense[column])
+    if name in OF_QUALITY:
+        up = measure.direction == MAXIMISE
+        value = _value(given, measure) if name != MAX_DROP else whole - (1 if up else -1) * lost_of(given, measure, whole)
+        value = min(max(value, measure.low), measure.high)
+        size = max(abs(value), abs(whole) if measure.low < 0 else 0.0, ROUNDING)
+        return Bound(name, column, value, up, size)
+    value = float(given) if isinstance(given, float) else whole * float(given.removesuffix(RELATIVE)) / 100
+    return Bound(name, column, value, at_least=False, size=value)
 
 
-def excesses(limits: Limits, point: Mapping[str, Any], dense: Mapping[str, Any]) -> dict[str, float]:
+def excesses(limits: Limits, point: Mapping[str, Any], dense: Mapping[str, Any], measure: Quality) -> dict[str, float]:
     """How far a point is beyond each limit (0 or less: within); what wasn't measured counts as at the limit."""
-    return {bound.name: bound.excess(point) or 0.0 for bound in bounds(limits, dense)}
+    return {bound.name: bound.excess(point) or 0.0 for bound in bounds(limits, dense, measure)}
 
 
 def within(found: Iterable[float]) -> bool:
@@ -193,11 +252,27 @@ def within(found: Iterable[float]) -> bool:
     return all(value <= 0 for value in found)
 
 
-def moved_drop(drop: float, limits: Limits) -> float:
-    """How far below dense the hypervolume's reference lies: where more may be lost than ``drop``, that far.
+def moved_drop(drop: float, limits: Limits, measure: Quality) -> float:
+    """How much worse than dense the hypervolume's reference is: where more may be lost than ``drop``, that much.
 
-    A share of the dense accuracy, which is at most 1, counts as so much of 1.
+    It is fixed before any network is known, so a relative drop counts as so much of the largest value that there can be,
+    and of a measure that has none it moves nothing (see ``uncounted``).
     """
-    most = limits.max_drop
-    lost = 0.0 if most is None else (most if isinstance(most, float) else float(most.removesuffix(RELATIVE))) / 100
-    return max(drop, min(lost, 1.0))
+    if limits.max_drop is None:
+        return drop
+    ends = [end for end in (measure.low, measure.high) if math.isfinite(end)]
+    lost = lost_of(limits.max_drop, measure, max(map(abs, ends), default=0.0))
+    return max(drop, min(lost, measure.high - measure.low))
+
+
+def uncounted(limits: Limits, dense: Mapping[str, Any], measure: Quality, drop: float) -> str | None:
+    """That a network within the limits may be worse than the hypervolume's reference, if it may."""
+    for one in bounds(limits, dense, measure):
+        lost = abs(one.value - dense[one.column]) if one.name in OF_QUALITY else 0.0
+        beyond = one.value < dense[one.column] if one.at_least else one.value > dense[one.column]
+        if beyond and lost > drop * (1 + ROUNDING):
+            return (
+                f"{one.name} allows networks {measure.told_loss(lost)} worse than the dense one, and what is "
+                f"more than {measure.told_drop(drop)} worse counts for nothing in the hypervolume (key reference)"
+            )
+    return None

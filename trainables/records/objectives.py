@@ -196,6 +196,11 @@ class Quality(Objective):
         return f"test_{self.column}"
 
     @property
+    def test_paired(self) -> str:
+        """The column of the standard error of its difference to the dense network's value, on the same test images."""
+        return f"{self.test}_paired_error"
+
+    @property
     def retrained(self) -> str:
         """The column of the validation value of a network that was trained again, and came out different."""
         return f"retrained_{self.column}"
@@ -209,6 +214,11 @@ class Quality(Objective):
     def has_scale(self) -> bool:
         """Whether the same difference means as much in every study: what is best is a number, and more is better."""
         return self.direction == MAXIMISE and math.isfinite(self.high)
+
+    @property
+    def test_label(self) -> str:
+        """Of an axis with its values on the test images."""
+        return f"test {self.label.removeprefix('validation ')}"
 
     @property
     def article(self) -> str:
@@ -226,6 +236,14 @@ class Quality(Objective):
         if not self.is_share:
             return f"{drop:.4g} {self.unit or f'of {self.name}'}"
         return counted(round(100 * drop, 6), "point")
+
+    def told_loss(self, lost: float) -> str:
+        """The same of what was measured, in as many digits as it deserves: of a share to hundredths of a point."""
+        return self.told_drop(round(lost, 4) if self.is_share else lost)
+
+    def told_change(self, change: float) -> str:
+        """A change in words, with its sign."""
+        return f"{100 * change:+.2f} points" if self.is_share else f"{change:+.4g} {self.unit or f'of {self.name}'}"
 
     def told_spread(self, mean: float, spread: float, *, change: bool = False) -> str:
         """A mean and its standard deviation (or NaN) in words: a share in percent, and a ``change`` with its sign."""

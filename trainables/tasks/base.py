@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
@@ -21,6 +21,7 @@ from trainables.records.objectives import ACCURACY, LINEAR, MAXIMISE, Quality
 from trainables.settings import one_line
 
 Targets = npt.NDArray[Any]
+Values = npt.NDArray[np.float64]
 Named = Callable[[int], str]
 """From a target's place to what a message calls it, with its setting and a colon."""
 
@@ -72,12 +73,22 @@ class Task(Method):
         return self.loss(outputs, targets) * len(targets)
 
     def error(self, outputs: Tensor, targets: Tensor) -> float:
-        """The standard error of the measure, by drawing the validation images anew; 0 where it isn't known."""
-        draw, count = np.random.default_rng(0), len(targets)
-        drawn = (torch.from_numpy(draw.integers(count, size=count)) for _ in range(self.resamples))
-        values = np.array([self.measure(outputs[which], targets[which]) for which in drawn])
-        values = values[np.isfinite(values)]
-        return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        """The standard error of the measure, by drawing the images anew (the bootstrap); 0 where it isn't known."""
+        return _spread(self.resampled(outputs, targets))
+
+    def difference_error(self, outputs: Tensor, others: Tensor, targets: Tensor) -> float:
+        """That of the difference of two networks' measures on the same images: what is hard for both doesn't count."""
+        return _spread(self.resampled(outputs, targets) - self.resampled(others, targets))
+
+    def resampled(self, outputs: Tensor, targets: Tensor) -> Values:
+        """The measure of images drawn anew, ``resamples`` times: the same ones for every network."""
+        drawn = self.draws(len(targets))
+        return np.array([self.measure(outputs[which], targets[which]) for which in drawn], np.float64)
+
+    def draws(self, count: int) -> Iterator[Tensor]:
+        """Which of so many images each draw takes, with replacement."""
+        draw = np.random.default_rng(0)
+        return (torch.from_numpy(draw.integers(count, size=count)) for _ in range(self.resamples))
 
     def names(self, targets: Targets, given: Sequence[str]) -> tuple[str, ...]:
         """What the outputs of a network are called: as the data set has ``given`` them, or else numbers.
@@ -118,6 +129,11 @@ class Task(Method):
         """The measure, as an objective."""
         told = {"unit": self.unit, "direction": self.direction, "low": self.low, "high": self.high}
         return quality(self.measured, f"validation {self.measured}", counted=False, **told)
+
+
+def _spread(values: Values) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.std(ddof=1)) if len(known) > 1 else 0.0
 
 
 @lru_cache

@@ -17,7 +17,7 @@ from trainables.records.names import InputError
 from trainables.records.objectives import Quality
 from trainables.settings import nearest
 from trainables.tasks.base import Chosen, Named, Targets, numbered
-from trainables.tasks.measures import CLASSIFICATION, MULTILABEL, REGRESSION, Kind
+from trainables.tasks.measures import CLASSIFICATION, MULTILABEL, REGRESSION, Kind, error_of_mean
 
 OTHERS = "or set task.name to what it is"
 BINS = 10
@@ -54,9 +54,16 @@ class Measured(Chosen):
         return self.kinds[self._measured].value(outputs, targets)
 
     def error(self, outputs: Tensor, targets: Tensor) -> float:
-        """In closed form where there is one."""
-        closed = self.kinds[self._measured].error
-        return super().error(outputs, targets) if closed is None else closed(outputs, targets)
+        """In closed form of a mean over images."""
+        each = self.kinds[self._measured].each
+        return super().error(outputs, targets) if each is None else error_of_mean(each(outputs, targets))
+
+    def difference_error(self, outputs: Tensor, others: Tensor, targets: Tensor) -> float:
+        """The same of the differences, image by image."""
+        each = self.kinds[self._measured].each
+        if each is None:
+            return super().difference_error(outputs, others, targets)
+        return error_of_mean(each(outputs, targets) - each(others, targets))
 
     def shape(self, names: int, image: tuple[int, int, int]) -> tuple[int, ...] | None:  # noqa: ARG002
         """A number for each name."""

@@ -33,7 +33,7 @@ def best_five(outputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """One measure: its ``value``, what it needs of outputs, and its standard error where that has a closed form.
+    """One measure: its ``value``, what it needs of outputs, and, if it is a mean over images, what ``each`` contributes.
 
     ``counted`` ones are shares of the images, and their error follows from the value.
     """
@@ -41,7 +41,7 @@ class Kind:
     words: str
     value: Value
     kept: Callable[[Tensor], Tensor] = whole
-    error: Value | None = None
+    each: Callable[[Tensor, Tensor], Tensor] | None = None
     low: float = 0.0
     high: float = 1.0
     direction: Literal["maximise", "minimise"] = MAXIMISE
@@ -57,6 +57,16 @@ class Kind:
 def share_right(answers: Tensor, labels: Tensor) -> float:
     """Share of the images that are classified rightly."""
     return int((answers == labels).sum()) / len(labels)
+
+
+def right(answers: Tensor, labels: Tensor) -> Tensor:
+    """1 for each image that is classified rightly, and 0 for each other."""
+    return (answers == labels).double()
+
+
+def among(answers: Tensor, labels: Tensor) -> Tensor:
+    """The same for images whose class is among the answers [N, K]."""
+    return (answers == labels[:, None]).any(1).double()
 
 
 def share_among(answers: Tensor, labels: Tensor) -> float:
@@ -129,15 +139,19 @@ def mae(outputs: Tensor, targets: Tensor) -> float:
     return float((outputs.double() - targets.double()).abs().mean())
 
 
-def mae_error(outputs: Tensor, targets: Tensor) -> float:
-    """Of a mean: the standard deviation over images / sqrt(images)."""
-    each = (outputs.double() - targets.double()).abs().flatten(1).mean(1)
+def missed(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean absolute error of each image."""
+    return (outputs.double() - targets.double()).abs().flatten(1).mean(1)
+
+
+def error_of_mean(each: Tensor) -> float:
+    """The standard deviation over images / sqrt(images); 0 of a single one."""
     return float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else 0.0
 
 
 CLASSIFICATION = {
-    "accuracy": Kind("accuracy", share_right, answers, counted=True),
-    "top5": Kind("top-5 accuracy", share_among, best_five, counted=True),
+    "accuracy": Kind("accuracy", share_right, answers, right, counted=True),
+    "top5": Kind("top-5 accuracy", share_among, best_five, among, counted=True),
     "balanced_accuracy": Kind("balanced accuracy", balanced_accuracy, answers),
     "macro_f1": Kind("macro F1", macro_f1, answers),
     "auc": Kind("AUC", auc),
@@ -145,5 +159,5 @@ CLASSIFICATION = {
 MULTILABEL = {"mean_average_precision": Kind("mean average precision", mean_average_precision)}
 REGRESSION = {
     "r2": Kind("R\N{SUPERSCRIPT TWO}", r2, low=-math.inf),
-    "mae": Kind("mean absolute error", mae, error=mae_error, high=math.inf, direction=MINIMISE),
+    "mae": Kind("mean absolute error", mae, each=missed, high=math.inf, direction=MINIMISE),
 }

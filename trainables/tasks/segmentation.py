@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trainables.records.names import InputError
-from trainables.tasks.base import Named, Targets, numbered
+from trainables.tasks.base import Named, Targets, Values, numbered
 from trainables.tasks.labels import OTHERS, Measured
 from trainables.tasks.measures import Kind
 
@@ -51,12 +51,10 @@ class Segmentation(Measured):
         """Mean, over the classes that are there or are predicted, of intersection / union, all pixels counted together."""
         return _mean_iou(self._counts(outputs, targets).sum(0))
 
-    def error(self, outputs: Tensor, targets: Tensor) -> float:
-        """By drawing images anew."""
-        counts, draw = self._counts(outputs, targets), np.random.default_rng(0)
-        drawn = (torch.from_numpy(draw.integers(len(counts), size=len(counts))) for _ in range(self.resamples))
-        values = np.array([_mean_iou(counts[which].sum(0)) for which in drawn])
-        return float(values.std(ddof=1))
+    def resampled(self, outputs: Tensor, targets: Tensor) -> Values:
+        """From counts of each image, which are the same whenever it is drawn."""
+        counts = self._counts(outputs, targets)
+        return np.array([_mean_iou(counts[which].sum(0)) for which in self.draws(len(counts))], np.float64)
 
     def _counts(self, answers: Tensor, targets: Tensor) -> Tensor:
         """Pixels of each image and class, [N, 3, classes]: of both mask and answer, of the mask, of the answer."""
@@ -74,8 +72,10 @@ class Segmentation(Measured):
 
     def names(self, targets: Targets, given: Sequence[str]) -> tuple[str, ...]:
         """Of classes."""
-        known = targets[targets != self.ignore_index]
-        return tuple(given) or numbered(int(known.max()) + 1 if known.size and known.dtype.kind in "biu" else 0)
+        if given or targets.dtype.kind not in "biu":
+            return tuple(given)
+        known = (mask[mask != self.ignore_index] for mask in targets)  # one by one: they may be more than memory holds
+        return numbered(1 + max((int(some.max()) for some in known if some.size), default=-1))
 
     def check(self, targets: Targets, names: Sequence[str], named: Named) -> None:
         """Maps of the numbers of classes."""

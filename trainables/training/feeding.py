@@ -41,16 +41,17 @@ class Feed:
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Images [B, C, H, W] as the network sees them, and their targets."""
         draws = self._draws.each(lambda one: one[number])
-        raw, targets = self._raw(number), self._labels[self._chosen[number]]
+        raw, targets = self._of(self._images, number), self._of(self._labels, number)
         images, targets = changed(raw, targets, self._data, draws)
         return seen(images, self._data, draws), targets
 
-    def _raw(self, number: int) -> Tensor:
-        if isinstance(self._images, Tensor):
-            return self._images[self._chosen[number]]
-        found = self._images[self._numbers[number]]
+    def _of(self, whole: Pixels, number: int) -> Tensor:
+        """The batch of this number."""
+        if isinstance(whole, Tensor):
+            return whole[self._chosen[number]]
+        found = whole[self._numbers[number]]
         if number + 1 < self.batches:
-            self._images.ahead(self._numbers[number + 1])
+            whole.ahead(self._numbers[number + 1])
         return found
 
 
@@ -72,7 +73,7 @@ def _moments(mean: tuple[float, ...], std: tuple[float, ...], scale: int, device
     return torch.tensor(mean, device=device) * scale, torch.tensor(std, device=device) * scale
 
 
-def training_tensors(data: Data, device: str) -> tuple[Pixels, Tensor]:
+def training_tensors(data: Data, device: str) -> tuple[Pixels, Pixels]:
     """The training images [N, H, W, C], and labels, without a copy on the CPU."""
     return tensors(data.train_images, data.train_labels, device)
 
@@ -82,14 +83,19 @@ def tensors(images: np.ndarray, labels: np.ndarray, device: str) -> tuple[Tensor
 
 
 @overload
-def tensors(images: np.ndarray | Mapped, labels: np.ndarray, device: str) -> tuple[Pixels, Tensor]: ...
+def tensors(images: np.ndarray | Mapped, labels: np.ndarray | Mapped, device: str) -> tuple[Pixels, Pixels]: ...
 
 
-def tensors(images: np.ndarray | Mapped, labels: np.ndarray, device: str) -> tuple[Pixels, Tensor]:
+def tensors(images: np.ndarray | Mapped, labels: np.ndarray | Mapped, device: str) -> tuple[Pixels, Pixels]:
     """Images [N, C, H, W] as [N, H, W, C], and labels, on the device; on the CPU without a copy."""
-    if isinstance(images, Mapped):
-        return MappedTensor(images, device), torch.from_numpy(labels).to(device)
+    return _on(images, device, of_images=True), _on(labels, device, of_images=False)
+
+
+def _on(values: np.ndarray | Mapped, device: str, *, of_images: bool) -> Pixels:
+    if isinstance(values, Mapped):
+        return MappedTensor(values, device)
     with warnings.catch_warnings():
         # Arrays from Ray's object store are read-only, and nothing here writes to them.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(images).permute(0, 2, 3, 1).to(device), torch.from_numpy(labels).to(device)
+        found = torch.from_numpy(values)
+    return (found.permute(0, 2, 3, 1) if of_images else found).to(device)

@@ -230,18 +230,29 @@ def evaluate(model: nn.Module, data: Data, device: str = "cpu") -> float:
 
 
 @torch.no_grad()
-def judge(model: nn.Module, images: Pixels, targets: Tensor, data: Data, device: str, *, error: bool = False) -> Judged:
+def judge(model: nn.Module, images: Pixels, targets: Pixels, data: Data, device: str, *, error: bool = False) -> Judged:
     """The task's measure of ``model`` on images [N, H, W, C], normalised as the training images are.
 
     InputError if a measure of the user's own fails, or gives no number.
     """
+    return judge_outputs(kept_outputs(model, images, data, device), targets.cpu(), data, error=error)
+
+
+def judge_outputs(outputs: Tensor, truth: Tensor, data: Data, *, error: bool = False) -> Judged:
+    """The same of what was kept of its outputs."""
     task, quality = data.task, data.task.quality
-    outputs, truth = kept_outputs(model, images, data, device), targets.cpu()
     value = guarded(task, "its measure", lambda: float(task.measure(outputs, truth)))
     if problem := quality_problem(quality, value):
         raise InputError(f"task: {task.name!r}: {quality.name} {problem}; correct what it measures")
     known = guarded(task, "its error", lambda: float(task.error(outputs, truth))) if error else None
     return Judged(value, known)
+
+
+def difference_error(outputs: Tensor, others: Tensor, truth: Tensor, data: Data) -> float:
+    """The standard error of the difference of two networks' measures on the same images; InputError as for a measure."""
+    task = data.task
+    found: float = guarded(task, "its error", lambda: float(task.difference_error(outputs, others, truth)))
+    return found
 
 
 @torch.no_grad()

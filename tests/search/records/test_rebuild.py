@@ -21,7 +21,7 @@ from tests.conftest import MakeProblem
 from tests.search_helpers import raw_study, write
 from trainables.records import names as n
 from trainables.records.limits import Limits, excesses
-from trainables.records.objectives import gains
+from trainables.records.objectives import ACCURACY, gains
 from trainables.schedule import Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
 from trainables.tree import Point, Tree
@@ -203,10 +203,10 @@ def test_what_was_stopped_for_other_objectives_may_be_asked_for_again(
 def test_how_far_points_are_beyond_limits_is_told(found: tuple[Tree, list[list[Point]]], tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, found, n.COMPLETE)
     limits = Limits(max_drop=1, max_bytes="50%")
-    told, _ = retold(SPACE, found[0], ledger, constraints=constraints_of(limits, ledger.dense))
+    told, _ = retold(SPACE, found[0], ledger, constraints=constraints_of(limits, ledger.dense, ACCURACY))
     rows = [row for row in told if row.state == TrialState.COMPLETE]
     points = {point[n.STEP_ID]: point for own in found[1] for point in own}
-    expected = [excesses(limits, points[row.user_attrs[n.STEP_ID]], ledger.dense[0]) for row in rows]
+    expected = [excesses(limits, points[row.user_attrs[n.STEP_ID]], ledger.dense[0], ACCURACY) for row in rows]
     assert [row.constraints for row in rows] == expected and rows
     assert [row.user_attrs[EXCESS] for row in rows] == [[list(one.values())] for one in expected]
 

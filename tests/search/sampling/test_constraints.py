@@ -13,12 +13,14 @@ from search.sampling.tree_sampler import FORMS, TreeSampler
 from tests.sampling_helpers import LENGTH, ask, chains, kinds, line
 from trainables.records import names as n
 from trainables.records.limits import Limits
+from trainables.records.objectives import ACCURACY
+from trainables.tasks.labels import Regression
 
 DENSE = {0: {n.ACCURACY: 0.9, n.STORED_BYTES: 1000, n.MACS: 100, n.PARAMS: 10}}
 
 
 def test_of_the_forms_within_the_limits_the_best_stands_for_a_step() -> None:
-    limit = constraints_of(Limits(max_bytes=500), DENSE)
+    limit = constraints_of(Limits(max_bytes=500), DENSE, ACCURACY)
     points = [{n.SEED: 0, n.STORED_BYTES: size} for size in (600, 400, 300)]
     gains, found = [[0.9, 3.0], [0.5, 1.0], [0.4, 1.1]], [limit(point) for point in points]
     values, attributes, constraints = constrained(gains, found, [0.0, 0.0])
@@ -26,6 +28,18 @@ def test_of_the_forms_within_the_limits_the_best_stands_for_a_step() -> None:
     assert attributes == {FORMS: gains, EXCESS: [[pytest.approx(0.2)], [pytest.approx(-0.2)], [pytest.approx(-0.4)]]}
     assert constrained(gains, [{}, {}, {}], [0.0, 0.0]) == (gains[0], {FORMS: gains}, {})
     assert constrained(gains[:1], found[:1], [0.0, 0.0])[0] == gains[0]
+
+
+def test_a_measure_to_be_minimised_is_constrained_from_above() -> None:
+    mae = Regression(measured_by="mae").quality
+    limit = constraints_of(Limits(max_drop="50%", max_bytes=500), {0: {"mae": 0.4, n.STORED_BYTES: 1000}}, mae)
+    found = [limit({n.SEED: 0, "mae": value, n.STORED_BYTES: 500}) for value in (0.3, 0.6, 0.9)]
+    assert [each["max_drop"] for each in found] == [pytest.approx(-0.5), 0.0, pytest.approx(0.5)]
+    # The gains of an error are its negative: of the two that are within the limits, the smaller error stands for the step.
+    assert constrained([[-0.6, 1.0], [-0.9, 3.0], [-0.3, 1.0]], [found[1], found[2], found[0]], [-1.0, 0.0])[0] == [
+        -0.3,
+        1.0,
+    ]
 
 
 def share_beyond(*, limited: bool) -> float:

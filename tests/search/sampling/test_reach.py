@@ -17,6 +17,7 @@ from tests.search_helpers import raw_study, refusal, write
 from trainables.records import names as n
 from trainables.records.limits import Limits
 from trainables.records.names import InputError
+from trainables.records.objectives import ACCURACY
 
 FORMS = ("fp32", "int8")
 
@@ -70,7 +71,7 @@ def test_starting_points_come_to_an_end_and_go_no_step_further(settings: SpaceSe
 def test_what_no_family_comes_to_is_told_or_refused(reach: Reach) -> None:
     with pytest.raises(InputError, match=r"^search.targets.macs: no schedule of this space leaves 0.1% of the dense"):
         list(reach.ends([("macs", 0.001)]))
-    [line] = reach.beyond(Limits.model_validate({"max_macs": "0.5%", "max_bytes": "50%", "max_drop": 1}))
+    [line] = reach.beyond(Limits.model_validate({"max_macs": "0.5%", "max_bytes": "50%", "max_drop": 1}), ACCURACY)
     assert line.startswith("max_macs allows ") and " leave about " in line
 
 

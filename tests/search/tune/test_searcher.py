@@ -33,6 +33,7 @@ from search.tune.searcher import FrontSearch
 from tests.search_helpers import STRUCTURED_SPACE, UNSTRUCTURED_SPACE, optuna_rows
 from trainables.records import names as n
 from trainables.records.limits import Limits, excesses
+from trainables.records.objectives import ACCURACY
 from trainables.schedule import FAMILIES, Schedule, UnstructuredSchedule
 from trainables.settings import parse
 from trainables.trainable import gain_metric
@@ -216,7 +217,7 @@ def test_every_row_says_how_far_it_is_beyond_the_limits(sampler: str, make: Call
     assert {ADDED in row.user_attrs for row in rows} == {True, False}
     for row in rows:
         accuracy = {n.ACCURACY: row.values[0]}
-        assert row.constraints == pytest.approx(excesses(study.limits, accuracy, DENSE)) and row.constraints
+        assert row.constraints == pytest.approx(excesses(study.limits, accuracy, DENSE, ACCURACY)) and row.constraints
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

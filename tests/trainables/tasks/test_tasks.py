@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from search.session import problem_of
 from search.study import Study
@@ -17,6 +19,8 @@ from tests import ROOT
 from tests.search_helpers import raw_study
 from tests.task_helpers import NETS, write_masks, write_numbers
 from trainables import own
+from trainables.data import mapped
+from trainables.data.dataset import DataSettings, load
 from trainables.data.preparation import changed, draw
 from trainables.problem import Problem
 from trainables.pruning.sample import Sample
@@ -99,7 +103,9 @@ def test_measures_are_what_they_say() -> None:
     assert measures.mean_average_precision(scores, truth) == pytest.approx((1 + 2 / 3) / 2)
     targets = torch.tensor([[1.0], [2.0], [3.0]])
     assert measures.r2(targets, targets) == 1 and measures.r2(torch.full((3, 1), 2.0), targets) == 0
-    assert measures.mae(targets + 0.5, targets) == 0.5 and measures.mae_error(targets + 0.5, targets) == 0
+    assert (
+        measures.mae(targets + 0.5, targets) == 0.5 and measures.error_of_mean(measures.missed(targets + 0.5, targets)) == 0
+    )
     among = measures.share_among(measures.best_five(torch.arange(8.0).repeat(2, 1)), torch.tensor([3, 2]))
     assert among == 0.5
 
@@ -111,6 +117,28 @@ def test_the_standard_error_of_a_mean_is_found_by_drawing_images_anew() -> None:
     assert super(type(task), task).measure(outputs, targets) == pytest.approx(0.8, abs=0.1)
     resampled = super(Regression.__mro__[2], task).error(outputs, targets)
     assert resampled == pytest.approx(task.error(outputs, targets), rel=0.4)
+
+
+def test_the_error_of_a_difference_is_of_the_same_images() -> None:
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (400,), generator=draw)
+    answers = torch.where(torch.rand(400, generator=draw) < 0.2, 1 - labels, labels)
+    others = torch.where(torch.rand(400, generator=draw) < 0.05, 1 - answers, answers)  # it errs on nearly the same
+    each = (answers == labels).double() - (others == labels).double()
+    classes = Classification()
+    assert classes.difference_error(answers, others, labels) == pytest.approx(float(each.std()) / 20)
+    assert classes.difference_error(answers, answers, labels) == 0 < classes.error(answers, labels)
+    assert classes.difference_error(answers, others, labels) < 0.7 * classes.error(answers, labels)
+    drawn = super(Classification.__mro__[1], classes).difference_error(answers, others, labels)  # by the bootstrap
+    assert drawn == pytest.approx(classes.difference_error(answers, others, labels), rel=0.4)
+    targets = torch.randn(100, 2, generator=draw)
+    outputs, shifted = targets + 0.1 * torch.randn(100, 2, generator=draw), targets + 0.5
+    for task in (Regression(measured_by="mae"), Regression()):
+        assert task.difference_error(outputs, outputs, targets) == 0 < task.difference_error(outputs, shifted, targets)
+    masks = torch.randint(3, (20, 8, 8), generator=draw).to(torch.uint8)
+    said = torch.where(torch.rand(20, 8, 8, generator=draw) < 0.1, 0, masks).to(torch.int16)
+    areas = Segmentation()
+    assert areas.difference_error(said, said, masks) == 0 < areas.difference_error(said, masks.to(torch.int16), masks)
 
 
 def test_an_example_of_use_says_what_a_reader_wants_to_know() -> None:
@@ -205,6 +233,39 @@ def test_distillation_is_for_classes_alone(here: Path) -> None:
     one, other = torch.randn(2, 3, 4, 5, generator=draw), torch.randn(2, 3, 4, 5, generator=draw)
     pixels = (maps.permute(0, 2, 3, 1).reshape(-1, 3) for maps in (one, other))
     assert float(Distill().divergence(one, other)) == pytest.approx(float(Distill().divergence(*pixels)), rel=1e-5)
+
+
+def test_many_masks_stay_in_their_file_and_steps_are_the_same_to_the_bit(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(here, "segmentation", dense={"epochs": 2, "batch_size": 8, "threads": 1})
+    cut, states, records = UnstructuredSchedule(step_ratio=0.5, importance="taylor"), [], []
+    for bound in (10**9, 0):
+        monkeypatch.setattr(mapped, "MAPPED_FROM", bound)
+        tree = tree_of(study, here / str(bound))
+        data = tree.problem.data
+        assert (
+            isinstance(data.train_labels, mapped.Mapped) == isinstance(data.validation_labels, mapped.Mapped) == (not bound)
+        )
+        assert bound or len(pickle.dumps(data)) < 4000
+        node = tree.chain(cut)[-1]
+        states.append(tree.network(node).model.state_dict())
+        records.append({key: tree.record_of(node)[key] for key in ("id", "mean_iou", "mean_iou_error", "mean_iou_before")})
+    assert records[0] == records[1]
+    assert all(torch.equal(states[0][name], tensor) for name, tensor in states[1].items())
+
+
+def test_masks_of_more_than_a_byte_are_kept_in_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {"dataset": "folder", "root": str(write_masks(here / "masks")), "validation_fraction": 0.25}
+    plain = load(DataSettings(**data), task=Segmentation())
+    wide = here / "masks" / "train" / "masks" / "003.png"
+    Image.fromarray(np.asarray(Image.open(wide)).astype(np.int32)).save(wide.with_suffix(".tif"))
+    wide.unlink()
+    monkeypatch.setattr(mapped, "MAPPED_FROM", 0)
+    for _ in range(2):  # decoded, and from the cache
+        found = load(DataSettings(**data), task=Segmentation())
+        assert isinstance(found.train_labels, np.ndarray) and isinstance(found.train_images, mapped.Mapped)
+        assert found.fingerprint == plain.fingerprint and found.train_labels.dtype == np.uint8
 
 
 def test_masks_are_cropped_and_mirrored_with_their_images(here: Path) -> None:
