@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "an-access-key-id", "AWS_SECRET_ACCESS_KEY": "a-secret-access-key"}
 CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
@@ -35,6 +35,12 @@ class S3:
         return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint, "NO_PROXY": urlsplit(self.endpoint).hostname or ""}
 
 
+class _Handler(WSGIRequestHandler):
+    """Waits for no client that was cut off in the middle of a request: all others wait behind it."""
+
+    timeout = 5
+
+
 @contextmanager
 def s3_server(address: str = "127.0.0.1") -> Iterator[S3]:
     """A server that takes one request after the other, so that a conditional put is atomic, as in S3."""
@@ -50,7 +56,7 @@ def s3_server(address: str = "127.0.0.1") -> Iterator[S3]:
         start_response(told.refusal, [("Content-Length", "0")])
         return [b""]
 
-    server = make_server(address, 0, answer, threaded=False)
+    server = make_server(address, 0, answer, threaded=False, request_handler=_Handler)
     told.endpoint = f"http://{address}:{server.server_port}"
     serving = threading.Thread(target=server.serve_forever, daemon=True)
     serving.start()
