@@ -30,7 +30,7 @@ from trainables.records import names as n
 from trainables.schedule import REMOVED
 from trainables.tasks.base import Task
 from trainables.training.loop import LearningRate, Recipe, channels_last, evaluate, fit, threads
-from trainables.training.recalibrating import recalibrate
+from trainables.training.recalibrating import look, recalibrate
 from trainables.training.resuming import Resumable
 from trainables.training.retraining import Plan, retraining_of
 
@@ -64,6 +64,8 @@ class Made(NamedTuple):
     """Early weights of a dense network that was trained here."""
     before: float | None = None
     """The task's measure between a cut and its retraining."""
+    recalibrated: float | None = None
+    """The same with BatchNorm's statistics estimated anew."""
 
 
 class Step(ABC):
@@ -168,7 +170,8 @@ class Prune(Step):
         with reproducible(bench.node.seed):
             network = cut(parent, bench.node, problem)
         before = evaluate(network.model, problem.data, problem.device)
-        return Made(retrain(network, bench), None, before)
+        recalibrated = look(network.model, problem.data, before, bench.node.seed, problem.device)
+        return Made(retrain(network, bench), None, before, recalibrated)
 
     def needs(self, node: Node, problem: Problem) -> frozenset[Need]:
         """What its retraining needs."""

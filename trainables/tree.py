@@ -193,16 +193,16 @@ class Tree:
     ) -> Record:
         started, self._paused = time.perf_counter(), 0.0
         bench = steps.Bench(self.problem, node, self._between_epochs, resumable, start, teacher)
-        network, early, before = steps.step_of(node).make(parent, bench)
+        made = steps.step_of(node).make(parent, bench)
         epochs = self.epochs_of(node)
         self.epochs += epochs
-        files = {n.WEIGHTS_FILE: encode(network)}
-        if early is not None:
-            files[n.REWIND_FILE] = encode(early)
+        files = {n.WEIGHTS_FILE: encode(made.network)}
+        if made.early is not None:
+            files[n.REWIND_FILE] = encode(made.early)
         known = self.known(node.id)
         if known is not None and self.store.restore(known, files):
             return known
-        measured = self._measure(node, files[n.WEIGHTS_FILE], before)
+        measured = self._measure(node, files[n.WEIGHTS_FILE], made)
         seconds = resumable.seconds + time.perf_counter() - started - self._paused
         record = {
             "schema": SCHEMA, "id": node.id, "parent": node.parent.id if node.parent else None,
@@ -227,7 +227,7 @@ class Tree:
         """What computing a node costs: the epochs that it trains, itself alone."""
         return steps.step_of(node).epochs(node, self.problem)
 
-    def _measure(self, node: Node, content: bytes, before: float | None) -> dict[str, Any]:
+    def _measure(self, node: Node, content: bytes, made: steps.Made) -> dict[str, Any]:
         """Measure the network as stored: read back, and in fp32."""
         stored, network = self._stored(node, content)
         counts, dense = stored.counts, stored.dense
@@ -239,7 +239,7 @@ class Tree:
             n.REQUESTED_SPARSITY: node.settings.get(REMOVED, 0) / 1e6,
             n.SPARSITY: 1 - counts.prunable_params / total,
             n.CHANNEL_SPARSITY: self.problem.skeleton.channel_sparsity(network.model),
-            **self._of_measure(before), n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
+            **self._of_measure(made), n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
             "layers": {name: list(kept) for name, kept in counts.layers.items()},
             **judged(self._judged, stored, {}),
         }  # fmt: skip
@@ -257,12 +257,12 @@ class Tree:
         """What the quality of networks is measured by."""
         return self.problem.data.task.quality
 
-    def _of_measure(self, before: float | None) -> dict[str, Any]:
+    def _of_measure(self, made: steps.Made) -> dict[str, Any]:
         """What a record says of its measure, beside the value; of others than accuracy all that tells which it is."""
         other: dict[str, Any] = {}
         if told := described(self.measure):
-            other = {MEASURE: told, n.ACCURACY_BEFORE: None, n.ACCURACY: None}
-        return {**other, self.measure.before: before}
+            other = {MEASURE: told, n.ACCURACY_BEFORE: None, n.ACCURACY_RECALIBRATED: None, n.ACCURACY: None}
+        return {**other, self.measure.before: made.before, self.measure.recalibrated: made.recalibrated}
 
     @property
     def _judged(self) -> list[Objective]:
