@@ -24,6 +24,7 @@ from search.study import SearchSettings
 from search.tune.scheduler import is_hopeless
 from search.tune.searcher import FrontSearch
 from trainables.schedule import FAMILIES, Schedule
+from trainables.trainable import fields_of
 
 Make = Callable[[ReplayTree, ReplayLedger], Contestant]
 
@@ -91,7 +92,7 @@ class Ours:
 
     def schedule(self, config: dict[str, Any]) -> Schedule:
         """The schedule of a trial's config."""
-        return FAMILIES[config["family"]](**{key: value for key, value in config.items() if key != "trial"})
+        return FAMILIES[config["family"]](**fields_of(config))
 
 
 class LastStepsOnly(FrontSearch):
@@ -173,13 +174,13 @@ def plain(sampler: Callable[[int], BaseSampler]) -> Callable[[SearchSpace, int],
 
 def ours(
     sampler: str, kind: type[TreeSampler] | None = None, search: type[FrontSearch] = FrontSearch,
-    stops: Callable[[StepTable, Sequence[float]], Stops] | None = None, **changes: bool,
+    stops: Callable[[StepTable, Sequence[float]], Stops] | None = None, looks: int = 0, **changes: bool,
 ) -> Callable[[SearchSpace, int], Make]:  # fmt: skip
     """FrontSearch with a sampler by name, and ``kind`` of the one that knows the tree instead of it."""
 
     def with_seed(space: SearchSpace, seed: int) -> Make:
         def make(tree: ReplayTree, ledger: ReplayLedger) -> Contestant:
-            settings = SearchSettings(sampler=sampler, seed=seed, trials=None, epochs=10**9)
+            settings = SearchSettings(sampler=sampler, seed=seed, trials=None, epochs=10**9, looks=looks)
             searcher = search(space, settings, tree, ledger, OBJECTIVES, InMemoryStorage())  # type: ignore[arg-type]
             if kind is not None:
                 _replace_sampler(searcher, kind)

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from torch import nn
 
-from search.sampling.samplers import SAMPLERS
+from search.sampling.samplers import SAMPLERS, Sampler, SamplerSettings
 from search.sampling.space import SpaceSettings
 from trainables import own
 from trainables.chain import RegularisationSettings, RetrainSettings
@@ -92,7 +92,7 @@ class ReferenceSettings(Settings):
     )
 
 
-class SearchSettings(Settings):
+class SearchSettings(SamplerSettings):
     """How the search chooses and when it ends: at whichever budget is reached first."""
 
     sampler: Annotated[str, AfterValidator(SAMPLERS.known)] = Field("tree", description=SAMPLERS.help())
@@ -118,6 +118,11 @@ class SearchSettings(Settings):
         if all(budget is None for budget in (self.trials, self.epochs, self.minutes, self.stall_epochs)):
             raise ValueError("the search would never end; give trials, epochs, minutes or stall_epochs")
         return self
+
+    @property
+    def made_sampler(self) -> Sampler:
+        """The sampler with its settings."""
+        return SAMPLERS.make(self.sampler, self.model_dump())
 
 
 def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from trainables.records import names as n
 from trainables.records.methods import MEASURE, described, measure_of
 from trainables.records.names import InputError
 from trainables.records.objectives import OBJECTIVES, Objective, Quality, columns_of, own_columns
-from trainables.records.points import OF_EVERY_RECORD, SCHEMA, form_of, is_record, stored_format
+from trainables.records.points import OF_EVERY_RECORD, SCHEMA, form_of, is_record, quality_problem, stored_format
 from trainables.schedule import REMOVED, Schedule
 from trainables.storage.store import ASKED, Record, Store
 from trainables.training.loop import TrainingDivergedError, threads
@@ -94,6 +95,31 @@ class Tree:
     def _paid(self, record: Record) -> bool:
         """Whether it was computed for the present point, and not by another process while this one waited."""
         return record["id"] in self.computed or (self._asked is not None and record.get(ASKED) == self._asked)
+
+    def looks(self, schedule: Schedule) -> list[Node]:
+        """The addresses of looks at the schedule's steps."""
+        return self.problem.looks(schedule)
+
+    def look(self, schedule: Schedule) -> None:
+        """Put on record what the last cut of ``schedule`` measures, recalibrated and at no epochs.
+
+        Nothing happens if that is on record, or the weights that are to be cut aren't there.
+        """
+        node = self.problem.looks(schedule)[-1]
+        assert node.parent is not None
+        if self.looked(node.id) is not None or not self.has_weights(node.parent.id):
+            return
+        with quiet.computing(), threads(self.problem.threads):
+            value = steps.look(self.network(node.parent), node, self.problem)
+        self.store.write_look(node.id, {self.measure.column: value, MEASURE: described(self.measure)})
+
+    def looked(self, address: str) -> float | None:
+        """What a look measured; NaN if that had no value, and None if none is on record."""
+        record = self.store.look(address)
+        if record is None or record.get(MEASURE) != described(self.measure):
+            return None
+        value = record.get(self.measure.column)
+        return math.nan if quality_problem(self.measure, value) else value
 
     def dense_point(self, seed: int) -> Point:
         """The dense network as the point that every schedule of this seed starts from."""

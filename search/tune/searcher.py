@@ -31,10 +31,12 @@ from search.records.recovery import ADDED, EXHAUSTED, KNOWN
 from search.records.retelling import end_outside, retold, under_way
 from search.sampling.candidates import step_tree
 from search.sampling.constraints import constraints_of
-from search.sampling.samplers import SAMPLERS, Random, sampler_for_ask
+from search.sampling.samplers import Known, Random, sampler_for_ask
 from search.sampling.space import Params, Space
 from search.sampling.step_tree import StepTree
+from search.sampling.tree_sampler import LOOKS
 from search.study import SearchSettings
+from search.tune.looked import Looked
 from search.tune.telling import Asked, Telling
 from search.tune.trial_ends import not_swallowed
 from trainables.records import names as n
@@ -86,9 +88,10 @@ class FrontSearch(OptunaSearch):
         super().__init__(
             space=space.schedule,  # type: ignore[arg-type] # suggest() is our own
             metric=metrics, mode=["max"] * len(metrics), storage=storage, study_name=NAME,
-            sampler=sampler_for_ask(settings.sampler, settings.seed, 0),
+            sampler=sampler_for_ask(settings.made_sampler, settings.seed, 0),
         )  # fmt: skip
         self._schedules, self._settings, self._tree, self._ledger = space, settings, tree, ledger
+        self._sampler = settings.made_sampler
         self._clock, self._began = clock, clock() if began is None else began
         self._constraints = constraints_of(limits, ledger.dense)
         self._under_way: dict[str, Asked] = {}
@@ -207,13 +210,27 @@ class FrontSearch(OptunaSearch):
         return trial
 
     def _sampler_of(self, ask: int, known: int) -> BaseSampler:
-        name = self._settings.sampler if known < KNOWN_BEFORE_RANDOM else Random.name
-        tree = self._step_tree if SAMPLERS[name].knows_tree else None
-        return sampler_for_ask(name, self._settings.seed, ask, tree, self._ledger.reference)
+        sampler = self._sampler if known < KNOWN_BEFORE_RANDOM else Random()
+        given = Known()
+        if sampler.knows_tree:
+            found = self._looked.found() if sampler.looks_at else {}
+            given = Known(self._step_tree, self._ledger.reference, found)
+        return sampler_for_ask(sampler, self._settings.seed, ask, given)
 
     @cached_property
     def _step_tree(self) -> StepTree:
-        return step_tree(self._schedules, self._tree)
+        return step_tree(self._schedules, self._tree, looks=self._sampler.looks_at > 0)
+
+    @cached_property
+    def _looked(self) -> Looked:
+        return Looked(self._tree, self._ledger, self._step_tree.looks)
+
+    def _looks(self, number: int) -> dict[str, Any]:
+        """The part of a trial's config that says what its row wants it to look at."""
+        wanted = self._ot_study.get_trials(deepcopy=False)[number].system_attrs.get(LOOKS, ())
+        schedules = [self._schedules.schedule(optuna.trial.FixedTrial(params)) for params in wanted]
+        self._looked.wait_for(schedules)
+        return {n.LOOKS: [one.model_dump(mode="json", exclude_none=True) for one in schedules]} if schedules else {}
 
     def _propose(self, row: Trial, trial_id: str) -> dict[str, Any] | None:
         self._known += 1
@@ -263,7 +280,8 @@ class FrontSearch(OptunaSearch):
 
     def _start(self, trial_id: str, asked: Asked, schedule: Schedule) -> dict[str, Any]:
         self._under_way[trial_id] = asked
-        return {**schedule.model_dump(mode="json", exclude_none=True), n.TRIAL: asked.trial}
+        looks = self._looks(asked.number) if self._sampler.looks_at else {}
+        return {**schedule.model_dump(mode="json", exclude_none=True), n.TRIAL: asked.trial, **looks}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell Optuna a step that is not the trial's last."""

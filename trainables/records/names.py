@@ -43,6 +43,7 @@ SNAPSHOT_FILE = "snapshot.json"
 
 # Files of one step, steps/<step id>/.
 STEP_FILE = "step.json"
+LOOK_FILE = "look.json"  # at the address of a step that cuts and only recalibrates, whether that step is there or not
 PACKED_FILE = "records.jsonl.gz"  # beside the steps' folders, the records of those that were packed
 WEIGHTS_FILE = "model.safetensors"
 REWIND_FILE = "rewind.safetensors"
@@ -64,6 +65,9 @@ Optuna's study: the values of each form."""
 
 RANDOM = "random"
 """The importance of each family that is its control."""
+
+LOOKS = "looks"
+"""Of a trial's config: the schedules whose last cuts it is to look at before its own first step."""
 
 # Columns of points.jsonl, in order.
 TRIAL = "trial"
