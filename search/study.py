@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from torch import nn
 
-from search.sampling.samplers import SAMPLERS, Sampler, SamplerSettings
+from search.sampling.samplers import SAMPLERS, SamplerSettings
 from search.sampling.space import SpaceSettings
 from trainables import own
 from trainables.chain import RegularisationSettings, RetrainSettings
@@ -120,9 +120,9 @@ class SearchSettings(SamplerSettings):
         return self
 
     @property
-    def made_sampler(self) -> Sampler:
-        """The sampler with its settings."""
-        return SAMPLERS.make(self.sampler, self.model_dump())
+    def looks_at(self) -> int:
+        """How many cuts a trial looks at for the sampler."""
+        return SAMPLERS.make(self.sampler, self.model_dump()).looks_at
 
 
 def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:

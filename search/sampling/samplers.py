@@ -7,8 +7,8 @@ import hashlib
 import warnings
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -21,14 +21,16 @@ from trainables.methods import Method, Registry, section
 from trainables.settings import Settings
 
 
-@dataclass(frozen=True)
-class Known:
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+class Known(NamedTuple):
     """What a sampler that ``knows_tree`` is given."""
 
-    tree: StepTree | None = None
-    reference: Sequence[float] | None = None
-    found: Mapping[Hashable, float] = field(default_factory=dict)
-    """What looks told (``search.sampling.looks``)."""
+    tree: StepTree | None
+    reference: Sequence[float] | None
+    found: Mapping[Hashable, float]
+    """What looks have told (``search.sampling.looks``)."""
 
 
 class Sampler(Method):
@@ -110,7 +112,13 @@ else:
     SamplerSettings = section("SamplerSettings", __name__, "The fields of the samplers.", SAMPLERS.values())
 
 
-def sampler_for_ask(sampler: Sampler, seed: int, ask: int, known: Known | None = None) -> BaseSampler:
-    """What proposes the study's ``ask``-th trial; only a sampler that ``knows_tree`` needs to be given what is ``known``."""
+def sampler_for_ask(
+    name: str, seed: int, ask: int, tree: StepTree | None = None, reference: Sequence[float] | None = None, *,
+    settings: Mapping[str, Any] = NOTHING, found: Mapping[Hashable, float] = NOTHING,
+) -> BaseSampler:  # fmt: skip
+    """The sampler that proposes the study's ``ask``-th trial, with its ``settings``.
+
+    Only one that ``knows_tree`` needs the tree, the reference, and what looks have ``found``.
+    """
     digest = hashlib.sha256(f"{seed}/{ask}".encode()).digest()
-    return sampler.sampler(int.from_bytes(digest[:4], "big"), known or Known())
+    return SAMPLERS.make(name, settings).sampler(int.from_bytes(digest[:4], "big"), Known(tree, reference, found))

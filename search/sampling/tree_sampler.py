@@ -78,7 +78,8 @@ class TreeSampler(BaseSampler):
     """Picks whole candidates of ``tree``; a study's parameters are then handed out one by one.
 
     ``reference`` is the hypervolume's reference point in the study's own objectives (worst values told, without it).
-    The pick depends on the seed, the ask (the trial's number unless given) and the study's trials alone.
+    The pick depends on the seed, the ask (the trial's number unless given), the study's trials and ``looks`` alone. With a
+    budget of looks, the trial is told which candidates to look at; without one, looks have no part in it.
     """
 
     haste = HASTE
@@ -90,6 +91,7 @@ class TreeSampler(BaseSampler):
         self._tree, self._seed, self._reference, self._ask = tree, seed, reference, ask
         self._looks = looks
         self._picks: dict[int, int] = {}
+        self._seen: Floats | None = None
         self._to_look_at: list[int] = []
         self._random = RandomSampler(seed=seed)
 
@@ -103,10 +105,10 @@ class TreeSampler(BaseSampler):
                 pick = self.pick(study, trial)
             if pick is not None:
                 self._picks[trial.number] = pick
-                study._storage.set_trial_system_attr(trial._trial_id, PICK, pick)
-                if self._to_look_at:
+                if self._to_look_at:  # before the pick: a trial that has one is not picked for again
                     found = [dict(self._tree.candidates[number].params) for number in self._to_look_at]
                     study._storage.set_trial_system_attr(trial._trial_id, LOOKS, found)
+                study._storage.set_trial_system_attr(trial._trial_id, PICK, pick)
 
     def infer_relative_search_space(self, _study: Study, _trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing: the parameters are handed out independently."""
@@ -144,6 +146,7 @@ class TreeSampler(BaseSampler):
 
     def pick(self, study: Study, trial: FrozenTrial) -> int | None:
         """The candidate for a trial; None if none is left."""
+        self._to_look_at = []
         state = state_of(study, self._tree, but=trial.number)
         if not state.left.any():
             return None
@@ -162,7 +165,7 @@ class TreeSampler(BaseSampler):
         self._seen = self._looks.seen(tree, state.told) if self._looks.budget else None
         values = self._scaled(state.values, ways)
         along = directions(values.shape[-1])
-        nodes = self._looked_at(state, random)
+        nodes = self._considered(state, random)
         at = tree.point[nodes & (tree.point >= 0)]
         wanted = np.concatenate([at, self._waited_for(state)])
         far = farthest(np.where(_beyond(state.excess), WORST, values), along)
@@ -232,7 +235,7 @@ class TreeSampler(BaseSampler):
         size = values.max(axis=(0, 1)) - origin
         return np.asarray((values - origin) / np.where(size > 0, size, 1.0))
 
-    def _looked_at(self, state: State, random: np.random.Generator) -> Flags:
+    def _considered(self, state: State, random: np.random.Generator) -> Flags:
         """The nodes that may be picked, or of a large tree those of some chains, with the unknown ones above them."""
         tree = self._tree
         nodes = tree.up(state.open) & ~state.known

@@ -31,7 +31,7 @@ from search.records.recovery import ADDED, EXHAUSTED, KNOWN
 from search.records.retelling import end_outside, retold, under_way
 from search.sampling.candidates import step_tree
 from search.sampling.constraints import constraints_of
-from search.sampling.samplers import Known, Random, sampler_for_ask
+from search.sampling.samplers import SAMPLERS, Random, sampler_for_ask
 from search.sampling.space import Params, Space
 from search.sampling.step_tree import StepTree
 from search.sampling.tree_sampler import LOOKS
@@ -88,10 +88,9 @@ class FrontSearch(OptunaSearch):
         super().__init__(
             space=space.schedule,  # type: ignore[arg-type] # suggest() is our own
             metric=metrics, mode=["max"] * len(metrics), storage=storage, study_name=NAME,
-            sampler=sampler_for_ask(settings.made_sampler, settings.seed, 0),
+            sampler=sampler_for_ask(settings.sampler, settings.seed, 0),
         )  # fmt: skip
         self._schedules, self._settings, self._tree, self._ledger = space, settings, tree, ledger
-        self._sampler = settings.made_sampler
         self._clock, self._began = clock, clock() if began is None else began
         self._constraints = constraints_of(limits, ledger.dense)
         self._under_way: dict[str, Asked] = {}
@@ -210,16 +209,16 @@ class FrontSearch(OptunaSearch):
         return trial
 
     def _sampler_of(self, ask: int, known: int) -> BaseSampler:
-        sampler = self._sampler if known < KNOWN_BEFORE_RANDOM else Random()
-        given = Known()
-        if sampler.knows_tree:
-            found = self._looked.found() if sampler.looks_at else {}
-            given = Known(self._step_tree, self._ledger.reference, found)
-        return sampler_for_ask(sampler, self._settings.seed, ask, given)
+        name = self._settings.sampler if known < KNOWN_BEFORE_RANDOM else Random.name
+        tree = self._step_tree if SAMPLERS[name].knows_tree else None
+        found = self._looked.found() if tree is not None and self._settings.looks_at else {}
+        return sampler_for_ask(
+            name, self._settings.seed, ask, tree, self._ledger.reference, settings=self._settings.model_dump(), found=found
+        )
 
     @cached_property
     def _step_tree(self) -> StepTree:
-        return step_tree(self._schedules, self._tree, looks=self._sampler.looks_at > 0)
+        return step_tree(self._schedules, self._tree, looks=self._settings.looks_at > 0)
 
     @cached_property
     def _looked(self) -> Looked:
@@ -280,7 +279,7 @@ class FrontSearch(OptunaSearch):
 
     def _start(self, trial_id: str, asked: Asked, schedule: Schedule) -> dict[str, Any]:
         self._under_way[trial_id] = asked
-        looks = self._looks(asked.number) if self._sampler.looks_at else {}
+        looks = self._looks(asked.number) if self._settings.looks_at else {}
         return {**schedule.model_dump(mode="json", exclude_none=True), n.TRIAL: asked.trial, **looks}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -107,8 +107,8 @@ def test_every_contestant_finds_the_tiny_table(name: str, table: StepTable) -> N
 
 def test_ours_pays_for_every_step_once_and_plain_search_again_and_again(table: StepTable) -> None:
     def spent(name: str, trials: int) -> Work:
-        tree = ReplayTree(table)
-        run = Run(table, 0, tree, CONTESTANTS[name](table.space, 0)(tree, ReplayLedger([0.8, 0.0])))
+        tree, ledger = ReplayTree(table), ReplayLedger([0.8, 0.0])
+        run = Run(table, 0, tree, CONTESTANTS[name](table.space, 0)(tree, ledger), ledger)
         assert len(list(run.points(1, trials))) > 0
         return run.work
 
@@ -201,7 +201,8 @@ def test_the_documentation_says_what_the_last_replay_found() -> None:
 def test_a_stopped_trial_is_replayed_as_far_as_it_went(table: StepTable) -> None:
     tree = ReplayTree(table)
     make = ours("random", stops=lambda *_: lambda _schedule, step, _gains: step == 2)
-    run = Run(table, 0, tree, make(table.space, 0)(tree, ReplayLedger([0.8, 0.0])))
+    ledger = ReplayLedger([0.8, 0.0])
+    run = Run(table, 0, tree, make(table.space, 0)(tree, ledger), ledger)
     rows = {row for _, row in run.points(1, 30)}
     assert rows == {0, 1, 3}  # row 4 fails
     assert run.work.spent(1e9) == 4 * 2
