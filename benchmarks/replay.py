@@ -226,9 +226,7 @@ class _Trial:
 class Run:
     """Trials in flight, each at one of its steps until a time on the clock."""
 
-    def __init__(
-        self, table: StepTable, seen: int, tree: ReplayTree, contestant: Contestant, ledger: ReplayLedger
-    ) -> None:
+    def __init__(self, table: StepTable, seen: int, tree: ReplayTree, contestant: Contestant, ledger: ReplayLedger) -> None:
         self._table, self._seen, self._tree, self._contestant, self._ledger = table, seen, tree, contestant, ledger
         self.work = Work()
         self.seconds: list[float] = []
@@ -293,9 +291,8 @@ class Run:
             return
         told = {n.SEED: 0, n.STEP: trial.step, n.STEP_ID: trial.nodes[trial.step - 1].id}
         told |= dict(zip(METRICS, map(float, gains), strict=True))
-        self._ledger.points.append(
-            {n.TRIAL: None, n.STEP_ID: told[n.STEP_ID], n.ACCURACY_RECALIBRATED: float(self._table.recalibrated[self._seen, row])}
-        )
+        look = float(self._table.recalibrated[self._seen, row])
+        self._ledger.points.append({n.TRIAL: None, n.STEP_ID: told[n.STEP_ID], n.ACCURACY_RECALIBRATED: look})
         (searcher.on_trial_complete if last else searcher.on_trial_result)(trial.key, told)
 
 

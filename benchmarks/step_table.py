@@ -199,14 +199,16 @@ def _columns(tree: Tree, schedule: Schedule, seed: int) -> tuple[str, str, str]:
 
 def _look_epochs(study: Study, tree: Tree) -> float:
     """Median of some first looks in seconds of this processor, over those of an epoch of the dense training."""
-    longest = list(space_of(study).longest())
-    schedules = [space_of(study).schedule(FixedTrial(longest[i])) for i in range(0, len(longest), len(longest) // TIMED_LOOKS)]
+    space = space_of(study)
+    longest = list(space.longest())
+    schedules = [space.schedule(FixedTrial(params)) for params in longest[:: max(1, len(longest) // TIMED_LOOKS)]]
     firsts = {tree.looks(one)[0].id: one.model_copy(update={n.STEPS: 1}) for one in schedules}
     with threads(1), tempfile.TemporaryDirectory() as folder:
         fresh = Tree(tree.problem, Store(Path(folder)))
         epoch = _seconds(lambda: fresh.dense_point(0)) / study.dense.epochs
         looks = [_seconds(lambda one=one: fresh.look(one)) for one in firsts.values()]  # type: ignore[misc]
-    return float(np.median([one for one in looks if one > epoch / 50])) / epoch  # those that had nothing to cut took no time
+    taken = [one for one in looks if one > epoch / 50]  # where a training comes before the cut, none was looked at
+    return float(np.median(taken)) / epoch
 
 
 def _seconds(act: Callable[[], object]) -> float:

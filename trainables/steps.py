@@ -30,8 +30,8 @@ from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import REMOVED
 from trainables.tasks.base import Task
-from trainables.training.loop import LearningRate, Recipe, channels_last, evaluate, fit, threads
 from trainables.training import recalibrating
+from trainables.training.loop import LearningRate, Recipe, channels_last, evaluate, fit, threads
 from trainables.training.recalibrating import recalibrate
 from trainables.training.resuming import Resumable
 from trainables.training.retraining import Plan, retraining_of

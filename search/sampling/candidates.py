@@ -27,10 +27,13 @@ def step_tree(space: Space, tree: Tree, *, looks: bool = False) -> StepTree:
     if len(recipes) > MOST_RECIPES:
         recipes = random.Random(0).sample(recipes, MOST_RECIPES)
     costs: dict[Hashable, float] = {}
-    return StepTree((candidate for params in recipes for candidate in _prefixes(params, space, tree, costs, looks=looks)), costs)
+    found = (candidate for params in recipes for candidate in _prefixes(params, space, tree, costs, looks=looks))
+    return StepTree(found, costs)
 
 
-def _prefixes(params: Params, space: Space, tree: Tree, costs: dict[Hashable, float], *, looks: bool) -> Iterator[Candidate]:
+def _prefixes(
+    params: Params, space: Space, tree: Tree, costs: dict[Hashable, float], *, looks: bool
+) -> Iterator[Candidate]:
     try:
         schedule = space.schedule(FixedTrial(params))
         tree.problem.check(schedule)

@@ -20,7 +20,6 @@ from search.sampling.tree_sampler import TreeSampler
 from trainables.methods import Method, Registry, section
 from trainables.settings import Settings
 
-
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 

@@ -34,9 +34,7 @@ def study_of(tree: StepTree, seed: int, looks: Looks, told: Mapping[str, Sequenc
     for address, values in told.items():
         params = {"name": address[0], "steps": int(address[1])}
         study.add_trial(create_trial(params=params, distributions=kinds(tree), values=list(values)))
-    study.add_trial(
-        create_trial(params={"name": "a", "steps": 4}, distributions=kinds(tree), state=TrialState.FAIL)
-    )
+    study.add_trial(create_trial(params={"name": "a", "steps": 4}, distributions=kinds(tree), state=TrialState.FAIL))
     return study
 
 
