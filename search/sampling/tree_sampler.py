@@ -26,7 +26,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.sampling.constraints import EXCESS
-from search.sampling.expected_gain import Radii, chain_gains, directions, draws, farthest
+from search.sampling.expected_gain import Radii, chain_gains, directions, draws, draws_with, farthest
 from search.sampling.looks import Looks
 from search.sampling.step_tree import Flags, Floats, Integers, StepTree
 
@@ -195,14 +195,15 @@ class TreeSampler(BaseSampler):
     def _believed(self, told: Integers, values: Floats, wanted: Integers, seed: int) -> Floats:
         """Draws of the values of the wanted candidates, [candidate, draw, objective]."""
         features, values = self._tree.features, np.maximum(values, WORST)
-        found = draws(features[told], values, features[wanted], seed)
-        if self._seen is None:
-            return found
-        known, seen = np.isfinite(self._seen[told]), np.isfinite(self._seen[wanted])
-        if known.sum() >= FIRST and seen.any():
-            more = np.column_stack([features, self._seen])
-            found[seen] = draws(more[told[known]], values[known], more[wanted[seen]], seed)
-        return found
+        if self._seen is None or np.isfinite(self._seen[told]).sum() < FIRST:
+            return draws(features[told], values, features[wanted], seed)
+        seen = np.flatnonzero(np.isfinite(self._seen))
+        looks = draws(features[seen], self._seen[seen, None], features[wanted], seed)[..., 0]
+        own = self._seen[wanted]
+        looks = np.where(np.isnan(own)[:, None], looks, own[:, None])
+        known = np.isfinite(self._seen[told])
+        told, values = told[known], values[known]
+        return draws_with(features[told], self._seen[told], values, features[wanted], looks, seed)
 
     def _believed_excess(self, state: State, fitted: Integers, wanted: Integers, random: np.random.Generator) -> Floats:
         """Draws of how far the wanted candidates are beyond the limits, [candidate, draw, form, limit]."""
