@@ -24,6 +24,7 @@ from search.study import SearchSettings
 from search.tune.scheduler import is_hopeless
 from search.tune.searcher import FrontSearch
 from trainables.schedule import FAMILIES, Schedule
+from trainables.trainable import fields_of
 
 Make = Callable[[ReplayTree, ReplayLedger], Contestant]
 
@@ -91,7 +92,7 @@ class Ours:
 
     def schedule(self, config: dict[str, Any]) -> Schedule:
         """The schedule of a trial's config."""
-        return FAMILIES[config["family"]](**{key: value for key, value in config.items() if key != "trial"})
+        return FAMILIES[config["family"]](**fields_of(config))
 
 
 class LastStepsOnly(FrontSearch):
@@ -173,13 +174,13 @@ def plain(sampler: Callable[[int], BaseSampler]) -> Callable[[SearchSpace, int],
 
 def ours(
     sampler: str, kind: type[TreeSampler] | None = None, search: type[FrontSearch] = FrontSearch,
-    stops: Callable[[StepTable, Sequence[float]], Stops] | None = None, **changes: bool,
+    stops: Callable[[StepTable, Sequence[float]], Stops] | None = None, looks: int = 0, **changes: bool,
 ) -> Callable[[SearchSpace, int], Make]:  # fmt: skip
     """FrontSearch with a sampler by name, and ``kind`` of the one that knows the tree instead of it."""
 
     def with_seed(space: SearchSpace, seed: int) -> Make:
         def make(tree: ReplayTree, ledger: ReplayLedger) -> Contestant:
-            settings = SearchSettings(sampler=sampler, seed=seed, trials=None, epochs=10**9)
+            settings = SearchSettings(sampler=sampler, seed=seed, trials=None, epochs=10**9, looks=looks)
             searcher = search(space, settings, tree, ledger, Asks())  # type: ignore[arg-type]
             if kind is not None:
                 _replace_sampler(searcher, kind)
@@ -215,6 +216,11 @@ def _gp(seed: int) -> BaseSampler:
         return GPSampler(seed=seed)
 
 
+def looking(looks: int) -> str:
+    """The name of ours with so many looks a trial."""
+    return f"ours, {looks} looks a trial"
+
+
 PLAIN_TPE = "OptunaSearch, TPE"
 TREE_SEARCH = "ours"
 KNOWING = "ours, knowing every step"
@@ -229,6 +235,7 @@ CONTESTANTS: Mapping[str, Callable[[SearchSpace, int], Make]] = {
     "TPE, shared, every step": ours("tpe"),
     TREE_SEARCH: ours("tree"),
     KNOWING: knowing,
+    **{looking(k): ours("tree", looks=k) for k in (2, 4)},
     "ours, nothing shared": ours("tree", NothingShared, shared=False),
     "ours, last steps only": ours("tree", search=LastStepsOnly, every_step=False),
     "ours, gain per trial": ours("tree", PerTrial),
@@ -245,10 +252,13 @@ AT_FOUR = (
     PLAIN_TPE,
     TREE_SEARCH,
     KNOWING,
+    *(looking(k) for k in (2, 4)),
     "ours, nothing believed",
     "ours, stopped at the front",
 )
 """Who takes part with four trials in flight."""
+LOOKING = tuple(looking(k) for k in (2, 4))
+"""Who needs a table, and a seed of it, that tells what looks at its cuts see."""
 LIMITS: Mapping[str, int] = {
     "OptunaSearch, GP": 100, "TPE, shared, every step": 300, "ours, last steps only": 200,
 }  # fmt: skip

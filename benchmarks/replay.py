@@ -21,7 +21,8 @@ from benchmarks.step_table import StepTable
 from trainables.node import Node
 from trainables.problem import Problem
 from trainables.records import names as n
-from trainables.schedule import Schedule
+from trainables.records.objectives import ACCURACY, Quality
+from trainables.schedule import FAMILIES, Schedule
 from trainables.steps import step_of
 from trainables.trainable import gain_metric
 
@@ -61,6 +62,18 @@ class _Replayed(Problem):
         return None
 
 
+@dataclass
+class ReplayStore:
+    """The looks that there are by ``clock``: value and when it was had, by address."""
+
+    clock: float = 0.0
+    found: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def looks(self) -> list[str]:
+        """None before the start."""
+        return []
+
+
 class ReplayTree:
     """What a searcher asks of ``trainables.tree.Tree``, with the addresses of a table."""
 
@@ -69,12 +82,31 @@ class ReplayTree:
         nothing: Any = None  # data are needed for training alone
         self.problem = _Replayed(nothing, study.model, study.dense, study.retraining, study.regularisation)
         self._chains: dict[Schedule, list[Node]] = {}
+        self.store = ReplayStore()
 
     def chain(self, schedule: Schedule) -> list[Node]:
         """The nodes of the schedule's steps."""
         if schedule not in self._chains:
             self._chains[schedule] = self.table.chain(schedule)
         return self._chains[schedule]
+
+    def looks(self, schedule: Schedule) -> list[Node]:
+        """The addresses of looks at the schedule's steps."""
+        return self.table.looks(schedule)
+
+    def look(self, schedule: Schedule, ready: float) -> None:
+        """Look at the last cut of a schedule, which is known from a time on.
+
+        The value is what the first row of the table with this cut had: the same cut, mostly, with other images.
+        """
+        address = self.looks(schedule)[-1].id
+        value = self.table.recalibrated[self._seen, self.table.looked_at[address]]
+        self.store.found.setdefault(address, (float(value), ready))
+
+    def looked(self, address: str) -> float | None:
+        """What a look measured, if that is known by now."""
+        value, ready = self.store.found.get(address, (0.0, np.inf))
+        return value if ready <= self.store.clock else None
 
     def seen(self, address: str) -> Gains:
         """The gains of a step on the seed that the search sees."""
@@ -92,7 +124,8 @@ class ReplayLedger:
     reference: list[float]
     epochs_computed: int = 0
     trial_numbers: frozenset[int] = frozenset()
-    points: tuple[Any, ...] = ()
+    points: list[dict[str, Any]] = field(default_factory=list)
+    measure: Quality = ACCURACY
     trials: tuple[Any, ...] = ()
     dense: dict[int, Any] = field(default_factory=dict)
     objectives: tuple[str, ...] = OBJECTIVES
@@ -148,7 +181,7 @@ class Work:
     ends: list[float] = field(default_factory=list)
     done: dict[str, float] = field(default_factory=dict)
 
-    def step(self, now: float, nodes: Sequence[tuple[str, int]], shared: bool) -> float:
+    def step(self, now: float, nodes: Sequence[tuple[str, float]], shared: bool) -> float:
         """When a step that needs these nodes (address, epochs), begun now, is finished."""
         for address, epochs in nodes:
             if shared and address in self.done:
@@ -202,8 +235,8 @@ class _Trial:
 class Run:
     """Trials in flight, each at one of its steps until a time on the clock."""
 
-    def __init__(self, table: StepTable, seen: int, tree: ReplayTree, contestant: Contestant) -> None:
-        self._table, self._seen, self._tree, self._contestant = table, seen, tree, contestant
+    def __init__(self, table: StepTable, seen: int, tree: ReplayTree, contestant: Contestant, ledger: ReplayLedger) -> None:
+        self._table, self._seen, self._tree, self._contestant, self._ledger = table, seen, tree, contestant, ledger
         self.work = Work()
         self.seconds: list[float] = []
         self._fruitless, self._trained = 0, 0
@@ -232,12 +265,23 @@ class Run:
     def _begin(self, clock: float, most_trials: int | None) -> None:
         if self._fruitless >= FRUITLESS or (most_trials is not None and len(self.seconds) >= most_trials):
             return
+        self._tree.store.clock = clock
         key, started = f"trial{len(self.seconds)}", time.process_time()
         config = self._contestant.searcher.suggest(key)
         self.seconds.append(time.process_time() - started)
         if isinstance(config, dict):
             schedule = self._contestant.schedule(config)
+            clock = self._look(clock, [FAMILIES[fields["family"]](**fields) for fields in config.get(n.LOOKS, ())])
             self._continue(clock, _Trial(key, schedule, self._tree.chain(schedule)))
+
+    def _look(self, clock: float, schedules: Sequence[Schedule]) -> float:
+        """When a trial's looks are had."""
+        for schedule in schedules:
+            before = len(self.work.ends)
+            clock = self.work.step(clock, [(self._tree.looks(schedule)[-1].id, self._table.look_epochs)], shared=True)
+            self._trained += len(self.work.ends) - before  # a look is no step
+            self._tree.look(schedule, clock)
+        return clock
 
     def _continue(self, clock: float, trial: _Trial) -> None:
         nodes = [(node.id, self._tree.epochs_of(node)) for node in trial.nodes[trial.step].own_nodes]
@@ -256,6 +300,8 @@ class Run:
             return
         told = {n.SEED: 0, n.STEP: trial.step, n.STEP_ID: trial.nodes[trial.step - 1].id}
         told |= dict(zip(METRICS, map(float, gains), strict=True))
+        look = float(self._table.recalibrated[self._seen, row])
+        self._ledger.points.append({n.TRIAL: None, n.STEP_ID: told[n.STEP_ID], n.ACCURACY_RECALIBRATED: look})
         (searcher.on_trial_complete if last else searcher.on_trial_result)(trial.key, told)
 
 
@@ -266,7 +312,7 @@ def replay(
     """Run a search with ``at_once`` trials in flight on the accuracies of one seed, for at most so many epochs."""
     score, tree = Score(table, seen), ReplayTree(table, seen)
     ledger = ReplayLedger(table.reference(seen).tolist())
-    run = Run(table, seen, tree, make(tree, ledger))
+    run = Run(table, seen, tree, make(tree, ledger), ledger)
     found = Replay(seconds=run.seconds)
     for clock, row in run.points(at_once, most_trials):
         found.epochs.append(run.work.spent(clock))

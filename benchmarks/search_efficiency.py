@@ -17,6 +17,7 @@ import multiprocessing
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy.typing as npt
 import optuna
 
 from benchmarks import step_table
-from benchmarks.contestants import AT_FOUR, CONTESTANTS, KNOWING, LIMITS, PLAIN_TPE, TREE_SEARCH
+from benchmarks.contestants import AT_FOUR, CONTESTANTS, KNOWING, LIMITS, LOOKING, PLAIN_TPE, TREE_SEARCH
 from benchmarks.replay import MARKS, replay
 from benchmarks.stopping import left_by
 
@@ -67,8 +68,14 @@ def jobs(tables: Sequence[str], contestants: Sequence[str], replays: int) -> Ite
         for table in tables:
             for at_once in (1, 4):
                 for contestant in contestants:
-                    if at_once == 1 or contestant in AT_FOUR:
+                    if (at_once == 1 or contestant in AT_FOUR) and (contestant not in LOOKING or _has_looks(table, number)):
                         yield table, contestant, at_once, number
+
+
+@cache
+def _has_looks(table: str, number: int) -> bool:
+    """Whether the seed that a replay sees was computed with looks."""
+    return bool(np.isfinite(step_table.read(table).recalibrated[number % len(step_table.SEEDS)]).any())
 
 
 def run(wanted: Sequence[Job], processes: int, kept: Path | None) -> list[Result]:

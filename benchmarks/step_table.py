@@ -1,7 +1,8 @@
 """A table of every step of a study's space, for several seeds: computed once by the real trainables, then only read.
 
 ``tables/NAME.yaml`` is the study, ``tables/NAME.csv.gz`` the table: a row for each schedule of the space (the step it ends
-with) holding its parameters and, for each seed, accuracy and log2 compression; empty where the step failed.
+with) holding, for each seed, accuracy, log2 compression and the accuracy right after the cut, recalibrated; empty where
+the step failed, and the last where it wasn't recorded. Before them are rows of the dense network, and of what a look takes.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import gzip
 import io
 import math
 import multiprocessing
-from collections.abc import Iterator, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +39,8 @@ from trainables.tree import Tree, walk
 
 FOLDER = Path(__file__).parent / "tables"
 SEEDS = (0, 1, 2)
-DENSE = "dense"
+DENSE, LOOK = "dense", "look"
+TIMED_LOOKS = 25
 STEP_FAILS = (NothingRemovedError, TrainingDivergedError)
 FAILED_FILE = "failed"
 
@@ -55,10 +60,30 @@ class StepTable:
     """[seed, row, 2]; NaN where a step failed"""
     dense: npt.NDArray[np.float64]
     """[seed], accuracies"""
+    recalibrated: npt.NDArray[np.float64]
+    """[seed, row], accuracies right after the cut; NaN where none was recorded"""
+    look_epochs: float
+    """What a look takes, in epochs"""
 
     def chain(self, schedule: Schedule) -> list[Node]:
         """The nodes of a schedule's steps, at the addresses of this table."""
-        return MethodSettings(self.study.retraining, self.study.regularisation).chain(self.root, schedule)
+        return self._methods.chain(self.root, schedule)
+
+    def looks(self, schedule: Schedule) -> list[Node]:
+        """The addresses of looks at a schedule's steps."""
+        return self._methods.looks(self.root, schedule)
+
+    @cached_property
+    def looked_at(self) -> dict[str, int]:
+        """The first row with the cut of each look."""
+        rows: dict[str, int] = {}
+        for row, params in enumerate(_rows(self.space)):
+            rows.setdefault(self.looks(self.space.schedule(FixedTrial(params)))[-1].id, row)
+        return rows
+
+    @property
+    def _methods(self) -> MethodSettings:
+        return MethodSettings(self.study.retraining, self.study.regularisation)
 
     def reference(self, seed: int) -> npt.NDArray[np.float64]:
         """The hypervolume's reference in the gains of a seed."""
@@ -84,18 +109,26 @@ def read(name: str, folder: Path = FOLDER) -> StepTable:
     ids: dict[str, int] = {}
     gains: list[list[list[float]]] = []
     dense: list[float] = []
-    table = StepTable(study, space, Node(None, {"kind": "dense", "table": name}), ids, np.empty(0), np.empty(0))
+    look_epochs = math.nan
+    nothing = np.empty(0)
+    root = Node(None, {"kind": "dense", "table": name})
+    table = StepTable(study, space, root, ids, nothing, nothing, nothing, look_epochs)
     with gzip.open(folder / f"{name}.csv.gz", "rt", newline="") as file:
         for row in csv.reader(file):
-            values = [[float(value or "nan") for value in row[i : i + 2]] for i in range(1, len(row), 2)]
-            if row[0] == DENSE:
-                dense = [accuracy for accuracy, _ in values]
+            if row[0] == LOOK:
+                look_epochs = float(row[1])
                 continue
-            gains.append(values)
+            width = (len(row) - 1) // len(SEEDS)  # tables of old have no third column
+            values = [[float(value or "nan") for value in row[i : i + width]] for i in range(1, len(row), width)]
+            if row[0] == DENSE:
+                dense = [value[0] for value in values]
+                continue
+            gains.append([[*value, math.nan][:3] for value in values])
     for params in _rows(space):
         ids[table.chain(space.schedule(FixedTrial(params)))[-1].id] = len(ids)
     assert len(ids) == len(gains), f"{name}.csv.gz has {len(gains)} rows for {len(ids)} steps; compute it again"
-    return StepTable(study, space, table.root, ids, np.array(gains).transpose(1, 0, 2), np.array(dense))
+    found = np.array(gains).transpose(1, 0, 2)
+    return StepTable(study, space, root, ids, found[..., :2], np.array(dense), found[..., 2], look_epochs)
 
 
 def _rows(space: SearchSpace) -> Iterator[Params]:
@@ -146,15 +179,39 @@ def _write(file: Path, study: Study, tree: Tree) -> Path:
     roots = [tree.store.record(tree.problem.root(seed).id) for seed in SEEDS]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([DENSE, *(value for root in roots if root for value in (f"{root[n.ACCURACY]:.5f}", "0"))])
+    writer.writerow([LOOK, f"{_look_epochs(study, tree):.2f}"])
+    writer.writerow([DENSE, *(value for root in roots if root for value in (f"{root[n.ACCURACY]:.5f}", "0", ""))])
     space = space_of(study)
     for number, params in enumerate(_rows(space)):
         schedule = space.schedule(FixedTrial(params))
-        writer.writerow([number, *(value for seed in SEEDS for value in _gains(tree, schedule, seed))])
+        writer.writerow([number, *(value for seed in SEEDS for value in _columns(tree, schedule, seed))])
     write_atomically(file, gzip.compress(text.getvalue().encode(), mtime=0))
     return file
 
 
-def _gains(tree: Tree, schedule: Schedule, seed: int) -> tuple[str, str]:
+def _columns(tree: Tree, schedule: Schedule, seed: int) -> tuple[str, str, str]:
     record = tree.store.record(tree.chain(schedule.model_copy(update={n.SEED: seed}))[-1].id)
-    return (f"{record[n.ACCURACY]:.5f}", f"{math.log2(record[n.COMPRESSION]):.4f}") if record else ("", "")
+    if record is None:
+        return "", "", ""
+    look = record.get(n.ACCURACY_RECALIBRATED)
+    return f"{record[n.ACCURACY]:.5f}", f"{math.log2(record[n.COMPRESSION]):.4f}", "" if look is None else f"{look:.5f}"
+
+
+def _look_epochs(study: Study, tree: Tree) -> float:
+    """Median of some first looks in seconds of this processor, over those of an epoch of the dense training."""
+    space = space_of(study)
+    longest = list(space.longest())
+    schedules = [space.schedule(FixedTrial(params)) for params in longest[:: max(1, len(longest) // TIMED_LOOKS)]]
+    firsts = {tree.looks(one)[0].id: one.model_copy(update={n.STEPS: 1}) for one in schedules}
+    with threads(1), tempfile.TemporaryDirectory() as folder:
+        fresh = Tree(tree.problem, Store(Path(folder)))
+        epoch = _seconds(lambda: fresh.dense_point(0)) / study.dense.epochs
+        looks = [_seconds(lambda one=one: fresh.look(one)) for one in firsts.values()]  # type: ignore[misc]
+    taken = [one for one in looks if one > epoch / 50]  # where a training comes before the cut, none was looked at
+    return float(np.median(taken)) / epoch
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    started = time.process_time()
+    act()
+    return time.process_time() - started

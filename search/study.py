@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from torch import nn
 
-from search.sampling.samplers import SAMPLERS
+from search.sampling.samplers import SAMPLERS, SamplerSettings
 from search.sampling.space import SpaceSettings
 from trainables import own
 from trainables.chain import RegularisationSettings, RetrainSettings
@@ -92,7 +92,7 @@ class ReferenceSettings(Settings):
     )
 
 
-class SearchSettings(Settings):
+class SearchSettings(SamplerSettings):
     """How the search chooses and when it ends: at whichever budget is reached first."""
 
     sampler: Annotated[str, AfterValidator(SAMPLERS.known)] = Field("tree", description=SAMPLERS.help())
@@ -123,6 +123,11 @@ class SearchSettings(Settings):
         if self.targets and not self.starting_points:
             raise ValueError("targets are starting points; leave out starting_points: false")
         return self
+
+    @property
+    def looks_at(self) -> int:
+        """How many cuts a trial looks at for the sampler."""
+        return SAMPLERS.make(self.sampler, self.model_dump()).looks_at
 
 
 def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from trainables.records.names import InputError
 from trainables.schedule import FAMILIES, REMOVED, BaseSchedule, Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.settings import Settings
 from trainables.training.loop import DenseSettings
-from trainables.training.retraining import RATES, RETRAININGS, Retraining, identity, takes_epochs
+from trainables.training.retraining import RATES, RETRAININGS, Recalibrate, Retraining, identity, takes_epochs
 
 M = TypeVar("M", bound=Method)
 
@@ -68,6 +68,16 @@ class MethodSettings:
             nodes += self._part(node, part, limits(part.family) if limits else {})
             node = nodes[-1]
         return nodes
+
+    def looks(self, root: Node, schedule: Schedule, limits: Limits | None = None) -> list[Node]:
+        """For each step of ``schedule`` the one that cuts as it does, from the same network, and then only recalibrates.
+
+        Schedules that differ in how they retrain have the looks at their first cuts in common.
+        """
+        usual = {name: None for name in RATES if getattr(schedule, name) is not None}
+        twin = schedule.model_copy(update={n.RETRAIN: Recalibrate.name, **usual})
+        both = zip(self.chain(root, schedule, limits), self.chain(root, twin, limits), strict=True)
+        return [Node(own.parent, other.settings) for own, other in both]
 
     def _part(self, node: Node, schedule: Part, limits: Mapping[str, Any]) -> list[Node]:
         if isinstance(schedule, StructuredSchedule) and _has_lost_weights(node):

@@ -218,6 +218,10 @@ class Problem:
         """The node of each step of ``schedule``, in order, below ``root`` (the dense network of its seed)."""
         return self.methods.chain(root or self.root(schedule.seed), schedule, self._limits)
 
+    def looks(self, schedule: Schedule) -> list[Node]:
+        """For each step of ``schedule`` the address of a look at it: the same cut, only recalibrated."""
+        return self.methods.looks(self.root(schedule.seed), schedule, self._limits)
+
     def check_network(self) -> None:
         """InputError if the network can't be built for the data, or its weights can't be had or don't fit it."""
         classes, remedy = len(self.data.classes), "use a smaller network, or smaller images"

@@ -27,8 +27,10 @@ from trainables.pruning.sample import Sample
 from trainables.pruning.weight_importances import WEIGHT_IMPORTANCES
 from trainables.pruning.weight_scopes import WEIGHT_SCOPES
 from trainables.records import names as n
+from trainables.records.names import InputError
 from trainables.schedule import REMOVED
 from trainables.tasks.base import Task
+from trainables.training import recalibrating
 from trainables.training.loop import LearningRate, Recipe, channels_last, evaluate, fit, threads
 from trainables.training.recalibrating import recalibrate
 from trainables.training.resuming import Resumable
@@ -64,6 +66,8 @@ class Made(NamedTuple):
     """Early weights of a dense network that was trained here."""
     before: float | None = None
     """The task's measure between a cut and its retraining."""
+    recalibrated: float | None = None
+    """The same with BatchNorm's statistics estimated anew."""
 
 
 class Step(ABC):
@@ -168,7 +172,8 @@ class Prune(Step):
         with reproducible(bench.node.seed):
             network = cut(parent, bench.node, problem)
         before = evaluate(network.model, problem.data, problem.device)
-        return Made(retrain(network, bench), None, before)
+        recalibrated = recalibrating.look(network.model, problem.data, before, bench.node.seed, problem.device)
+        return Made(retrain(network, bench), None, before, recalibrated)
 
     def needs(self, node: Node, problem: Problem) -> frozenset[Need]:
         """What its retraining needs."""
@@ -177,6 +182,18 @@ class Prune(Step):
     def epochs(self, node: Node, problem: Problem) -> int:
         """The epochs of its retraining."""
         return retraining_of(node.settings, trusted=problem.trusted).epochs_trained(problem.taught)
+
+
+def look(parent: Network, node: Node, problem: Problem) -> float | None:
+    """What a step measures that cuts and only recalibrates, before it is stored; None where that has no value."""
+    bench = Bench(problem, node)
+    try:
+        with reproducible(node.seed):
+            network = cut(parent, node, problem)
+        network = retraining_of(node.settings, trusted=problem.trusted).begin(network, Starts(bench, network))
+        return evaluate(network.model, problem.data, problem.device)
+    except (NothingRemovedError, InputError):  # as a step would find; a look only leaves its question open
+        return None
 
 
 KINDS: Mapping[str, Step] = {step.kind: step for step in (Dense(), Regularise(), Prune())}

@@ -20,7 +20,7 @@ from trainables.measuring.latency import tables
 from trainables.problem import Problem
 from trainables.records import names as n
 from trainables.records.objectives import COMPRESSION, gains
-from trainables.schedule import FAMILIES
+from trainables.schedule import FAMILIES, Schedule
 from trainables.settings import parse
 from trainables.storage.base import Place, above
 from trainables.storage.store import Store
@@ -30,6 +30,11 @@ from trainables.tree import Tree
 def gain_metric(objective: str) -> str:
     """The metric in a trial's results that holds its gain on an objective; all gains are maximised."""
     return f"gain_{objective}"
+
+
+def fields_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a trial's schedule, from its config."""
+    return {key: value for key, value in config.items() if key not in (n.TRIAL, n.LOOKS)}
 
 
 def points_of(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -73,19 +78,24 @@ class PruningTrainable(tune.Trainable):
         return True
 
     def _begin(self, config: Mapping[str, Any]) -> None:
-        fields = dict(config)
-        self._trial = fields.pop(n.TRIAL, None)
-        family = self.family or fields.get("family", n.UNSTRUCTURED)
-        trusted = self._tree.problem.trusted
-        schedule = parse(FAMILIES[family], {**fields, "family": family}, "the trial's config", trusted=trusted)
+        self._trial = config.get(n.TRIAL)
+        schedule = self._parsed(fields_of(config))
         self._tree.problem.check(schedule)
         self._schedule, self._nodes, self._done = schedule, self._tree.chain(schedule), 0
+        self._to_look_at = [self._parsed(fields) for fields in config.get(n.LOOKS, ())]
+
+    def _parsed(self, fields: Mapping[str, Any]) -> Schedule:
+        family = self.family or fields.get("family", n.UNSTRUCTURED)
+        trusted = self._tree.problem.trusted
+        return parse(FAMILIES[family], {**fields, "family": family}, "the trial's config", trusted=trusted)
 
     def step(self) -> dict[str, Any]:
         """Take one pruning step; the result is its point, its gains on the objectives, and ``done`` at the last.
 
         The points of further stored forms, with their gains, are a list of their own in it (``points_of``).
         """
+        while self._to_look_at:
+            self._tree.look(self._to_look_at.pop())
         node = self._nodes[self._done]
         self._done += 1
         points = self._tree.points(node, self._schedule, self._done, self._trial)

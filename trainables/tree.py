@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from trainables.records import names as n
 from trainables.records.methods import MEASURE, described, measure_of
 from trainables.records.names import InputError
 from trainables.records.objectives import OBJECTIVES, Objective, Quality, columns_of, own_columns
-from trainables.records.points import OF_EVERY_RECORD, SCHEMA, form_of, is_record, stored_format
+from trainables.records.points import OF_EVERY_RECORD, SCHEMA, form_of, is_record, quality_problem, stored_format
 from trainables.schedule import REMOVED, Schedule
 from trainables.storage.store import ASKED, Record, Store
 from trainables.training.loop import TrainingDivergedError, threads
@@ -94,6 +95,31 @@ class Tree:
     def _paid(self, record: Record) -> bool:
         """Whether it was computed for the present point, and not by another process while this one waited."""
         return record["id"] in self.computed or (self._asked is not None and record.get(ASKED) == self._asked)
+
+    def looks(self, schedule: Schedule) -> list[Node]:
+        """The addresses of looks at the schedule's steps."""
+        return self.problem.looks(schedule)
+
+    def look(self, schedule: Schedule) -> None:
+        """Put on record what the last cut of ``schedule`` measures, recalibrated and at no epochs.
+
+        Nothing happens if that is on record, or the weights that are to be cut aren't there.
+        """
+        node = self.problem.looks(schedule)[-1]
+        assert node.parent is not None
+        if self.looked(node.id) is not None or not self.has_weights(node.parent.id):
+            return
+        with quiet.computing(), threads(self.problem.threads):
+            value = steps.look(self.network(node.parent), node, self.problem)
+        self.store.write_look(node.id, {self.measure.column: value, MEASURE: described(self.measure)})
+
+    def looked(self, address: str) -> float | None:
+        """What a look measured; NaN if that had no value, and None if none is on record."""
+        record = self.store.look(address)
+        if record is None or record.get(MEASURE) != described(self.measure):
+            return None
+        value = record.get(self.measure.column)
+        return math.nan if quality_problem(self.measure, value) else value
 
     def dense_point(self, seed: int) -> Point:
         """The dense network as the point that every schedule of this seed starts from."""
@@ -193,16 +219,16 @@ class Tree:
     ) -> Record:
         started, self._paused = time.perf_counter(), 0.0
         bench = steps.Bench(self.problem, node, self._between_epochs, resumable, start, teacher)
-        network, early, before = steps.step_of(node).make(parent, bench)
+        made = steps.step_of(node).make(parent, bench)
         epochs = self.epochs_of(node)
         self.epochs += epochs
-        files = {n.WEIGHTS_FILE: encode(network)}
-        if early is not None:
-            files[n.REWIND_FILE] = encode(early)
+        files = {n.WEIGHTS_FILE: encode(made.network)}
+        if made.early is not None:
+            files[n.REWIND_FILE] = encode(made.early)
         known = self.known(node.id)
         if known is not None and self.store.restore(known, files):
             return known
-        measured = self._measure(node, files[n.WEIGHTS_FILE], before)
+        measured = self._measure(node, files[n.WEIGHTS_FILE], made)
         seconds = resumable.seconds + time.perf_counter() - started - self._paused
         record = {
             "schema": SCHEMA, "id": node.id, "parent": node.parent.id if node.parent else None,
@@ -227,7 +253,7 @@ class Tree:
         """What computing a node costs: the epochs that it trains, itself alone."""
         return steps.step_of(node).epochs(node, self.problem)
 
-    def _measure(self, node: Node, content: bytes, before: float | None) -> dict[str, Any]:
+    def _measure(self, node: Node, content: bytes, made: steps.Made) -> dict[str, Any]:
         """Measure the network as stored: read back, and in fp32."""
         stored, network = self._stored(node, content)
         counts, dense = stored.counts, stored.dense
@@ -239,7 +265,7 @@ class Tree:
             n.REQUESTED_SPARSITY: node.settings.get(REMOVED, 0) / 1e6,
             n.SPARSITY: 1 - counts.prunable_params / total,
             n.CHANNEL_SPARSITY: self.problem.skeleton.channel_sparsity(network.model),
-            **self._of_measure(before), n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
+            **self._of_measure(made), n.SHAPE_ID: counts.shape_id, n.EMPTY_LAYERS: counts.empty_layers,
             "layers": {name: list(kept) for name, kept in counts.layers.items()},
             **judged(self._judged, stored, {}),
         }  # fmt: skip
@@ -257,12 +283,12 @@ class Tree:
         """What the quality of networks is measured by."""
         return self.problem.data.task.quality
 
-    def _of_measure(self, before: float | None) -> dict[str, Any]:
+    def _of_measure(self, made: steps.Made) -> dict[str, Any]:
         """What a record says of its measure, beside the value; of others than accuracy all that tells which it is."""
         other: dict[str, Any] = {}
         if told := described(self.measure):
-            other = {MEASURE: told, n.ACCURACY_BEFORE: None, n.ACCURACY: None}
-        return {**other, self.measure.before: before}
+            other = {MEASURE: told, n.ACCURACY_BEFORE: None, n.ACCURACY_RECALIBRATED: None, n.ACCURACY: None}
+        return {**other, self.measure.before: made.before, self.measure.recalibrated: made.recalibrated}
 
     @property
     def _judged(self) -> list[Objective]:

@@ -18,28 +18,36 @@ MOST_RECIPES = 8000
 """Of a space with more recipes so many are drawn, always the same ones."""
 
 
-def step_tree(space: Space, tree: Tree) -> StepTree:
-    """Every schedule of the space that the network allows, with what each of its steps costs in epochs."""
+def step_tree(space: Space, tree: Tree, *, looks: bool = False) -> StepTree:
+    """Every schedule of the space that the network allows, with what each of its steps costs in epochs.
+
+    With ``looks``, each has the address of the look at its last step.
+    """
     recipes = list(space.longest())
     if len(recipes) > MOST_RECIPES:
         recipes = random.Random(0).sample(recipes, MOST_RECIPES)
     costs: dict[Hashable, float] = {}
-    return StepTree((candidate for params in recipes for candidate in _prefixes(params, space, tree, costs)), costs)
+    found = (candidate for params in recipes for candidate in _prefixes(params, space, tree, costs, looks=looks))
+    return StepTree(found, costs)
 
 
-def _prefixes(params: Params, space: Space, tree: Tree, costs: dict[Hashable, float]) -> Iterator[Candidate]:
+def _prefixes(
+    params: Params, space: Space, tree: Tree, costs: dict[Hashable, float], *, looks: bool
+) -> Iterator[Candidate]:
     try:
         schedule = space.schedule(FixedTrial(params))
         tree.problem.check(schedule)
     except (InputError, ValidationError):
         return
     chain: list[Hashable] = []
-    for number, (node, halvings) in enumerate(zip(tree.chain(schedule), schedule.halvings(), strict=True), start=1):
+    nodes = tree.chain(schedule)
+    looked = [node.id for node in tree.looks(schedule)] if looks else [None] * len(nodes)
+    for number, (node, halvings, look) in enumerate(zip(nodes, schedule.halvings(), looked, strict=True), start=1):
         for one in node.own_nodes:
             costs[one.id] = tree.epochs_of(one)
             chain.append(one.id)
         # Halvings of what is left: the nearest that is known beforehand to the compression.
-        yield Candidate(space.prefix(params, number), tuple(chain), (halvings,))
+        yield Candidate(space.prefix(params, number), tuple(chain), (halvings,), look)
 
 
 def epochs_ahead(schedules: Iterable[Schedule], tree: Tree) -> dict[str, int]:

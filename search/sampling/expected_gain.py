@@ -69,6 +69,25 @@ def draws(features: Floats, values: Floats, at: Floats, seed: int) -> Floats:
     return found
 
 
+def draws_with(features: Floats, looks: Floats, values: Floats, at: Floats, believed: Floats, seed: int) -> Floats:
+    """The same of values that a look at each candidate [candidate] says something of.
+
+    Of the wanted candidates the looks are ``believed`` [candidate, draw]: each draw of the values goes with one of them.
+    """
+    from sklearn.ensemble import ExtraTreesRegressor  # noqa: PLC0415 - as above
+
+    known = np.column_stack([features, looks])
+    wanted = np.empty((len(at), known.shape[1]), np.float32)
+    wanted[:, :-1] = at
+    found = np.empty((len(at), TREES, values.shape[1]))
+    for i in range(values.shape[1]):
+        forest = ExtraTreesRegressor(TREES, random_state=seed, n_jobs=1).fit(known, values[:, i])
+        for tree, estimator in enumerate(forest.estimators_):
+            wanted[:, -1] = believed[:, tree]
+            found[:, tree, i] = estimator.tree_.predict(wanted)[:, 0]
+    return found
+
+
 def chain_gains(tree: StepTree, nodes: Flags, known: Flags, at: Integers, values: Floats, front: Radii) -> Floats:
     """Expected growth of the hypervolume by each flagged node and the unknown ones above it, [node] (0 elsewhere).
 

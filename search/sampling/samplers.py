@@ -6,26 +6,46 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from pydantic import Field
 
+from search.sampling.looks import Looks
 from search.sampling.step_tree import StepTree
 from search.sampling.tree_sampler import TreeSampler
-from trainables.methods import Method, Registry
+from trainables.methods import Method, Registry, section
+from trainables.settings import Settings
+
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
+
+class Known(NamedTuple):
+    """What a sampler that ``knows_tree`` is given."""
+
+    tree: StepTree | None
+    reference: Sequence[float] | None
+    found: Mapping[Hashable, float]
+    """What looks have told (``search.sampling.looks``)."""
 
 
 class Sampler(Method):
     """How the next schedule is proposed."""
 
     knows_tree: ClassVar[bool] = False
-    """Whether it is given all candidates and the reference."""
+    """Whether it is given all candidates, the reference, and what looks told."""
 
     @abstractmethod
-    def sampler(self, seed: int, tree: StepTree | None, reference: Sequence[float] | None) -> BaseSampler:
+    def sampler(self, seed: int, known: Known) -> BaseSampler:
         """Optuna's sampler for one ask, whose own the ``seed`` is."""
+
+    @property
+    def looks_at(self) -> int:
+        """How many cuts a trial looks at for it."""
+        return 0
 
 
 class Tpe(Sampler):
@@ -33,7 +53,7 @@ class Tpe(Sampler):
 
     name, source = "tpe", "Bergstra et al. 2011; Ozaki et al. 2022"
 
-    def sampler(self, seed: int, tree: StepTree | None, reference: Sequence[float] | None) -> BaseSampler:  # noqa: ARG002
+    def sampler(self, seed: int, known: Known) -> BaseSampler:  # noqa: ARG002
         """Settings are spelled out because defaults change."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -45,7 +65,7 @@ class NsgaII(Sampler):
 
     name, source = "nsga2", "Deb et al. 2002"
 
-    def sampler(self, seed: int, tree: StepTree | None, reference: Sequence[float] | None) -> BaseSampler:  # noqa: ARG002
+    def sampler(self, seed: int, known: Known) -> BaseSampler:  # noqa: ARG002
         """With a population that a study of a hundred trials can turn over."""
         return NSGAIISampler(population_size=20, seed=seed)
 
@@ -55,7 +75,7 @@ class Random(Sampler):
 
     name, control = "random", True
 
-    def sampler(self, seed: int, tree: StepTree | None, reference: Sequence[float] | None) -> BaseSampler:  # noqa: ARG002
+    def sampler(self, seed: int, known: Known) -> BaseSampler:  # noqa: ARG002
         """Optuna's."""
         return RandomSampler(seed=seed)
 
@@ -64,18 +84,40 @@ class Tree(Sampler):
     """The most expected hypervolume for each new epoch, by a surrogate that knows which steps schedules share."""
 
     name, knows_tree = "tree", True
+    looks: int = Field(
+        0, ge=0, description="cuts that each trial looks at for tree before its first step: recalibrated, at no epochs"
+    )
 
-    def sampler(self, seed: int, tree: StepTree | None, reference: Sequence[float] | None) -> BaseSampler:
+    def sampler(self, seed: int, known: Known) -> BaseSampler:
         """``search.sampling.tree_sampler``."""
-        return TreeSampler(tree or StepTree([], {}), seed, reference, ask=0)
+        looks = Looks(self.looks, known.found)
+        return TreeSampler(known.tree or StepTree([], {}), seed, known.reference, ask=0, looks=looks)
+
+    @property
+    def looks_at(self) -> int:
+        """Its setting."""
+        return self.looks
 
 
 SAMPLERS = Registry[Sampler]("sampler", Sampler, (Tree, Tpe, NsgaII, Random))
 
 
+if TYPE_CHECKING:
+
+    class SamplerSettings(Settings):
+        """The fields of the samplers."""
+
+else:
+    SamplerSettings = section("SamplerSettings", __name__, "The fields of the samplers.", SAMPLERS.values())
+
+
 def sampler_for_ask(
-    name: str, seed: int, ask: int, tree: StepTree | None = None, reference: Sequence[float] | None = None
-) -> BaseSampler:
-    """The sampler that proposes the study's ``ask``-th trial; only one that ``knows_tree`` needs the last two."""
+    name: str, seed: int, ask: int, tree: StepTree | None = None, reference: Sequence[float] | None = None, *,
+    settings: Mapping[str, Any] = NOTHING, found: Mapping[Hashable, float] = NOTHING,
+) -> BaseSampler:  # fmt: skip
+    """The sampler that proposes the study's ``ask``-th trial, with its ``settings``.
+
+    Only one that ``knows_tree`` needs the tree, the reference, and what looks have ``found``.
+    """
     digest = hashlib.sha256(f"{seed}/{ask}".encode()).digest()
-    return SAMPLERS.make(name).sampler(int.from_bytes(digest[:4], "big"), tree, reference)
+    return SAMPLERS.make(name, settings).sampler(int.from_bytes(digest[:4], "big"), Known(tree, reference, found))

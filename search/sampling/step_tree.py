@@ -26,6 +26,8 @@ class Candidate:
     chain: tuple[Hashable, ...]
     """Addresses of its steps in order; the last is its own, the others may be other candidates' or nobody's."""
     hints: tuple[float, ...] = ()
+    look: Hashable | None = None
+    """Address of the look at its last step, which others may share; None where there can be none."""
 
 
 class StepTree:
@@ -60,6 +62,11 @@ class StepTree:
         """The node of each candidate's point."""
         self.point: Integers = np.full(len(nodes), -1, np.int64)
         self.point[self.node] = np.arange(len(self.candidates))
+        self.looks = list(dict.fromkeys(one.look for one in self.candidates if one.look is not None))
+        """The addresses of looks."""
+        numbers = {address: number for number, address in enumerate(self.looks)}
+        self.look: Integers = np.array([numbers.get(one.look, -1) for one in self.candidates], np.int64)
+        """The number of the look at each candidate's last step, or -1."""
         self.levels = [np.flatnonzero(self.depth == level) for level in range(int(self.depth.max(initial=-1)) + 1)]
         self.features = np.hstack([encode([candidate.params for candidate in self.candidates]), self._shape()])
 

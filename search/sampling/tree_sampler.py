@@ -16,7 +16,7 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,14 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.sampling.constraints import EXCESS
-from search.sampling.expected_gain import Radii, chain_gains, directions, draws, farthest
+from search.sampling.expected_gain import Radii, chain_gains, directions, draws, draws_with, farthest
+from search.sampling.looks import Looks
 from search.sampling.step_tree import Flags, Floats, Integers, StepTree
 
 PICK = "tree_sampler:pick"
 """System attribute of a trial: the number of the candidate that was picked for it."""
+LOOKS = "tree_sampler:looks"
+"""System attribute of a trial: the parameters of the candidates that it is to look at."""
 FORMS = "forms"
 """User attribute of a trial whose candidate has several points (the stored forms of a step): the values of each."""
 FIRST = 4
@@ -45,6 +48,7 @@ MOST_TOLD = 1000
 """Points that a surrogate is fitted to: half the farthest out, half any."""
 MOST_NODES = 2500
 """Nodes that one ask looks at."""
+NO_LOOKS = Looks()
 _CHOOSING = threading.Lock()
 """Choosing and marking what was chosen are one act, or two threads of one ``study.optimize`` would choose the same. The
 lock is the process's and not a sampler's: samplers are copied and pickled, which a lock can't be."""
@@ -66,20 +70,29 @@ class State:
     """These, and nodes that come after one that another trial is at: picked where nothing is open."""
     excess: Floats
     """How far each candidate told is beyond the limits, [candidate, form, limit]; 0 or less is within."""
+    looked_at: list[int] = field(default_factory=list)
+    """Candidates that trials in flight look at."""
 
 
 class TreeSampler(BaseSampler):
     """Picks whole candidates of ``tree``; a study's parameters are then handed out one by one.
 
     ``reference`` is the hypervolume's reference point in the study's own objectives (worst values told, without it).
-    The pick depends on the seed, the ask (the trial's number unless given) and the study's trials alone.
+    The pick depends on the seed, the ask (the trial's number unless given), the study's trials and ``looks`` alone. With a
+    budget of looks, the trial is told which candidates to look at; without one, looks have no part in it.
     """
 
     haste = HASTE
 
-    def __init__(self, tree: StepTree, seed: int, reference: Sequence[float] | None = None, ask: int | None = None) -> None:
+    def __init__(
+        self, tree: StepTree, seed: int, reference: Sequence[float] | None = None, ask: int | None = None,
+        looks: Looks = NO_LOOKS,
+    ) -> None:  # fmt: skip
         self._tree, self._seed, self._reference, self._ask = tree, seed, reference, ask
+        self._looks = looks
         self._picks: dict[int, int] = {}
+        self._seen: Floats | None = None
+        self._to_look_at: list[int] = []
         self._random = RandomSampler(seed=seed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -92,6 +105,9 @@ class TreeSampler(BaseSampler):
                 pick = self.pick(study, trial)
             if pick is not None:
                 self._picks[trial.number] = pick
+                if self._to_look_at:  # before the pick: a trial that has one is not picked for again
+                    found = [dict(self._tree.candidates[number].params) for number in self._to_look_at]
+                    study._storage.set_trial_system_attr(trial._trial_id, LOOKS, found)
                 study._storage.set_trial_system_attr(trial._trial_id, PICK, pick)
 
     def infer_relative_search_space(self, _study: Study, _trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -130,6 +146,7 @@ class TreeSampler(BaseSampler):
 
     def pick(self, study: Study, trial: FrozenTrial) -> int | None:
         """The candidate for a trial; None if none is left."""
+        self._to_look_at = []
         state = state_of(study, self._tree, but=trial.number)
         if not state.left.any():
             return None
@@ -145,9 +162,10 @@ class TreeSampler(BaseSampler):
 
     def _best(self, state: State, ways: Sequence[StudyDirection], random: np.random.Generator) -> int:
         tree = self._tree
+        self._seen = self._looks.seen(tree, state.told) if self._looks.budget else None
         values = self._scaled(state.values, ways)
         along = directions(values.shape[-1])
-        nodes = self._looked_at(state, random)
+        nodes = self._considered(state, random)
         at = tree.point[nodes & (tree.point >= 0)]
         wanted = np.concatenate([at, self._waited_for(state)])
         far = farthest(np.where(_beyond(state.excess), WORST, values), along)
@@ -164,7 +182,11 @@ class TreeSampler(BaseSampler):
         rates = gains / np.maximum(self._costs(state), tree.cost[tree.cost > 0].min(initial=1.0)) ** self.haste
         rates[~self._open(state)] = 0.0
         if rates.max() > 0:
-            return int(tree.point[rates.argmax()])
+            pick = int(tree.point[rates.argmax()])
+            if self._seen is not None:
+                busy = np.array([*state.pending, *state.looked_at, pick], np.int64)
+                self._to_look_at = self._looks.wanted(tree, rates, self._seen, state.told, busy)
+            return pick
         if excess.size and (among := self._open(state)[tree.node[at]]).any():  # the nearest to what is within them
             missed = np.where(among, excess[: len(at)].clip(min=0).sum(-1).min(-1).mean(-1), np.inf)
             return int(at[random.choice(np.flatnonzero(missed == missed.min()))])
@@ -172,7 +194,16 @@ class TreeSampler(BaseSampler):
 
     def _believed(self, told: Integers, values: Floats, wanted: Integers, seed: int) -> Floats:
         """Draws of the values of the wanted candidates, [candidate, draw, objective]."""
-        return draws(self._tree.features[told], np.maximum(values, WORST), self._tree.features[wanted], seed)
+        features, values = self._tree.features, np.maximum(values, WORST)
+        if self._seen is None or np.isfinite(self._seen[told]).sum() < FIRST:
+            return draws(features[told], values, features[wanted], seed)
+        seen = np.flatnonzero(np.isfinite(self._seen))
+        looks = draws(features[seen], self._seen[seen, None], features[wanted], seed)[..., 0]
+        own = self._seen[wanted]
+        looks = np.where(np.isnan(own)[:, None], looks, own[:, None])
+        known = np.isfinite(self._seen[told])
+        told, values = told[known], values[known]
+        return draws_with(features[told], self._seen[told], values, features[wanted], looks, seed)
 
     def _believed_excess(self, state: State, fitted: Integers, wanted: Integers, random: np.random.Generator) -> Floats:
         """Draws of how far the wanted candidates are beyond the limits, [candidate, draw, form, limit]."""
@@ -205,7 +236,7 @@ class TreeSampler(BaseSampler):
         size = values.max(axis=(0, 1)) - origin
         return np.asarray((values - origin) / np.where(size > 0, size, 1.0))
 
-    def _looked_at(self, state: State, random: np.random.Generator) -> Flags:
+    def _considered(self, state: State, random: np.random.Generator) -> Flags:
         """The nodes that may be picked, or of a large tree those of some chains, with the unknown ones above them."""
         tree = self._tree
         nodes = tree.up(state.open) & ~state.known
@@ -237,6 +268,7 @@ def state_of(study: Study, tree: StepTree, but: int | None = None) -> State:
     excess: dict[int, list[list[float]]] = {}
     pending: list[int] = []
     failed: list[int] = []
+    looked_at: list[int | None] = []
     for trial in study.get_trials(deepcopy=False):
         if trial.number == but or trial.state == TrialState.WAITING:
             continue
@@ -247,10 +279,13 @@ def state_of(study: Study, tree: StepTree, but: int | None = None) -> State:
             told[number] = trial.user_attrs.get(FORMS, [trial.values])
             excess[number] = trial.user_attrs.get(EXCESS, [list(trial.constraints.values())] * len(told[number]))
         else:
+            if trial.state == TrialState.RUNNING:
+                looked_at += [tree.number(params) for params in trial.system_attrs.get(LOOKS, ())]
             (pending if trial.state == TrialState.RUNNING else failed).append(number)
     # The order in which trials ended decides nothing.
     waiting = [number for number in pending if number not in told]
-    return _state(tree, dict(sorted(told.items())), dict(sorted(excess.items())), waiting, failed)
+    found = _state(tree, dict(sorted(told.items())), dict(sorted(excess.items())), waiting, failed)
+    return replace(found, looked_at=[number for number in looked_at if number is not None])
 
 
 def _number(trial: FrozenTrial, tree: StepTree) -> int | None:

@@ -24,7 +24,7 @@ from search.tune.trial import NODE, PEAK, STOPS, UNFIT
 from search.tune.trial_ends import not_swallowed
 from trainables.records import names as n
 from trainables.records.names import InputError, StoppedError
-from trainables.trainable import points_of
+from trainables.trainable import fields_of, points_of
 
 PLAIN_INTERVAL = 10.0
 """Seconds between two lines where there is no terminal to draw on."""
@@ -135,7 +135,7 @@ class Progress(tune.Callback):
 
     def _end(self, trial: Any, state: str, reason: str | None = None) -> None:
         self._running.pop(trial.trial_id, None)
-        schedule = {key: value for key, value in trial.config.items() if key != n.TRIAL}
+        schedule = fields_of(trial.config)
         self._ledger.add_trial(trial.config[n.TRIAL], state, schedule, reason)
         self._copy()
         forget_metrics(trial)

@@ -15,7 +15,7 @@ from trainables.records import names as n
 from trainables.records.objectives import Objective, objectives_of
 from trainables.records.points import form_of
 from trainables.schedule import FAMILIES, Schedule
-from trainables.trainable import gain_metric, points_of
+from trainables.trainable import fields_of, gain_metric, points_of
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -37,7 +37,7 @@ class FrontScheduler(LiveFifo):
     def on_trial_result(self, _controller: TuneController, trial: Trial, result: Mapping[str, Any]) -> str:
         """STOP or CONTINUE; Tune doesn't ask after a trial's last step."""
         self._catch_up()
-        fields = {key: value for key, value in trial.config.items() if key != n.TRIAL}
+        fields = fields_of(trial.config)
         schedule = FAMILIES[fields["family"]](**fields)
         reference = self._ledger.reference_of(schedule.seed)
         hopeless = []

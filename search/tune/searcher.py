@@ -16,6 +16,7 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
+from optuna.trial import FixedTrial
 from pydantic import ValidationError
 from ray.tune.search import Searcher
 
@@ -27,7 +28,9 @@ from search.sampling.constraints import constraints_of
 from search.sampling.samplers import SAMPLERS, Random, sampler_for_ask
 from search.sampling.space import Space
 from search.sampling.step_tree import StepTree
+from search.sampling.tree_sampler import LOOKS
 from search.study import SearchSettings
+from search.tune.looked import Looked
 from search.tune.retelling import FIXED, Retelling
 from search.tune.telling import Asked, Telling, ids_of
 from search.tune.trial_ends import not_swallowed
@@ -171,11 +174,26 @@ class FrontSearch(Searcher):
     def _sampler_of(self, ask: int, known: int) -> BaseSampler:
         name = self._settings.sampler if known < KNOWN_BEFORE_RANDOM else Random.name
         tree = self._step_tree if SAMPLERS[name].knows_tree else None
-        return sampler_for_ask(name, self._settings.seed, ask, tree, self._ledger.reference)
+        found = self._looked.found() if tree is not None and self._settings.looks_at else {}
+        return sampler_for_ask(
+            name, self._settings.seed, ask, tree, self._ledger.reference, settings=self._settings.model_dump(), found=found
+        )
 
     @cached_property
     def _step_tree(self) -> StepTree:
-        return step_tree(self._space, self._tree)
+        return step_tree(self._space, self._tree, looks=self._settings.looks_at > 0)
+
+    @cached_property
+    def _looked(self) -> Looked:
+        return Looked(self._tree, self._ledger, self._step_tree.looks)
+
+    def _looks(self, asked: Asked) -> dict[str, Any]:
+        """The part of a trial's config that says what its row wants it to look at."""
+        assert asked.row is not None
+        wanted = self.study.get_trials(deepcopy=False)[asked.row.number].system_attrs.get(LOOKS, ())
+        schedules = [self._space.schedule(FixedTrial(params)) for params in wanted]
+        self._looked.wait_for(schedules)
+        return {n.LOOKS: [one.model_dump(mode="json", exclude_none=True) for one in schedules]} if schedules else {}
 
     def _free_number(self) -> int:
         """The first that no trial has: a trial of which a lost host left nothing is made up for."""
@@ -183,7 +201,8 @@ class FrontSearch(Searcher):
 
     def _start(self, trial_id: str, asked: Asked) -> dict[str, Any]:
         self._under_way[trial_id] = asked
-        return {**asked.schedule.model_dump(mode="json", exclude_none=True), n.TRIAL: asked.trial}
+        looks = self._looks(asked) if self._settings.looks_at else {}
+        return {**asked.schedule.model_dump(mode="json", exclude_none=True), n.TRIAL: asked.trial, **looks}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tell Optuna a step that is not the trial's last."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from optuna.trial import FixedTrial
 
 from analysis.load import load_study
 from benchmarks import growth, search_efficiency, step_table, stopping
@@ -40,16 +41,20 @@ def table(tmp_path: Path) -> StepTable:
     return written(tmp_path)
 
 
-def written(folder: Path) -> StepTable:
-    """The table as files, read back."""
+def written(folder: Path, *, looks: bool = True) -> StepTable:
+    """The table as files, read back; a cut's look sees .02 less than its retraining gives, and takes half an epoch."""
     (folder / "tiny.yaml").write_text(yaml.safe_dump({"name": "tiny", "space": SPACE}))
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["dense", *(value for dense in DENSE for value in (dense, 0))])
+    more = [""] if looks else []
+    if looks:
+        writer.writerow(["look", 0.5])
+    writer.writerow(["dense", *(value for dense in DENSE for value in (dense, 0, *more))])
     for row, (accuracies, far) in enumerate(zip(ACCURACY, HALVINGS, strict=True)):
         values = [[accuracy - 0.9 + dense, far] for accuracy, dense in zip(accuracies, DENSE, strict=True)]
+        values = [[*two, two[0] - 0.02] if looks else two for two in values]
         if row == 4:
-            values[2] = ["", ""]
+            values[2] = ["", "", *more]
         writer.writerow([row, *values[0], *values[1], *values[2]])
     (folder / "tiny.csv.gz").write_bytes(gzip.compress(text.getvalue().encode()))
     return step_table.read("tiny", folder)
@@ -61,6 +66,55 @@ def test_a_table_is_read_as_it_was_written(table: StepTable) -> None:
     np.testing.assert_allclose(table.gains[1, :3, 0], [0.78, 0.8, 0.74])
     assert np.isnan(table.gains[2, 4]).all()
     assert table.gains[0, :, 1].tolist() == list(HALVINGS)
+    np.testing.assert_allclose(table.recalibrated[:, :4], table.gains[:, :4, 0] - 0.02)
+    assert table.look_epochs == 0.5 and set(table.looked_at.values()) == {0, 1, 2, 3, 4}
+
+
+def test_a_table_of_old_tells_nothing_of_looks(tmp_path: Path, table: StepTable) -> None:
+    old = written(tmp_path, looks=False)
+    np.testing.assert_array_equal(old.gains, table.gains)
+    assert old.dense.tolist() == table.dense.tolist()
+    assert np.isnan(old.recalibrated).all() and np.isnan(old.look_epochs)
+
+
+def test_a_computed_table_tells_what_looks_see_and_take(tmp_path: Path) -> None:
+    """Two recipes that retrain differently: the looks at their first cuts are one, those at their second are not."""
+    choices = {**SPACE["unstructured"], "retrain": ["fine_tune", "lr_rewind"], "fine_tune_epochs": [1]}
+    study = {
+        "name": "mini", "data": {"dataset": "digits"}, "model": {"name": "cnn", "arguments": {"width": 4}},
+        "dense": {"epochs": 1, "batch_size": 128, "threads": 1}, "precision": "fp32",
+        "space": {"unstructured": {**choices, "step_ratio": [0.5], "max_steps": 2}},
+    }  # fmt: skip
+    file = tmp_path / "mini.yaml"
+    file.write_text(yaml.safe_dump(study))
+    step_table._start(file, [], tmp_path / "work")
+    for seed in step_table.SEEDS:
+        for params in step_table._space.longest():
+            step_table._walk((seed, params))
+    tree = step_table._tree
+    step_table._write(tmp_path / "mini.csv.gz", step_table.load_study(file), tree)
+    found = step_table.read("mini", tmp_path)
+    assert found.gains.shape == (3, 4, 2) and 0 < found.look_epochs < 10
+    assert sorted(found.looked_at.values()) == [0, 1, 3]
+    for row, params in enumerate(step_table._rows(found.space)):
+        schedule = found.space.schedule(FixedTrial(params)).model_copy(update={"seed": 1})
+        record = tree.store.record(tree.chain(schedule)[-1].id)
+        assert record is not None
+        assert found.recalibrated[1, row] == pytest.approx(record["accuracy_recalibrated"], abs=1e-5)
+
+
+def test_looks_take_their_time_and_are_no_steps(table: StepTable) -> None:
+    """Half an epoch, before the trial's own first step; what was looked at takes no time again."""
+    tree, ledger = ReplayTree(table), ReplayLedger([0.8, 0.0])
+    run = Run(table, 0, tree, ours("tree", looks=1)(table.space, 0)(tree, ledger), ledger)
+    clock = run._look(3.0, [table.space.schedule(FixedTrial(dict(table.space.starting_points()[0])))])
+    assert clock == 3.5 and run.work.spent(10) == 0.5 and run._trained == 1
+    (address,) = tree.store.found
+    tree.store.clock = 3.4
+    assert tree.looked(address) is None
+    tree.store.clock = 3.5
+    assert tree.looked(address) == table.recalibrated[0, table.looked_at[address]]
+    assert run._look(4.0, [table.space.schedule(FixedTrial(dict(table.space.starting_points()[0])))]) == 4.0
 
 
 def test_a_front_is_scored_by_the_seeds_that_the_search_does_not_see(table: StepTable) -> None:
@@ -107,8 +161,8 @@ def test_every_contestant_finds_the_tiny_table(name: str, table: StepTable) -> N
 
 def test_ours_pays_for_every_step_once_and_plain_search_again_and_again(table: StepTable) -> None:
     def spent(name: str, trials: int) -> Work:
-        tree = ReplayTree(table)
-        run = Run(table, 0, tree, CONTESTANTS[name](table.space, 0)(tree, ReplayLedger([0.8, 0.0])))
+        tree, ledger = ReplayTree(table), ReplayLedger([0.8, 0.0])
+        run = Run(table, 0, tree, CONTESTANTS[name](table.space, 0)(tree, ledger), ledger)
         assert len(list(run.points(1, trials))) > 0
         return run.work
 
@@ -201,7 +255,8 @@ def test_the_documentation_says_what_the_last_replay_found() -> None:
 def test_a_stopped_trial_is_replayed_as_far_as_it_went(table: StepTable) -> None:
     tree = ReplayTree(table)
     make = ours("random", stops=lambda *_: lambda _schedule, step, _gains: step == 2)
-    run = Run(table, 0, tree, make(table.space, 0)(tree, ReplayLedger([0.8, 0.0])))
+    ledger = ReplayLedger([0.8, 0.0])
+    run = Run(table, 0, tree, make(table.space, 0)(tree, ledger), ledger)
     rows = {row for _, row in run.points(1, 30)}
     assert rows == {0, 1, 3}  # row 4 fails
     assert run.work.spent(1e9) == 4 * 2
@@ -242,7 +297,7 @@ def test_why_a_number_is_missing_is_told() -> None:
 @pytest.mark.parametrize("name", search_efficiency.TABLES)
 def test_the_stored_tables_are_whole(name: str) -> None:
     stored = step_table.read(name)
-    assert stored.gains.shape == (3, len(stored.ids), 2)
+    assert stored.gains.shape == (3, len(stored.ids), 2) and stored.recalibrated.shape == (3, len(stored.ids))
     assert np.isfinite(stored.gains).mean() > 0.99
     assert sum(file.stat().st_size for file in step_table.FOLDER.iterdir()) < 2_000_000
     for seen in range(3):

@@ -44,6 +44,7 @@ SNAPSHOT_FILE = "snapshot.json"
 
 # Files of one step, steps/<step id>/.
 STEP_FILE = "step.json"
+LOOK_FILE = "look.json"  # at the address of a step that cuts and only recalibrates, whether that step is there or not
 PACKED_FILE = "records.jsonl.gz"  # beside the steps' folders, the records of those that were packed
 WEIGHTS_FILE = "model.safetensors"
 REWIND_FILE = "rewind.safetensors"
@@ -65,6 +66,9 @@ Optuna's study: the values of each form."""
 
 RANDOM = "random"
 """The importance of each family that is its control."""
+
+LOOKS = "looks"
+"""Of a trial's config: the schedules whose last cuts it is to look at before its own first step."""
 
 # Columns of points.jsonl, in order.
 TRIAL = "trial"
@@ -101,6 +105,7 @@ REQUESTED_SPARSITY = "requested_sparsity"
 SPARSITY = "sparsity"
 CHANNEL_SPARSITY = "channel_sparsity"
 ACCURACY_BEFORE = "accuracy_before"
+ACCURACY_RECALIBRATED = "accuracy_recalibrated"
 ACCURACY = "accuracy"
 PARAMS = "params"
 MACS = "macs"
@@ -148,8 +153,8 @@ POINT_COLUMNS = (
     TRIAL, STEP, STEP_ID, FORM, PARENT_ID, FAMILY, IMPORTANCE, PRUNER, SCOPE, SCHEDULE, STEP_RATIO, STEPS, FINE_TUNE_EPOCHS,
     SPARSE_EPOCHS, STRENGTH, ROUND_TO, CHANNEL_IMPORTANCE, CHANNEL_SCOPE, CHANNEL_RATIO, CHANNEL_STEPS, RETRAIN,
     FINE_TUNE_LR, FINE_TUNE_DECAY, SEED, EPOCHS, TOTAL_EPOCHS, SECONDS, REUSED, REQUESTED_SPARSITY, SPARSITY,
-    CHANNEL_SPARSITY, ACCURACY_BEFORE, ACCURACY, PARAMS, MACS, EFFECTIVE_MACS, STORED_BYTES, STORED_FORMAT, COMPRESSION,
-    SHAPE_ID, EMPTY_LAYERS, LATENCY, LATENCY_LARGE, LATENCY_DENSE, LATENCY_LARGE_DENSE,
+    CHANNEL_SPARSITY, ACCURACY_BEFORE, ACCURACY_RECALIBRATED, ACCURACY, PARAMS, MACS, EFFECTIVE_MACS, STORED_BYTES,
+    STORED_FORMAT, COMPRESSION, SHAPE_ID, EMPTY_LAYERS, LATENCY, LATENCY_LARGE, LATENCY_DENSE, LATENCY_LARGE_DENSE,
 )  # fmt: skip
 
 COUNTED = (ACCURACY, STORED_BYTES, PARAMS, MACS)

@@ -186,6 +186,11 @@ class Quality(Objective):
         return f"{self.column}_before"
 
     @property
+    def recalibrated(self) -> str:
+        """The column of the same with BatchNorm's statistics estimated anew: what a look at a cut tells."""
+        return f"{self.column}_recalibrated"
+
+    @property
     def error(self) -> str:
         """The column of its standard error, where that is measured."""
         return f"{self.column}_error"
@@ -460,5 +465,5 @@ def columns_of(objectives: Iterable[Objective] = ()) -> tuple[str, ...]:
 
 def own_columns(objective: Objective) -> tuple[str, ...]:
     """The columns that tell of one objective."""
-    before = (objective.before,) if isinstance(objective, Quality) else ()
+    before = (objective.before, objective.recalibrated) if isinstance(objective, Quality) else ()
     return (*before, objective.column, *objective.fills, *objective.dense_columns.values())

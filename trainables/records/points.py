@@ -20,6 +20,7 @@ SHARES = (
     n.SPARSITY,
     n.CHANNEL_SPARSITY,
     n.ACCURACY_BEFORE,
+    n.ACCURACY_RECALIBRATED,
     n.ACCURACY,
 )
 AMOUNTS = (
@@ -74,7 +75,7 @@ def fault_of(
         value = row.get(column)
         if problem := _problem(column, value, value is None and column in needed):
             return f"{column} {problem}"
-    for column in (measure.column, measure.before) if measure else ():
+    for column in (measure.column, measure.before, measure.recalibrated) if measure else ():
         value = row.get(column)
         if (value is not None or column in needed) and (problem := quality_problem(measure or ACCURACY, value)):
             return f"{column} {problem}"

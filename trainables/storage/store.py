@@ -150,6 +150,20 @@ class Store:
         for name in BESIDE_RECORDS:
             self.storage.delete(f"{step_id}/{name}")
 
+    def look(self, address: str) -> Record | None:
+        """What a look measured at this address, or None if none is on record (a damaged one counts as none)."""
+        found = self.storage.read(f"{address}/{n.LOOK_FILE}") if is_address(address) else None
+        return None if found is None else _whole(found, address)
+
+    def write_look(self, address: str, columns: Mapping[str, Any]) -> None:
+        """Put a look on record."""
+        record = {"id": address, **columns, "checksums": {}}
+        self.storage.write(f"{address}/{n.LOOK_FILE}", to_json({**record, CHECKSUM: _checksum(record)}, indent=1))
+
+    def looks(self) -> list[str]:
+        """The addresses of all looks on record here."""
+        return self.storage.folders_with(n.LOOK_FILE)
+
     def claim(self, step_id: str) -> AbstractContextManager[Held]:
         """Hold the right to compute a step, waiting while another process holds it."""
         return self.storage.claim(f"{step_id}/{n.CLAIM_FILE}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -9,10 +12,13 @@ from trainables.data.dataset import Data
 from trainables.data.preparation import augmented, draw
 from trainables.networks.limits import estimated_norms
 from trainables.networks.reproducible import reproducible
+from trainables.records.names import InputError
 from trainables.training.feeding import seen, training_tensors
-from trainables.training.loop import channels_last
+from trainables.training.loop import channels_last, evaluate
 
 BATCH = 256
+LOOK_IMAGES = 512
+"""Training images that a look estimates statistics on: more change what it says of a cut by less than its noise."""
 
 
 def drawn(data: Data, count: int, seed: int, device: str) -> list[Tensor]:
@@ -47,3 +53,31 @@ def recalibrate(model: nn.Module, data: Data, count: int, seed: int, device: str
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
+
+
+def look(model: nn.Module, data: Data, before: float, seed: int, device: str = "cpu") -> float | None:
+    """The measure of a network with recalibrated BatchNorm, which it has lost again afterwards; ``before`` without any.
+
+    None where the measure has no value then: recalibrated outputs can be of any size, and a look fails no step.
+    """
+    if not estimated_norms(model):
+        return before
+    with _kept_statistics(model):
+        recalibrate(model, data, LOOK_IMAGES, seed, device)
+        try:
+            return evaluate(model, data, device)
+        except InputError:
+            return None
+
+
+@contextlib.contextmanager
+def _kept_statistics(model: nn.Module) -> Iterator[None]:
+    """Afterwards BatchNorm's buffers hold what they held. No copy of the model: not every network can be copied."""
+    buffers = [buffer for norm in estimated_norms(model) for buffer in norm.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
