@@ -1,7 +1,7 @@
 """Training with some removed channels given back, at zero, so that layers have widths that a processor is fast at.
 
-BatchNorm, activations and pooling can lose more at odd widths than a few channels cost. A channel whose weights are zero, as
-those that take it, adds nothing to what a network computes: up to rounding it trains as it would without.
+BatchNorm, activations and pooling can lose more at odd widths than a few channels cost. A channel whose weights are zero,
+as are those that take it, adds nothing to what a network computes: up to rounding it trains as it would without.
 """
 
 from __future__ import annotations
