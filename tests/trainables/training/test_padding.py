@@ -34,7 +34,7 @@ from trainables.tree import Tree, walk
 DIGIT = (1, 8, 8)
 ODD = (
     "residual", "depthwise", "depth_multiplier", "concatenated", "squeeze", "transposed", "flattened", "frozen_stem",
-    "two_names", "grouped",
+    "two_names", "grouped", "sigmoids",
 )  # fmt: skip
 NETWORKS = {name: ModelSettings(name=f"tests.odd_networks:{name}") for name in (*ODD, "tied")} | {
     "cnn": ModelSettings(name="cnn", arguments={"width": 10}),
@@ -112,8 +112,8 @@ def largest_difference(one: nn.Module, other: nn.Module) -> float:
     )
 
 
-@pytest.mark.parametrize(("optimizer", "clip"), [(Sgd(), None), (Sgd(), 0.5), (AdamW(), 0.5)])
-@pytest.mark.parametrize("name", ["cnn", "residual", "squeeze"])
+@pytest.mark.parametrize(("optimizer", "clip"), [(Sgd(), None), (Sgd(), 0.1), (AdamW(), 0.1)])
+@pytest.mark.parametrize("name", ["cnn", "residual", "sigmoids"])
 def test_padded_training_comes_to_the_same_weights_and_its_padding_stays_zero(
     name: str, optimizer: Optimizer, clip: float | None, data: Data, generous: None
 ) -> None:
@@ -139,7 +139,7 @@ def test_padded_training_comes_to_the_same_weights_and_its_padding_stays_zero(
     moved = largest_difference(network.model, trained)
     wider.copy_to(network.model)
     largest = largest_difference(network.model, trained)
-    assert largest < 0.04 * moved
+    assert largest < moved * (1e-4 if isinstance(optimizer, Sgd) else 0.04)
     assert all(bool((network.model.get_parameter(name)[~mask] == 0).all()) for name, mask in network.masks.items())
 
 
