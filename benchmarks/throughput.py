@@ -1,6 +1,6 @@
 """Images a second of training: our loop beside the usual DataLoader pipeline, on one thread.
 
-    python -m benchmarks.throughput [--data FOLDER] [--json FILE] [--markdown benchmarks/tables/throughput.md]
+    python -m benchmarks.throughput [--data FOLDER] [--json FILE] [--markdown FILE]
 
 All train the same network (the CNN of width 32, batches of 256, SGD with momentum) for an epoch of the same images with the
 same augmentation. They take turns in one process, so that a busy machine slows all of them, and are timed by the

@@ -1,6 +1,6 @@
 """How much faster a network trains for having lost channels, and what would make it faster still.
 
-    python -m benchmarks.widths [--compiled] [--accuracy] [--markdown benchmarks/tables/widths.md]
+    python -m benchmarks.widths [--compiled] [--accuracy] [--markdown FILE]
 
 Each network takes turns with all others in one process, on one thread, timed by the processor's clock; the ratio of each
 round is against the dense network of that round. The columns, of the same share of the width:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from pydantic import Field
@@ -21,19 +20,19 @@ from trainables.networks.oracle import FixedStatistics, WrongCutError, plain_att
 from trainables.settings import Settings
 
 MULTIPLE = 8
-MOST_ADDED = 0.15
+MOST_ADDED = 0.25
 """The largest share of a layer's width that may be added (``benchmarks/widths.py`` has what others would give)."""
 PADDED = "pad_channels"
 """The setting of a step whose training is padded; of others it isn't there."""
 
 
 class Padding(Settings):
-    """Whether retraining pads."""
+    """How cut networks are retrained, whatever the method."""
 
     pad_channels: bool = Field(
         False,
-        description=f"whether layers are padded to multiples of {MULTIPLE} channels while retraining, with channels that "
-        f"stay zero, where that adds at most {MOST_ADDED:.0%} to a layer: often faster, and rounded otherwise",
+        description=f"train cut layers at a multiple of {MULTIPLE} channels, those added zero, where that adds at most "
+        f"{MOST_ADDED:.0%}: often faster (docs/speed.md), and rounded otherwise",
     )
 
 
@@ -76,7 +75,7 @@ class Padded:
         """Have gradients of what was added be zero too, for what looks at all of a gradient at once."""
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad and self.places[name].numel() < parameter.numel():
-                parameter.register_hook(partial(_times, _ones_at(self.places[name], parameter)))
+                parameter.register_hook(_Times(_ones_at(self.places[name], parameter)))
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
@@ -166,8 +165,15 @@ def _ones_at(places: Tensor, parameter: Tensor) -> Tensor:
     return _spread(torch.ones(places.shape, dtype=parameter.dtype), places, parameter)
 
 
-def _times(kept: Tensor, gradient: Tensor) -> Tensor:
-    return gradient * kept.to(gradient.device)
+class _Times:
+    """Multiplies gradients, on the device that they are on."""
+
+    def __init__(self, kept: Tensor) -> None:
+        self._kept = kept
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        self._kept = self._kept.to(gradient.device)
+        return gradient * self._kept
 
 
 def _everything(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

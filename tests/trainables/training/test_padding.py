@@ -100,8 +100,8 @@ def test_padding_changes_nothing_of_the_true_network_and_gives_it_back_as_it_was
 
 
 def test_a_layer_is_padded_to_a_multiple_if_that_adds_little_and_it_was_as_wide() -> None:
-    assert [padded_width(width, 128) for width in (7, 14, 29, 58, 115, 22, 45, 90, 10, 19, 64)] == [
-        8, 16, 32, 64, 120, 24, 48, 96, 10, 19, 64,
+    assert [padded_width(width, 128) for width in (7, 14, 13, 29, 58, 115, 22, 45, 10, 19, 64)] == [
+        8, 16, 16, 32, 64, 120, 24, 48, 10, 19, 64,
     ]  # fmt: skip
     assert [padded_width(width, width + 1) for width in (7, 14, 15)] == [8, 14, 16]
 
