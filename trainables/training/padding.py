@@ -21,7 +21,7 @@ from trainables.settings import Settings
 
 MULTIPLE = 8
 MOST_ADDED = 0.25
-"""The largest share of a layer's width that may be added (``benchmarks/widths.py`` has what others would give)."""
+"""The largest share of a layer's width that may be added (``benchmarks/widths.py`` has what it gives)."""
 PADDED = "pad_channels"
 """The setting of a step whose training is padded; of others it isn't there."""
 
@@ -61,7 +61,7 @@ class Padded:
     model: nn.Module
     places: Mapping[str, Tensor]
     kept: dict[nn.Parameter, Tensor]
-    """Of each parameter that has lost elements, ones where they stay and zeros elsewhere."""
+    """Of each parameter that has zeros to be held, ones where it has none."""
 
     @torch.no_grad()
     def hold(self, _model: nn.Module) -> None:
@@ -74,7 +74,7 @@ class Padded:
     def hold_gradients(self) -> None:
         """Have gradients of what was added be zero too, for what looks at all of a gradient at once."""
         for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and self.places[name].numel() < parameter.numel():
+            if parameter.requires_grad and _lacks(self.places, name, parameter):
                 parameter.register_hook(_Times(_ones_at(self.places[name], parameter)))
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ def pad(network: Network, build: Callable[[], nn.Module], anatomy: Anatomy) -> P
         wider = survivors(model, fewer, anatomy)
         places = {name: _places(left, wider[name]) for name, left in survivors(model, network.removed, anatomy).items()}
         replay(model, fewer, anatomy)
-    except WrongCutError:  # layers that share a weight have lost the same channels, and would get back others
+    except (WrongCutError, ValueError):  # layers that share a weight have lost the same, and would get back others
         return None
     true, wide = dict(_everything(network.model)), dict(_everything(model))
     if any(place.lt(0).any() for place in places.values()) or any(
@@ -129,12 +129,12 @@ def _fewer(dense: nn.Module, removed: Removed, anatomy: Anatomy) -> Removed | No
         count = graph.get_out_channels(module) if out else graph.get_in_channels(module)
         _, now = left.get((name, out), (count, list(range(count))))
         left[name, out] = count, [channel for i, channel in enumerate(now) if i not in gone]
-    fewer: Removed = []
+    fewer, given = heads, 0
     for (name, out), (count, now) in left.items():
         back = padded_width(len(now), count) - len(now) if name in single and out else 0
         fewer.append((name, out, sorted(set(range(count)) - set(now))[back:]))
-    given = sum(count - len(now) for count, now in left.values()) - sum(len(indices) for _, _, indices in fewer)
-    return [*heads, *fewer] if given else None
+        given += back
+    return fewer if given else None
 
 
 def _places(left: Tensor, wider: Tensor) -> Tensor:
@@ -156,9 +156,14 @@ def _kept(model: nn.Module, places: Mapping[str, Tensor], masks: Masks) -> dict[
     for name, parameter in model.named_parameters():
         if name in masks:
             found[parameter] = _spread(masks[name].to(parameter.dtype), places[name], parameter)
-        elif places[name].numel() < parameter.numel():
+        elif _lacks(places, name, parameter):
             found[parameter] = _ones_at(places[name], parameter)
     return found
+
+
+def _lacks(places: Mapping[str, Tensor], name: str, parameter: Tensor) -> bool:
+    """Whether the true network has less of a parameter."""
+    return name in places and places[name].numel() < parameter.numel()
 
 
 def _ones_at(places: Tensor, parameter: Tensor) -> Tensor:
