@@ -1,6 +1,6 @@
 """Images a second of training: our loop beside the usual DataLoader pipeline, on one thread.
 
-    python -m benchmarks.throughput [--data FOLDER] [--json FILE] [--markdown benchmarks/tables/throughput.md]
+    python -m benchmarks.throughput [--data FOLDER] [--json FILE] [--markdown FILE]
 
 All train the same network (the CNN of width 32, batches of 256, SGD with momentum) for an epoch of the same images with the
 same augmentation. They take turns in one process, so that a busy machine slows all of them, and are timed by the
@@ -257,11 +257,8 @@ def _spread(values: list[float], digits: int) -> str:
 
 def conditions(data: Data, arguments: argparse.Namespace) -> dict[str, Any]:
     """What the numbers hold for."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
-        "cpu": models[0] if models else platform.processor(),
+        "cpu": processor(),
         "torch": torch.__version__,
         "threads": arguments.threads,
         "rounds": arguments.rounds,
@@ -270,6 +267,14 @@ def conditions(data: Data, arguments: argparse.Namespace) -> dict[str, Any]:
         "data": "synthetic" if arguments.data is None else "folder",
         **{f"GFLOP/s of a product in {name}": round(product_rate(kind) / 1e9) for name, kind in PRODUCTS.items()},
     }
+
+
+def processor() -> str:
+    """Its name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
 
 
 def measured_by_another(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -322,7 +327,7 @@ def main() -> None:
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     if arguments.markdown is not None:
-        given = f"--images {arguments.images} --rounds {arguments.rounds} --markdown benchmarks/tables/throughput.md"
+        given = f"--images {arguments.images} --rounds {arguments.rounds} --markdown {arguments.markdown}"
         how = f"Made by `python -m benchmarks.throughput {given}`; medians, and in brackets the extremes over the rounds."
         arguments.markdown.write_text("\n".join(["# Throughput", "", how, "", *told, ""]))
 

@@ -398,6 +398,10 @@ def squeeze(num_classes: int) -> nn.Module:
     return Net(num_classes, 14, block(1, 20), Module(forward, a=nn.Conv2d(20, 8, 1), b=nn.Conv2d(8, 20, 1)), block(20, 14))
 
 
+def sigmoids(num_classes: int) -> nn.Module:
+    return Net(num_classes, 20, nn.Conv2d(1, 18, 3), nn.Sigmoid(), nn.Conv2d(18, 20, 3), nn.Sigmoid(), nn.Conv2d(20, 20, 3))
+
+
 def flattened(num_classes: int) -> nn.Module:
     body = [block(1, 10), nn.MaxPool2d(2), block(10, 12), nn.Flatten(), nn.Linear(12 * 16, 24), nn.ReLU()]
     return nn.Sequential(*body, nn.Linear(24, num_classes))

@@ -15,6 +15,7 @@ from trainables.records.names import InputError
 from trainables.schedule import FAMILIES, REMOVED, BaseSchedule, Schedule, StructuredSchedule, UnstructuredSchedule
 from trainables.settings import Settings
 from trainables.training.loop import DenseSettings
+from trainables.training.padding import PADDED, Padding
 from trainables.training.retraining import RATES, RETRAININGS, Recalibrate, Retraining, identity, takes_epochs
 
 M = TypeVar("M", bound=Method)
@@ -26,7 +27,7 @@ Limits = Callable[[str], Mapping[str, Any]]
 if TYPE_CHECKING:
 
     class RetrainSettings(Settings):
-        """The fields of the methods that score, choose and retrain."""
+        """The fields of the methods that score, choose and retrain, and of padding."""
 
     class RegularisationSettings(Settings):
         """The fields of the pruners."""
@@ -40,6 +41,7 @@ else:
             RETRAININGS.values(),
             *(family.importances.values() for family in FAMILIES.values()),
             *(family.scopes.values() for family in FAMILIES.values()),
+            (Padding,),
         ),
         leave_out={n.EPOCHS},
     )
@@ -57,6 +59,8 @@ class MethodSettings:
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     recipe: Mapping[str, Any] | None = None
     """The schedule that a given dense network has been trained with, of which steps tell that replay it."""
+    pads: DenseSettings | None = None
+    """The dense schedule, where networks are padded in retraining."""
 
     def chain(self, root: Node, schedule: Schedule, limits: Limits | None = None) -> list[Node]:
         """The node of each step of ``schedule``, in order, below ``root``; regularised trainings lie between them.
@@ -84,10 +88,13 @@ class MethodSettings:
             raise InputError("family: channels can't be cut after weights; cut the channels first (family: mixed)")
         nodes = []
         between, step = self._between(schedule), self._step(schedule) | dict(limits)
+        pads = self.pads is not None and self.retraining(schedule).epochs_trained(self.pads) > 0
         for target in schedule.targets():
             if between:
                 node = Node(node, between | dict(limits))
             node = Node(node, {**step, REMOVED: target})
+            if pads and _has_lost_channels(node):
+                node = Node(node.parent, {**node.settings, PADDED: True})
             nodes.append(node)
         return nodes
 
@@ -137,6 +144,15 @@ class MethodSettings:
         """The method of this name with the study's settings for it."""
         shared = section.model_dump() if section else {}
         return registry.make(name, fields or {}, self.own.get(name, shared))
+
+
+def _has_lost_channels(node: Node | None) -> bool:
+    """Whether ``node``, or a step above it, removes channels."""
+    while node is not None:
+        if node.settings.get(n.FAMILY) == n.STRUCTURED and node.settings[REMOVED]:
+            return True
+        node = node.parent
+    return False
 
 
 def _has_lost_weights(node: Node | None) -> bool:

@@ -155,7 +155,7 @@ def _path(kind: type[Any]) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def section(name: str, module: str, doc: str, classes: Iterable[type[Method]], leave_out: Iterable[str] = ()) -> Any:
+def section(name: str, module: str, doc: str, classes: Iterable[type[Settings]], leave_out: Iterable[str] = ()) -> Any:
     """A section of a study file with the settings of all these methods, each once."""
     left_out = set(leave_out)
     fields = {

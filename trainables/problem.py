@@ -36,6 +36,7 @@ from trainables.tasks.registry import identity, is_own_task
 from trainables.training.feeding import normalise, tensors
 from trainables.training.loop import DenseSettings, Recipe, dense_schedule, judge
 from trainables.training.optimizers import OPTIMIZERS, Optimizer, make
+from trainables.training.padding import PADDED, paddable
 from trainables.training.retraining import Plan, Retraining
 from trainables.training.stepping import Precision
 
@@ -201,7 +202,13 @@ class Problem:
     def methods(self) -> MethodSettings:
         """The settings of the methods that schedules name."""
         recipe = self.dense.recipe.model_dump() if self.given and self.dense.recipe else None
-        return MethodSettings(self.retrain, self.regularisation, self.own, recipe)
+        pads = self.taught if getattr(self.retrain, PADDED) and self._paddable else None
+        return MethodSettings(self.retrain, self.regularisation, self.own, recipe, pads)
+
+    @cached_property
+    def _paddable(self) -> bool:
+        with torch.random.fork_rng(devices=[]):
+            return paddable(self.build(), self.skeleton)
 
     @cached_property
     def taught(self) -> DenseSettings:

@@ -32,6 +32,7 @@ from trainables.schedule import REMOVED
 from trainables.tasks.base import Task
 from trainables.training import recalibrating
 from trainables.training.loop import LearningRate, Recipe, channels_last, evaluate, fit, threads
+from trainables.training.padding import PADDED, Padded, pad
 from trainables.training.recalibrating import recalibrate
 from trainables.training.resuming import Resumable
 from trainables.training.retraining import Plan, retraining_of
@@ -267,17 +268,29 @@ def retrain(network: Network, bench: Bench) -> Network:
     hold(network.model)
     recipe = problem.recipe(retraining.plan(problem.taught), retraining.batch_size)
     after = counted(recipe, bench.after_epoch)
+    padded = _padded(network, bench, recipe) if PADDED in node.settings else None
     fit(
-        network.model,
+        padded.model if padded else network.model,
         problem.data,
         recipe,
         node.seed,
-        after_update=hold,
+        after_update=padded.hold if padded else hold,
         after_epoch=after,
         resumable=bench.resumable,
         loss=retraining.loss(starts) if recipe.epochs else None,
     )
+    if padded:
+        padded.copy_to(network.model)
     return network
+
+
+def _padded(network: Network, bench: Bench, recipe: Recipe) -> Padded | None:
+    problem = bench.problem
+    with reproducible(bench.node.seed):  # what is drawn here is not drawn of the training's
+        padded = pad(network, problem.build, problem.skeleton)
+    if padded and recipe.clip_norm is not None:
+        padded.hold_gradients()
+    return padded
 
 
 @dataclass(frozen=True)

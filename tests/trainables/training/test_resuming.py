@@ -18,7 +18,7 @@ from torch import nn
 
 from tests.conftest import MakeProblem, same_state, state_of
 from tests.trainables.storage.test_store import flip_a_byte
-from trainables.chain import RegularisationSettings
+from trainables.chain import RegularisationSettings, RetrainSettings
 from trainables.data.dataset import Data
 from trainables.networks.factory import ModelSettings
 from trainables.networks.reproducible import NUMPY, PYTHON, TORCH, generator_states, restore_generators
@@ -30,6 +30,7 @@ from trainables.storage.folder import Folder
 from trainables.storage.store import Store
 from trainables.training import resuming
 from trainables.training.loop import LearningRate, Precision, Recipe, TrainingDivergedError, evaluate, fit
+from trainables.training.padding import PADDED
 from trainables.training.resuming import BATCH, CHECKSUM, EPOCH, LOSS, OF_DRAWS, ORDER, Resumable, Training
 from trainables.training.retraining import retraining_of
 from trainables.tree import Tree
@@ -128,6 +129,15 @@ def test_a_retraining_goes_on_bit_by_bit(
 ) -> None:
     whole, tree = trees(problem, tmp_path)
     goes_on_bit_by_bit(whole, tree, tree.chain(SCHEDULES[name])[-1], interrupt, visited)
+
+
+def test_a_padded_retraining_goes_on_bit_by_bit(
+    problem: MakeProblem, tmp_path: Path, interrupt: Interrupt, visited: list[Place]
+) -> None:
+    whole, tree = trees(problem, tmp_path, retrain=RetrainSettings(pad_channels=True))
+    node = tree.chain(StructuredSchedule(**{**LONG, "step_ratio": 0.12}))[-1]
+    assert node.settings[PADDED]
+    goes_on_bit_by_bit(whole, tree, node, interrupt, visited)
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
