@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.storages import InMemoryStorage
 
 from search.study import SearchSettings
 from search.tune.looked import Looked
@@ -17,7 +16,7 @@ from trainables.records import names as n
 from trainables.schedule import FAMILIES, Schedule
 from trainables.settings import parse
 from trainables.storage.store import Store
-from trainables.trainable import fields_of, gain_metric
+from trainables.trainable import fields_of
 from trainables.tree import Tree
 
 TRIALS = 14
@@ -32,8 +31,7 @@ class Looking(Study):
             address = self.tree.looks(parsed(fields))[-1].id
             self.tree.store.write_look(address, {n.ACCURACY: int(address[:4], 16) / 2**16, "measure": {}})
         for result in super().results({**fields_of(config), n.TRIAL: config[n.TRIAL]}):
-            gain = gain_metric("compression")  # one that is worth something
-            yield {**result, n.ACCURACY_RECALIBRATED: result[n.ACCURACY] - 0.1, gain: -result[gain]}
+            yield {**result, n.ACCURACY_RECALIBRATED: result[n.ACCURACY] - 0.1}
 
 
 def parsed(fields: dict[str, Any]) -> Schedule:
@@ -47,7 +45,7 @@ def make(tree: Tree, tmp_path: Path) -> Callable[..., Looking]:
         folder.mkdir()
         own = Tree(tree.problem, Store(folder / n.STEPS_FOLDER))
         given = SearchSettings(**{"trials": TRIALS, "looks": 2, **settings})
-        return Looking(own, folder, search_space(), given, InMemoryStorage())
+        return Looking(own, folder, search_space(), given)
 
     return study
 
