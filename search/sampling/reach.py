@@ -25,6 +25,7 @@ from trainables.steps import NothingRemovedError, cut
 
 COLUMNS = {"bytes": n.STORED_BYTES, "params": n.PARAMS, "macs": n.MACS}
 """What a network costs, by the words that targets name it with."""
+WORDS = {"bytes": "bytes", "params": "parameters", "macs": "MACs"}
 HALVINGS = 10
 """How often the interval is halved in which a target's sparsity lies."""
 Sizes = Mapping[str, float]
@@ -84,7 +85,7 @@ class Reach:
     def told(self) -> Iterator[str]:
         """A line for each family."""
         for family, left in self._least.items():
-            parts = (f"{left[column]:,.0f} {name} ({self._share(left, name):.1%})" for name, column in COLUMNS.items())
+            parts = (f"{left[COLUMNS[name]]:,.0f} {word} ({self._share(left, name):.1%})" for name, word in WORDS.items())
             yield f"{family} to about {', '.join(parts)}"
 
     def beyond(self, limits: Limits, measure: Quality) -> Iterator[str]:
