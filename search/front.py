@@ -62,8 +62,8 @@ class Front:
 
     @property
     def members(self) -> pd.DataFrame:
-        """The networks that no other beats on every objective of validation, smallest reduction first."""
-        return _frame(self._ledger.front_rows(), self._columns)
+        """The networks above the reference that no other beats on every objective, smallest reduction first."""
+        return _frame(self._ledger.members(), self._columns)
 
     @property
     def hypervolume(self) -> float:
@@ -165,7 +165,7 @@ class Front:
         )
 
     def __repr__(self) -> str:
-        return f"<Front of {self.folder}: {len(self._ledger.front)} networks. {self.summary()}>"
+        return f"<Front of {self.folder}: {len(self._ledger.members())} networks. {self.summary()}>"
 
 
 def run_study(study: Study, model: nn.Module | None, callbacks: Sequence[Callback], address: str | None) -> Front:

@@ -67,7 +67,7 @@ def _told(
         "study": f"{study.name}, {_driver(place)}",
         "trials": ", ".join([f"{len(ledger.trials)}{of_all}", *states]),
         "steps": f"{ledger.steps_computed} computed, {ledger.steps_found} cached",
-        "front": f"{len(ledger.front)} of {len(ledger.points)} points, hypervolume {ledger.hypervolume:.4f}",
+        "front": f"{len(ledger.members())} of {len(ledger.points)} points, hypervolume {ledger.hypervolume:.4f}",
         "epochs": f"{ledger.epochs_computed} computed, {ledger.epochs_saved} saved by sharing",
         "time": _time(study, ledger, trials, provenance.get(n.BEGAN), written),
         "nodes": ", ".join(sorted(provenance[NODES])) or "one machine",

@@ -173,7 +173,7 @@ class Progress(tune.Callback):
         return {
             "trials": f"{len(ledger.trials)} of {self._trials or '∞'}{ended}, {len(self._running)} running",
             "points": f"{ledger.steps_computed} computed, {ledger.steps_found} found",
-            "front": f"{len(ledger.front)} points, hypervolume {ledger.hypervolume:.4f}",
+            "front": f"{len(ledger.members())} points, hypervolume {ledger.hypervolume:.4f}",
             "epochs": f"{ledger.epochs_computed} computed, {ledger.epochs_saved} saved by sharing",
             "time": self._left(),
         }
