@@ -6,7 +6,9 @@ sizes, so other importances come to nearly the same; a global scope may take mor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 from search.sampling.space import SearchSpace
 from trainables.forms import compact
@@ -23,25 +25,47 @@ from trainables.records.objectives import Quality
 from trainables.schedule import Schedule
 from trainables.steps import NothingRemovedError, cut
 
-COLUMNS = {"bytes": n.STORED_BYTES, "params": n.PARAMS, "macs": n.MACS}
-"""What a network costs, by the words that targets name it with."""
-WORDS = {"bytes": "bytes", "params": "parameters", "macs": "MACs"}
 HALVINGS = 10
 """How often the interval is halved in which a target's sparsity lies."""
-Sizes = Mapping[str, float]
-"""By column: bytes of the smallest stored form, parameters, and multiply-accumulates of one image."""
 
 
-def sizes(problem: Problem, forms: Sequence[str] = ("fp32",), schedule: Schedule | None = None) -> Sizes:
-    """Of the untrained network after a schedule, stored in the smallest of these forms; of the dense one without."""
+def network(problem: Problem, schedule: Schedule | None = None) -> Network:
+    """The untrained network after a schedule; the dense one without. Cuts that can remove nothing leave it as it is."""
     with reproducible(0):
-        network = Network(problem.build())
+        found = Network(problem.build())
         for node in problem.chain(schedule) if schedule is not None else ():
-            network = cut(network, node, problem)
-    counted = footprint(network, problem.data.shape)
-    made = (compact.encode(network, FORMS.load(form, trusted=problem.trusted)()) for form in named(forms))
-    stored = min((len(content) for content in made), default=0) or len(encode(network))
-    return {n.STORED_BYTES: stored, n.PARAMS: counted.params, n.MACS: counted.macs}
+            with suppress(NothingRemovedError):
+                found = cut(found, node, problem)
+    return found
+
+
+def _bytes(found: Network, problem: Problem, forms: Sequence[str]) -> int:
+    """In the smallest of these stored forms."""
+    made = (compact.encode(found, FORMS.load(form, trusted=problem.trusted)()) for form in named(forms))
+    return min((len(content) for content in made), default=0) or len(encode(found))
+
+
+def _params(found: Network, problem: Problem, _forms: Sequence[str]) -> int:
+    return footprint(found, problem.data.shape).params
+
+
+def _macs(found: Network, problem: Problem, _forms: Sequence[str]) -> int:
+    return footprint(found, problem.data.shape).macs
+
+
+class Size(NamedTuple):
+    """What a network costs: its column, its word, and how it is counted (bytes in the smallest of some stored forms)."""
+
+    column: str
+    word: str
+    of: Callable[[Network, Problem, Sequence[str]], int]
+
+
+SIZES = {
+    "bytes": Size(n.STORED_BYTES, "bytes", _bytes), "params": Size(n.PARAMS, "parameters", _params),
+    "macs": Size(n.MACS, "MACs", _macs),
+}  # fmt: skip
+"""By the names that targets have."""
 
 
 class Reach:
@@ -49,50 +73,53 @@ class Reach:
 
     def __init__(self, families: Iterable[str], space: SearchSpace, problem: Problem, forms: Sequence[str]) -> None:
         self._space, self._problem, self._forms = space, problem, forms
-        self._dense = sizes(problem)
-        self._least = {family: sizes(problem, forms, space.one_cut(family)) for family in families}
+        dense = network(problem)
+        self._dense = {name: size.of(dense, problem, ("fp32",)) for name, size in SIZES.items()}
+        cuts = {family: network(problem, space.one_cut(family)) for family in families}
+        self._least = {
+            family: {name: size.of(left, problem, forms) for name, size in SIZES.items()} for family, left in cuts.items()
+        }
 
     def ends(self, targets: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
-        """For each target (``COLUMNS``, a share of the dense network's) and family the sparsity that comes to it.
+        """For each target (``SIZES``, a share of the dense network's) and family the sparsity that comes to it.
 
         InputError for one that no family comes to.
         """
         for name, share in targets:
-            within = [family for family in self._least if self._share(self._least[family], name) <= share]
+            within = [family for family in self._least if self._share(self._least[family][name], name) <= share]
             if not within:
-                least = min(self._share(left, name) for left in self._least.values())
+                least = min(self._share(left[name], name) for left in self._least.values())
                 raise InputError(
                     f"search.targets.{name}: no schedule of this space leaves {share:.1%} of the dense network's {name}; "
                     f"the deepest leave about {least:.1%}; raise it, or max_sparsity of the space"
                 )
             yield from ((family, self._sparsity(family, name, share)) for family in within)
 
-    def _share(self, left: Sizes, name: str) -> float:
-        return left[COLUMNS[name]] / self._dense[COLUMNS[name]]
+    def _share(self, left: float, name: str) -> float:
+        return left / self._dense[name]
 
     def _sparsity(self, family: str, name: str, share: float) -> float:
         """The least sparsity of one cut that leaves no more."""
         low, high = 0.0, float(self._space.one_cut(family).step_ratio or 1.0)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            try:
-                left = sizes(self._problem, self._forms, self._space.one_cut(family, middle))
-            except NothingRemovedError:
-                left = self._dense
+            cut_once = network(self._problem, self._space.one_cut(family, middle))
+            left = SIZES[name].of(cut_once, self._problem, self._forms)  # that alone: bytes take far longer than the rest
             low, high = (low, middle) if self._share(left, name) <= share else (middle, high)
         return high
 
     def told(self) -> Iterator[str]:
         """A line for each family."""
         for family, left in self._least.items():
-            parts = (f"{left[COLUMNS[name]]:,.0f} {word} ({self._share(left, name):.1%})" for name, word in WORDS.items())
+            parts = (f"{left[name]:,.0f} {size.word} ({self._share(left[name], name):.1%})" for name, size in SIZES.items())
             yield f"{family} to about {', '.join(parts)}"
 
     def beyond(self, limits: Limits, measure: Quality) -> Iterator[str]:
         """Limits of size that no family comes to."""
         of_size = limits.model_copy(update=dict.fromkeys(OF_QUALITY))
-        for bound in bounds(of_size, self._dense, measure):
-            if bound.column in self._dense:
-                least = min(left[bound.column] for left in self._least.values())
-                if least > bound.value:
-                    yield f"{bound.name} allows {bound.value:,.0f}, and the deepest schedules leave about {least:,.0f}"
+        names = {size.column: name for name, size in SIZES.items()}
+        dense = {column: self._dense[name] for column, name in names.items()}
+        for bound in (one for one in bounds(of_size, dense, measure) if one.column in names):
+            least = min(left[names[bound.column]] for left in self._least.values())
+            if least > bound.value:
+                yield f"{bound.name} allows {bound.value:,.0f}, and the deepest schedules leave about {least:,.0f}"

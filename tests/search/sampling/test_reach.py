@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import FixedTrial
 
-from search.sampling.reach import COLUMNS, Reach, sizes
+from search.sampling.reach import SIZES, Reach, network
 from search.sampling.space import CHAINS, SearchSpace, SpaceSettings
 from search.session import prepare
 from search.study import Study
@@ -32,27 +32,34 @@ def reach(problem: MakeProblem, settings: SpaceSettings) -> Reach:
     return Reach(settings.families, SearchSpace(settings), problem(width=8), FORMS)
 
 
-def test_weights_that_go_leave_all_macs_and_channels_that_go_leave_fewer(problem: MakeProblem, reach: Reach) -> None:
-    dense = sizes(problem(width=8))
+def test_weights_that_go_leave_all_macs_and_channels_that_go_leave_fewer(reach: Reach) -> None:
     weights, channels = reach._least[n.UNSTRUCTURED], reach._least[n.STRUCTURED]
-    assert weights[n.MACS] == dense[n.MACS]
-    assert channels[n.MACS] < dense[n.MACS] / 4  # most layers lose 7 of 10 channels on both sides
-    assert weights[n.STORED_BYTES] < dense[n.STORED_BYTES] / 20
+    assert weights["macs"] == reach._dense["macs"]
+    assert channels["macs"] < reach._dense["macs"] / 4  # most layers lose 7 of 10 channels on both sides
+    assert weights["bytes"] < reach._dense["bytes"] / 20
 
 
 @pytest.mark.parametrize(("name", "share"), [("macs", 0.5), ("params", 0.3), ("bytes", 0.2)])
 def test_an_end_is_the_least_that_comes_to_its_target(
     name: str, share: float, problem: MakeProblem, settings: SpaceSettings, reach: Reach
 ) -> None:
-    dense, space = sizes(problem(width=8))[COLUMNS[name]], SearchSpace(settings)
+    space, made = SearchSpace(settings), problem(width=8)
     ends = dict(reach.ends([(name, share)]))
     assert n.STRUCTURED in ends and (n.UNSTRUCTURED in ends) == (name != "macs")
     for family in ends.keys() - {n.MIXED}:
         at, before = (
-            sizes(problem(width=8), FORMS, space.one_cut(family, sparsity))[COLUMNS[name]]
+            SIZES[name].of(network(made, space.one_cut(family, sparsity)), made, FORMS)
             for sparsity in (ends[family], ends[family] - 0.01)
         )
-        assert at <= share * dense < before
+        assert at <= share * reach._dense[name] < before
+
+
+def test_cuts_that_can_remove_nothing_are_no_error(problem: MakeProblem) -> None:
+    settings = SpaceSettings.model_validate({"structured": {"round_to": [64]}})  # no layer has as many channels
+    reach = Reach(settings.families, SearchSpace(settings), problem(width=8), ("fp32",))
+    assert reach._least[n.STRUCTURED] == reach._dense
+    with pytest.raises(InputError, match=r"^search.targets.params: "):
+        list(reach.ends([("params", 0.9)]))
 
 
 def test_starting_points_come_to_an_end_and_go_no_step_further(settings: SpaceSettings) -> None:
