@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--search-kills", type=int, default=10, help="of a search with one trial in flight")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
     options = parser.parse_args()
-    # A kill gets a sweep about one point further: three times as many as there are kills, and the end isn't reached before the last.
+    # A kill gets a sweep about one point further: with three times as many its end isn't reached before the last.
     for make, kills, share in ((sweep_study, options.kills, 5), (search_study, options.search_kills, 2)):
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
