@@ -77,7 +77,7 @@ def test_the_tuning_seed_takes_no_part() -> None:
 
 
 def test_the_hours_are_those_that_the_file_tells() -> None:
-    """In full epochs of 35 s: channels cost in proportion to how many are left, and shared steps once."""
+    """In full epochs: channels cost in proportion to how many are left, and shared steps once."""
     cost = 0.0
     for file in (FILE, STUDIES / "comparison_tuning.yaml"):
         study, paid = load_study(file), dict[str, float]()
@@ -89,20 +89,20 @@ def test_the_hours_are_those_that_the_file_tells() -> None:
                 assert node.parent is not None
                 paid[node.parent.id] = paid.get(node.parent.id, 0.0) or float(schedule.columns()[n.SPARSE_EPOCHS])
         cost += sum(paid.values())
-    told = re.search(r"together ([0-9,]+): ([0-9.]+) core hours", FILE.read_text())
+    told = re.search(r"together ([0-9,]+), .*: ([0-9.]+) core hours at ([0-9.]+) s", FILE.read_text())
     assert told is not None and cost == pytest.approx(float(told[1].replace(",", "")), rel=0.02)
-    assert cost * 35 / 3600 == pytest.approx(float(told[2]), rel=0.02) and cost * 35 / 3600 <= 30
+    assert cost * float(told[3]) / 3600 == pytest.approx(float(told[2]), rel=0.02)
 
 
 def test_what_is_compared_may_change_and_is_checked_at_the_start() -> None:
     study = load_study(FILE)
-    changed = load_study(FILE, {"contrasts": {"one": {"left": "chain_2"}}, "arms": {"chain_2": {"cutting": "iterative"}}})
+    changed = load_study(FILE, {"contrasts": {"one": {"left": "chain_1"}}, "arms": {"chain_1": {"cutting": "iterative"}}})
     check_same(study, changed, "here")
     assert study.schedules() == changed.schedules()
     with pytest.raises(InputError, match=r"contrasts.one: 'chain_3' is no arm; did you mean"):
         load_study(FILE, {"contrasts.one": {"left": "chain_3"}})
     with pytest.raises(InputError, match="'levle' is no column of a point; did you mean 'level'"):
-        load_study(FILE, {"contrasts.one": {"left": "chain_2", "matched": ["levle"]}})
+        load_study(FILE, {"contrasts.one": {"left": "chain_1", "matched": ["levle"]}})
 
 
 def shorter(folder: Path) -> Path:
