@@ -93,10 +93,11 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     refused = _refusals(settings, study, problem)
     for one in (one for one in study.goals if one.of_host):
         target_of(one, problem).check()
-    notes: Mapping[str, Sequence[str]] = {}
+    notes = _slow(problem, fastest or fastest_precision(problem.device))
     if settings is not None:
         possible = _possible(without(settings, refused), problem, refused)
-        space, notes = _searched(possible, study, problem)
+        space, reached = _searched(possible, study, problem)
+        notes |= reached
         refused |= {n.FAMILY: families} if families else {}
     else:
         for kind, reason in ((kind, reason) for kind, by in refused.items() for reason in by.values()):
@@ -109,13 +110,20 @@ def prepare(study: Study, *, trusted: bool = False, fastest: Precision | None = 
     return Session(study, tree, space, seeds, refused, _protected(asked, problem), notes)
 
 
-def _searched(settings: SpaceSettings, study: Study, problem: Problem) -> tuple[Space, Mapping[str, Sequence[str]]]:
+def _searched(settings: SpaceSettings, study: Study, problem: Problem) -> tuple[Space, dict[str, Sequence[str]]]:
     """The space of a search, and how far it reaches in words."""
     rates = problem.methods.usual_rates
     reach = Reach(settings.families, SearchSpace(settings, rates), problem, study.storage_forms)
     space = SearchSpace(settings, rates, reach.ends(study.search.targets.items()))
     notes = {"Within reach": list(reach.told()), "Out of reach": list(reach.beyond(study.limits, study.measure))}
     return space, {subject: lines for subject, lines in notes.items() if lines}
+
+
+def _slow(problem: Problem, fastest: Precision) -> dict[str, Sequence[str]]:
+    """What to know of a precision that the hardware has to emulate."""
+    if problem.precision == "fp32" or fastest == "bf16":
+        return {}
+    return {"Precision": ["bf16 is emulated here, many times slower than fp32; precision: auto takes what is fast"]}
 
 
 def _protected(families: Collection[str], problem: Problem) -> dict[str, Any]:

@@ -407,6 +407,14 @@ def test_a_disk_must_hold_the_finalists_too(tmp_path: Path, monkeypatch: pytest.
     prepare(study)
 
 
+@pytest.mark.parametrize(
+    ("precision", "fastest", "told"), [("bf16", "fp32", True), ("bf16", "bf16", False), ("auto", "fp32", False)]
+)
+def test_a_precision_that_the_hardware_emulates_is_told(tmp_path: Path, precision: str, fastest: Any, told: bool) -> None:
+    study = load_study(write(tmp_path, raw_study(tmp_path, precision=precision, sweep=SWEEP)))
+    assert any("emulated" in line for line in prepare(study, fastest=fastest).notes.get("Precision", ())) == told
+
+
 def test_a_folder_of_another_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     others = tmp_path / "others"
     (others / "tiny").mkdir(parents=True)
