@@ -1,0 +1,134 @@
+"""How much higher the front of the present space lies than that of an older one, at equal epochs.
+
+    python -m benchmarks.front digits --work FOLDER [--seeds 3] [--set data.root=data]
+
+Each space of ``benchmarks/front.yaml`` is searched by the same sampler for the same epochs, once a seed: of the sampler,
+and of the split of training and validation images, so that each has a dense network of its own. A search that was begun goes
+on, and one that has ended is read. Written down are validation accuracies at equal bytes, the smallest file within a point of
+the dense network, and the hypervolume; differences with a 95 % interval over seeds (Student's t, paired).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import yaml
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from scipy import stats
+
+import search
+from trainables.records import names as n
+
+HOME = Path(__file__).parent
+DECLARED = HOME / "front.yaml"
+FACTORS, DROP = (8, 16, 24), 0.01
+"""At how many times fewer bytes accuracies are compared, and what a file may cost whose bytes are."""
+SMALLEST, HYPERVOLUME = "smallest", "hypervolume"
+SHOWN = np.geomspace(2, 64, 121)
+"""How many times fewer bytes the figure goes from and to."""
+
+
+def main() -> None:
+    """Search, write down and draw."""
+    declared = yaml.safe_load(DECLARED.read_text())
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("budget", choices=declared["budgets"])
+    parser.add_argument("--work", type=Path, required=True, help="folder of the searches")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as data.root=data")
+    given = parser.parse_args()
+    budget, tables = declared["budgets"][given.budget], HOME / "tables"
+    elsewhere = {"storage": str(given.work.absolute()), **dict(one.split("=", 1) for one in given.set)}
+    found, attained = [], []
+    for seed in range(given.seeds):
+        for space, settings in declared["spaces"].items():
+            front = search.run(
+                study_of(budget, f"{given.budget}_{space.replace(' ', '_')}_{seed}", settings, seed, elsewhere)
+            )
+            print(f"{space}, seed {seed}: {front.summary()}", flush=True)
+            of = {"space": space, "seed": seed}
+            found.append({**of, "epochs": budget["epochs"], **judged(front.points, front.hypervolume)})
+            attained += [{**of, n.COMPRESSION: factor, n.ACCURACY: best(front.points, factor)} for factor in SHOWN]
+            frame = pd.DataFrame(found)
+            frame.to_csv(tables / f"front_{given.budget}.csv", index=False, float_format="%.5g")
+    (tables / f"front_{given.budget}.md").write_text(told(frame))
+    drawn(pd.DataFrame(attained), frame["dense"].mean()).savefig(HOME / "figures" / f"front_{given.budget}.png", dpi=150)
+
+
+def study_of(
+    budget: dict[str, Any], name: str, settings: dict[str, Any], seed: int, elsewhere: dict[str, Any]
+) -> search.Study:
+    """The search of one space with one seed."""
+    wanted = {
+        **settings, "name": name, "data.split_seed": seed, "keep": "none",
+        "search": {"sampler": "tree", "trials": None, "epochs": budget["epochs"], "seed": seed},
+    }  # fmt: skip
+    return search.Study.load(budget["study"], {**wanted, **elsewhere})
+
+
+def best(points: pd.DataFrame, factor: float) -> float:
+    """The highest accuracy of what has so many times fewer bytes than the dense network, or NaN."""
+    return float(points.loc[points[n.COMPRESSION] >= factor, n.ACCURACY].max())
+
+
+def judged(points: pd.DataFrame, hypervolume: float) -> dict[str, float]:
+    """What a search is judged by; ``points`` are those of the dense network, too."""
+    dense = float(points.loc[points[n.FAMILY] == n.DENSE, n.ACCURACY].iloc[0])
+    smallest = float(points.loc[points[n.ACCURACY] >= dense - DROP, n.COMPRESSION].max())
+    accuracies = {f"{factor}x": best(points, factor) for factor in FACTORS}
+    return {"dense": dense, **accuracies, SMALLEST: smallest, HYPERVOLUME: hypervolume}
+
+
+def told(frame: pd.DataFrame) -> str:
+    """The table as Markdown: the means of each space, and how much more the last one has than each other."""
+    by = {str(space): rows.set_index("seed") for space, rows in frame.groupby("space", sort=False)}
+    columns = {f"{factor}x": (f"% at {factor}× fewer bytes", 100.0) for factor in FACTORS} | {
+        SMALLEST: (f"times fewer bytes at dense − {100 * DROP:g} point", 1.0), HYPERVOLUME: ("hypervolume", 1.0),
+    }  # fmt: skip
+    *others, last = by
+    rows = {
+        space: [f"{scale * of[column].mean():.2f}" for column, (_, scale) in columns.items()] for space, of in by.items()
+    }
+    for other in others:
+        more = [scale * (by[last][column] - by[other][column]) for column, (_, scale) in columns.items()]
+        rows[f"{last} less {other}"] = [f"{some.mean():+.2f} ± {_half_width(some):.2f}" for some in more]
+    lines = [["", *(heading for heading, _ in columns.values())], ["---"] * (1 + len(columns))]
+    lines += [[name, *cells] for name, cells in rows.items()]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    setting = (
+        f"{frame['epochs'].iloc[0]} epochs, means over {len(by[last])} seeds; dense {100 * frame['dense'].mean():.2f} %"
+    )
+    return (
+        f"Validation accuracy after {setting}. Differences with 95 % intervals, paired by seed (`python -m benchmarks.front`)."
+        f"\n\n{table}\n"
+    )
+
+
+def _half_width(some: pd.Series) -> float:
+    return float(stats.t.ppf(0.975, len(some) - 1) * some.std(ddof=1) / np.sqrt(len(some))) if len(some) > 1 else np.inf
+
+
+def drawn(attained: pd.DataFrame, dense: float) -> Figure:
+    """The highest accuracy at so many times fewer bytes: means over seeds, and from the lowest to the highest."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    rows = attained.assign(**{n.ACCURACY: 100 * attained[n.ACCURACY]})
+    sns.lineplot(rows, x=n.COMPRESSION, y=n.ACCURACY, hue="space", errorbar=("pi", 100), palette="colorblind", ax=axes)
+    axes.axhline(100 * dense, color="#888888", linestyle=":", label="dense, fp32")
+    axes.set(xscale="log", xlabel="times fewer bytes", ylabel="validation accuracy (%)", ylim=(100 * dense - 15, None))
+    axes.set_xticks((2, 4, 8, 16, 32, 64))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(title=None, frameon=False)
+    sns.despine(figure)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
