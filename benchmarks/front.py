@@ -2,10 +2,11 @@
 
     python -m benchmarks.front digits --work FOLDER [--seeds 3] [--set data.root=data]
 
-Each space of ``benchmarks/front.yaml`` is searched by the same sampler for the same epochs, once a seed: of the sampler,
-and of the split of training and validation images, so that each has a dense network of its own. A search that was begun goes
-on, and one that has ended is read. Written down are validation accuracies at equal bytes, the smallest file within a point of
-the dense network, and the hypervolume; differences with a 95 % interval over seeds (Student's t, paired).
+Each space of ``benchmarks/front.yaml`` is searched by the same sampler for the same epochs, once a seed: of the
+sampler, and of the split of training and validation images, so that each has a dense network of its own. A search
+that was begun goes on, and one that has ended is read. Written down are validation accuracies at equal bytes, the
+smallest file within a point of the dense network, and the hypervolume; differences with a 95 % interval over seeds
+(Student's t, paired).
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def told(frame: pd.DataFrame) -> str:
         f"{frame['epochs'].iloc[0]} epochs, means over {len(by[last])} seeds; dense {100 * frame['dense'].mean():.2f} %"
     )
     return (
-        f"Validation accuracy after {setting}. Differences with 95 % intervals, paired by seed (`python -m benchmarks.front`)."
-        f"\n\n{table}\n"
+        f"Validation accuracy after {setting}. Differences with 95 % intervals, paired by seed "
+        f"(`python -m benchmarks.front`).\n\n{table}\n"
     )
 
 
