@@ -10,7 +10,6 @@ where it was stopped; ``zoo.md`` is the same table.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
 import os
@@ -20,15 +19,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torchvision
 
-from benchmarks.zoo_row import TARGETS
+from benchmarks.zoo_row import NOT_LOOKED_AT, TARGETS
 from trainables.networks.factory import TIMM, TORCHVISION
+from trainables.records.files import write_atomically
 
 TABLE = Path(__file__).parent / "tables" / "zoo.csv"
 MOST_MEMORY, MOST_SECONDS = 10 * 10**9, 1200
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--most-parameters", type=float, default=60e6)
     parser.add_argument("--jobs", type=int, default=1, help="networks looked at together, with a thread each")
     given = parser.parse_args()
-    done = set(pd.read_csv(TABLE)["network"]) if TABLE.exists() else set()
+    done = looked_at(rows(), given.most_parameters)
     left = [name for name in given.networks or names() if name not in done]
     with ThreadPoolExecutor(given.jobs) as pool:
         _gather([pool.submit(row_of, name, given.most_parameters) for name in left])
@@ -73,15 +73,26 @@ def names() -> list[str]:
     return found + [TIMM + name for name in TIMM_NETWORKS if importlib.util.find_spec("timm") is not None]
 
 
-def _gather(rows: Sequence[Any]) -> None:
+def rows() -> pd.DataFrame:
+    """The table as it stands, as text."""
+    return pd.read_csv(TABLE, dtype=str).fillna("") if TABLE.exists() else pd.DataFrame(columns=list(COLUMNS))
+
+
+def looked_at(table: pd.DataFrame, most_parameters: float) -> set[str]:
+    """The networks whose rows stay: not those that were only named, if they aren't too large any more."""
+    named = table["fault"].str.startswith(NOT_LOOKED_AT)
+    return set(table.loc[~named | (pd.to_numeric(table["parameters"]) > most_parameters), "network"])
+
+
+def _gather(pending: Sequence[Future[dict[str, Any]]]) -> None:
     began = time.monotonic()
-    for count, future in enumerate(as_completed(rows), 1):
+    for count, future in enumerate(as_completed(pending), 1):
         row = future.result()
-        _append(row)
+        _write(row)
         write_markdown()
-        left = (time.monotonic() - began) / count * (len(rows) - count) / 60
+        left = (time.monotonic() - began) / count * (len(pending) - count) / 60
         told = row.get("fault") or row.get("refused") or f"oracle {row.get('oracle')}"
-        print(f"{count} of {len(rows)}, about {left:.0f} min left: {row['network']}: {told}", flush=True)
+        print(f"{count} of {len(pending)}, about {left:.0f} min left: {row['network']}: {told}", flush=True)
 
 
 def row_of(name: str, most_parameters: float) -> dict[str, Any]:
@@ -111,28 +122,25 @@ def _one_thread() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def _append(row: dict[str, Any]) -> None:
-    there = TABLE.exists()
-    with TABLE.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if not there:
-            writer.writeheader()
-        writer.writerow(row)
+def _write(row: dict[str, Any]) -> None:
+    """At the table's end, in place of an older row of the network."""
+    others = rows().query("network != @row['network']")
+    table = pd.concat([others, pd.DataFrame([row], columns=list(COLUMNS))])
+    write_atomically(TABLE, table.to_csv(index=False).encode())
 
 
 def write_markdown() -> None:
     """The table as Markdown, beside the other, with what its columns are."""
-    if not TABLE.exists():
+    if (table := rows()).empty:
         return
-    table = pd.read_csv(TABLE, dtype=str).fillna("")
     about = (
         f"Two steps, to {TARGETS[-1] / 1e6:.0%} of the channels: each importance with local scope, one with global scope "
         "after an update of each pruner's training. Shares are of the whole network, the oracle's difference of the "
         "largest output."
     )
     lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
-    rows = "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-    TABLE.with_suffix(".md").write_text(f"# The zoo\n\n{about}\n\n{rows}\n")
+    text = "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    TABLE.with_suffix(".md").write_text(f"# The zoo\n\n{about}\n\n{text}\n")
 
 
 if __name__ == "__main__":

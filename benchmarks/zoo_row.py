@@ -41,6 +41,7 @@ SIDES = (32, 64, 96, 128, 160, 192, 224, 240, 256, 299)
 TARGETS = (300_000, 510_000)
 """Two steps, in millionths of the channels."""
 CLASSES, IMAGES, SCORED = 10, 12, 4
+NOT_LOOKED_AT = "not looked at"
 PREFERRED = "magnitude_l2"
 """The importance that cuts with global scope."""
 Cut = tuple[float, float, set[str]]
@@ -54,7 +55,7 @@ def look_at(name: str, most_parameters: float) -> dict[str, Any]:
         problem, row["side"] = _smallest(name)
         row["parameters"] = sum(p.numel() for p in problem.build().parameters())
         if row["parameters"] > most_parameters:
-            return row | {"fault": f"not looked at: more than {most_parameters:.0f} parameters"}
+            return row | {"fault": f"{NOT_LOOKED_AT}: more than {most_parameters:.0f} parameters"}
         row |= _cut(problem)
     except Exception as error:  # the table is there to show what goes wrong
         row["fault"] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
