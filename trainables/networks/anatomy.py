@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
 from trainables.networks.parameters import retie, ties
 from trainables.networks.shuffles import families as shuffles
+from trainables.networks.shuffles.flow import is_depthwise
 from trainables.networks.shuffles.moving import Moving, moves, steady
 from trainables.networks.torch_pruning_alone import tp
 from trainables.records.names import InputError
@@ -294,6 +295,7 @@ def apply(graph: Graph, model: nn.Module, removed: Removed, anatomy: Anatomy) ->
     """Make the cuts in ``removed``, along a ``graph`` of the dense ``model``; what was tied stays tied."""
     shared = ties(model)
     relatives = {name: len(family.blocks) for family in families(graph, model, anatomy) for name in family.blocks}
+    grouped = _grouped(model)
     waiting = list(removed)
     while waiting:
         count = relatives.get(waiting[0][0], 1)  # those of one family stand together
@@ -310,8 +312,16 @@ def apply(graph: Graph, model: nn.Module, removed: Removed, anatomy: Anatomy) ->
         elif now[0][2]:
             with quiet():
                 graph.load_pruning_history([(now[0][0], now[0][1], list(now[0][2]))])
+            if any(map(is_depthwise, grouped)):  # of which torch-pruning's graph is another
+                graph, grouped = trace(model, anatomy), _grouped(model)
     settle(model)
     retie(model, shared)
+
+
+def _grouped(model: nn.Module) -> list[nn.Module]:
+    """The grouped convolutions that make channels of several others."""
+    convolutions = (one for one in model.modules() if isinstance(one, nn.modules.conv._ConvNd))
+    return [one for one in convolutions if one.groups > 1 and not is_depthwise(one)]
 
 
 def _check_channels(graph: Graph, module: nn.Module, out: bool, indices: Any, name: str) -> None:

@@ -149,6 +149,11 @@ def _part(group: Group, items: list[Any]) -> Group:
     return part
 
 
+def _sums_groups(module: Any) -> bool:
+    """Whether a convolution makes one channel of several in each group, which torch-pruning takes for a depthwise one."""
+    return isinstance(module, nn.modules.conv._ConvNd) and 1 < module.groups == module.out_channels != module.in_channels
+
+
 def can_be_cut(group: Group, graph: Graph) -> bool:
     """Whether every layer of the group has channels to spare."""
     if len(group[0].idxs) // slots_of(group) < 2:
@@ -157,6 +162,8 @@ def can_be_cut(group: Group, graph: Graph) -> bool:
         return True
     for item in group:
         target, handler = item.dep.target, item.dep.handler
+        if _sums_groups(target.module):
+            return False
         count = graph.get_out_channels if graph.is_out_channel_pruning_fn(handler) else graph.get_in_channels
         if not isinstance(target.module, nn.Parameter) and count(target.module) == 1:
             return False

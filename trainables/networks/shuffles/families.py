@@ -80,13 +80,15 @@ def choose(
     """The channels of each layer of a family that go, of those that may the ones of least score.
 
     As many go as there are in ``slots`` slots, or in the nearest number of slots that can go; none if no number near can.
+    They are still a family then: a shuffle that has a channel a group moves nothing, and the next cut wouldn't know of it.
     """
     whole = flow_of(model, forward, {}).takers
     near = range(max(1, slots - FAR), min(family.slots, slots + FAR + 1))
     for count in sorted(near, key=lambda count: abs(count - slots)):
         with suppress(Exception):  # the network fails with so many less, or hands on others then
-            narrow = flow_of(model, forward, {name: count * block for name, block in family.blocks.items()}).takers
-            return {name: _lowest(some, whole[name], narrow[name], name) for name, some in scores.items()}
+            narrow = flow_of(model, forward, {name: count * block for name, block in family.blocks.items()})
+            if family.blocks.keys() <= set().union(*narrow.mixed):
+                return {name: _lowest(some, whole[name], narrow.takers[name], name) for name, some in scores.items()}
     return {}
 
 
