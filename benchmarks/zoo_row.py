@@ -26,6 +26,7 @@ from trainables.data.dataset import Data
 from trainables.networks import oracle
 from trainables.networks.anatomy import Anatomy, Removed, widths
 from trainables.networks.factory import ModelSettings
+from trainables.networks.kernels import trainable
 from trainables.networks.network import Network, decode, encode
 from trainables.problem import Problem
 from trainables.pruning import channels
@@ -137,7 +138,9 @@ def _regularise(problem: Problem, model: nn.Module, pruner: str, sample: Sample)
         return
     hook = method.penalty(model, problem.anatomy)
     images, labels = sample.images(SCORED)
-    F.cross_entropy(model.train()(images), labels).backward()
+    with trainable(model.train()):
+        loss = F.cross_entropy(model(images), labels)
+    loss.backward()
     hook(model)
     torch.optim.SGD(model.parameters(), method.learning_rate).step()
     model.zero_grad()

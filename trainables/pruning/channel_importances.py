@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from trainables.methods import Method, Registry
 from trainables.networks.anatomy import Group, flattens
+from trainables.networks.kernels import trainable
 from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning.channel_scopes import ChannelScope
 from trainables.pruning.sample import Sample, ready
@@ -174,7 +175,9 @@ class Hessian(FromData):
         ready(model)
         for image, truth in zip(images, labels, strict=True):
             model.zero_grad()
-            sample.data.task.summed(model(image[None]), truth[None]).backward()
+            with trainable(model):
+                loss = sample.data.task.summed(model(image[None]), truth[None])
+            loss.backward()
             for parameter in model.parameters():
                 if parameter.grad is None:  # it is frozen, or runs in training alone: nothing changes the loss
                     parameter.grad = torch.zeros_like(parameter)

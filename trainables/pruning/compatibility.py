@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trainables.networks.anatomy import Group, groups_in, leader, quiet, trace
+from trainables.networks.kernels import trainable
 from trainables.problem import Problem
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES, ChannelImportance, Scorer
 from trainables.pruning.channels import can_be_cut, scores_of
@@ -75,8 +76,9 @@ def refuse_pruner(name: str, problem: Problem) -> str | None:
     try:
         hook = pruner.penalty(model, anatomy)
         images, labels = Sample(problem.data, 0).images(PROBE_IMAGES)
-        model.train()
-        problem.data.task.loss(model(images), labels).backward()
+        with trainable(model.train()):
+            loss = problem.data.task.loss(model(images), labels)
+        loss.backward()
         before = _gradients(model)
         hook(model)
     except Exception as error:

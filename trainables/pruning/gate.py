@@ -37,6 +37,7 @@ from trainables.networks.anatomy import (
     weights,
 )
 from trainables.networks.attention.heads import heads_of
+from trainables.networks.kernels import trainable
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
 from trainables.networks.parameters import FOLDED
@@ -318,8 +319,8 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Any:
 
 def train_a_step(model: nn.Module, anatomy: Anatomy, classes: int) -> None:
     """One forward and backward pass; WrongCutError if the gradients are not those of such a network."""
-    model.train()
-    outputs = model(_inputs(anatomy))
+    with trainable(model.train()):
+        outputs = model(_inputs(anatomy))
     labels = torch.arange(BATCH) % classes
     of_classes = outputs.shape == (BATCH, classes)
     (F.cross_entropy(outputs, labels) if of_classes else outputs.float().square().mean()).backward()

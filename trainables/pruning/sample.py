@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainables.data.dataset import Data
 from trainables.data.preparation import as_evaluated
+from trainables.networks.kernels import trainable
 from trainables.training.feeding import normalise, training_tensors
 from trainables.training.loop import channels_last
 
@@ -43,7 +44,9 @@ class Sample:
         images, labels = self.images(count)
         ready(model)
         for some, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            (self.data.task.summed(model(some), truth) / len(labels)).backward()
+            with trainable(model):
+                loss = self.data.task.summed(model(some), truth) / len(labels)
+            loss.backward()
         for parameter in model.parameters():
             if parameter.grad is None:  # it is frozen, or runs in training alone: nothing changes the loss
                 parameter.grad = torch.zeros_like(parameter)

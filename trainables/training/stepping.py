@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from functools import cached_property
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from trainables.networks.kernels import trainable
 from trainables.networks.outputs import with_auxiliary
 from trainables.networks.reproducible import generator_states
 from trainables.tasks.base import Task
@@ -42,7 +44,7 @@ class Step:
 
     def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
         """Forward, backward, and what the optimizer makes of it."""
-        with autocast(self.precision, self.device):
+        with autocast(self.precision, self.device), self._trainable:
             loss = self._loss(images, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -54,6 +56,10 @@ class Step:
         if self.after_update is not None:
             self.after_update(self.model)
         return loss.detach().float()
+
+    @cached_property
+    def _trainable(self) -> contextlib.AbstractContextManager[Any]:
+        return trainable(self.model)
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
         outputs, others = with_auxiliary(self.model, images) if self.auxiliary else (self.model(images), [])
