@@ -30,7 +30,7 @@ def _conv2d(
     x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Tensor:
     rows, columns = _pair(stride)
-    if _is_narrow(weight, groups) and not any(_pair(padding)):
+    if _is_narrow(weight, groups) and (padding == "valid" or not any(_pair(padding))):
         x, stride = x[..., ::rows, ::columns], 1
     return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
 

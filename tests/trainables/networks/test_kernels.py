@@ -43,6 +43,7 @@ def test_gradients_are_those_of_double_precision_however_often_they_are_computed
     ("make", "otherwise"),
     [
         (lambda: shortcut(REGISTER - 1), True),
+        (lambda: shortcut(4, stride=(1, 3), padding="valid"), True),
         (lambda: shortcut(REGISTER), False),
         (lambda: shortcut(4, stride=1), False),
         (lambda: shortcut(4, groups=2), False),
