@@ -50,8 +50,8 @@ class Contestant(Protocol):
     def schedule(self, config: dict[str, Any]) -> Schedule:
         """The schedule that a config of the searcher stands for."""
 
-    def stops(self, schedule: Schedule, step: int, gains: Sequence[float]) -> bool:
-        """Whether the scheduler ends a trial after this step, which measured these gains above the reference."""
+    def stops(self, schedule: Schedule, step: int, gains: Sequence[Sequence[float]]) -> bool:
+        """Whether the scheduler ends a trial after this step, whose forms measured these gains above the reference."""
 
 
 class _Replayed(Problem):
@@ -109,7 +109,7 @@ class ReplayTree:
         return value if ready <= self.store.clock else None
 
     def seen(self, address: str) -> Gains:
-        """The gains of a step on the seed that the search sees."""
+        """The gains of a step in each form, [form, 2], on the seed that the search sees."""
         return self.table.gains[self._seen, self.table.ids[address]]
 
     def epochs_of(self, node: Node) -> int:
@@ -144,31 +144,36 @@ class ReplayLedger:
 
 
 class Score:
-    """Hypervolume, by the mean of the seeds that the search doesn't see, of the front that it sees; 1 is the table's."""
+    """Hypervolume, by the mean of the seeds that the search doesn't see, of the front that it sees; 1 is the table's.
+
+    A step is a point in each of its stored forms.
+    """
 
     def __init__(self, table: StepTable, seen: int) -> None:
         # Accuracies relative to each seed's own dense network, the reference at 0.
         origin = np.zeros((len(table.dense), 1, 2))
         origin[:, 0, 0] = table.dense - table.study.reference.accuracy_drop
-        above = table.gains - origin
+        self._forms = table.gains.shape[2]
+        above = table.gains.reshape(len(origin), -1, 2) - origin
         self._seen = above[seen]
         self._truth = np.delete(above, seen, axis=0).mean(axis=0)
         self._front: list[int] = []
-        usable = np.flatnonzero(np.isfinite(table.gains).all(axis=(0, 2)))
+        usable = np.flatnonzero(np.isfinite(above).all(axis=(0, 2)))
         self._whole = self._hypervolume(usable[self._kept(usable)])
 
     def add(self, row: int) -> float:
-        """What the front is worth with this point."""
-        rows = np.array([*self._front, *([] if row in self._front else [row])])
-        self._front = rows[self._kept(rows)].tolist()
+        """What the front is worth with the points of this step."""
+        new = range(row * self._forms, (row + 1) * self._forms)
+        points = np.array([*self._front, *(point for point in new if point not in self._front)])
+        self._front = points[self._kept(points)].tolist()
         return self._hypervolume(np.array(self._front)) / self._whole
 
-    def _kept(self, rows: Integers) -> npt.NDArray[np.bool_]:
-        kept: npt.NDArray[np.bool_] = moocore.is_nondominated(self._seen[rows], maximise=True)
+    def _kept(self, points: Integers) -> npt.NDArray[np.bool_]:
+        kept: npt.NDArray[np.bool_] = moocore.is_nondominated(self._seen[points], maximise=True)
         return kept
 
-    def _hypervolume(self, rows: Integers) -> float:
-        values = self._truth[rows]
+    def _hypervolume(self, points: Integers) -> float:
+        values = self._truth[points]
         values = values[(values > 0).all(axis=1)]
         return float(moocore.hypervolume(values, ref=[0.0, 0.0], maximise=True)) if len(values) else 0.0
 
@@ -243,7 +248,7 @@ class Run:
         self._queue: list[tuple[float, int, _Trial]] = []
 
     def points(self, at_once: int, most_trials: int | None) -> Iterator[tuple[float, int]]:
-        """(clock, row of the table) of each point of the result, as they come."""
+        """(clock, row of the table) of each step whose points are of the result, as they come."""
         for _ in range(at_once):
             self._begin(0.0, most_trials)
         while self._queue:
@@ -298,8 +303,9 @@ class Run:
         if failed:
             searcher.on_trial_complete(trial.key, None, error=True)
             return
-        told = {n.SEED: 0, n.STEP: trial.step, n.STEP_ID: trial.nodes[trial.step - 1].id}
-        told |= dict(zip(METRICS, map(float, gains), strict=True))
+        step = {n.SEED: 0, n.STEP: trial.step, n.STEP_ID: trial.nodes[trial.step - 1].id}
+        first, *further = ({**step, **dict(zip(METRICS, form, strict=True))} for form in gains.tolist())
+        told = {**first, **({n.FORMS: further} if further else {})}
         look = float(self._table.recalibrated[self._seen, row])
         self._ledger.points.append({n.TRIAL: None, n.STEP_ID: told[n.STEP_ID], n.ACCURACY_RECALIBRATED: look})
         (searcher.on_trial_complete if last else searcher.on_trial_result)(trial.key, told)

@@ -1,12 +1,14 @@
 """Epochs that a search spends until its front is worth 95, 97 and 99 % of the best, replayed on tables of real steps.
 
     python -m benchmarks.search_efficiency --replay [--json FILE]
+    python -m benchmarks.search_efficiency --size benchmarks/tables/realistic.yaml
     python -m benchmarks.search_efficiency --compute benchmarks/tables/digits.yaml --work FOLDER [--processes 2]
 
 ``--replay`` needs no data and no training: each table of ``benchmarks/tables`` holds what every step of a space measured,
 for three seeds. A search sees one seed, and its front is scored by the mean of the other two, so that luck earns nothing;
 100 % is what the front of a search that saw the whole table scores. An epoch count is the first after which the score
 stays at its mark. All contestants begin with the same starting points. ``benchmarks.growth`` times it at many points.
+``--size`` tells what computing a table would take, and computes nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ import optuna
 
 from benchmarks import step_table
 from benchmarks.contestants import AT_FOUR, CONTESTANTS, KNOWING, LIMITS, LOOKING, PLAIN_TPE, TREE_SEARCH
-from benchmarks.replay import MARKS, replay
+from benchmarks.replay import MARKS, ReplayTree, replay
+from benchmarks.step_table import SEEDS, StepTable
 from benchmarks.stopping import left_by
+from search.study import load_study
 
 TABLES = ("digits", "cifar10")
 REPLAYS = 21
@@ -52,7 +56,7 @@ def one(job: Job) -> Result:
     name, contestant, at_once, number = job
     table = step_table.read(name)
     make = CONTESTANTS[contestant](table.space, number)
-    found = replay(table, number % len(step_table.SEEDS), make, at_once, MOST_EPOCHS, LIMITS.get(contestant))
+    found = replay(table, number % len(SEEDS), make, at_once, MOST_EPOCHS, LIMITS.get(contestant))
     return {
         "job": list(job),
         "reached": {str(mark): found.reached(mark) if np.isfinite(found.reached(mark)) else None for mark in MARKS},
@@ -75,7 +79,7 @@ def jobs(tables: Sequence[str], contestants: Sequence[str], replays: int) -> Ite
 @cache
 def _has_looks(table: str, number: int) -> bool:
     """Whether the seed that a replay sees was computed with looks."""
-    return bool(np.isfinite(step_table.read(table).recalibrated[number % len(step_table.SEEDS)]).any())
+    return bool(np.isfinite(step_table.read(table).recalibrated[number % len(SEEDS)]).any())
 
 
 def run(wanted: Sequence[Job], processes: int, kept: Path | None) -> list[Result]:
@@ -227,12 +231,22 @@ def _seen(result: Result) -> npt.NDArray[np.float64]:
     return np.where((result["job"][1] in LIMITS) & (result["end"] < GRID), np.nan, result["curve"])
 
 
+def size(table: StepTable) -> tuple[int, int, int]:
+    """Steps and points (a step in a stored form) of a table for each seed, and the epochs of all seeds, dense ones too."""
+    tree = ReplayTree(table)
+    lasts = (table.chain(schedule)[-1] for schedule in table.steps.values())
+    epochs = {node.id: tree.epochs_of(node) for last in lasts for node in last.own_nodes}
+    whole = len(SEEDS) * (table.study.dense.epochs + sum(epochs.values()))
+    return len(table.steps), len(table.steps) * len(table.study.storage_forms), whole
+
+
 def main() -> None:
     """Compute a table, or replay those that are there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--replay", action="store_true", help="replay the stored tables")
     what.add_argument("--compute", type=Path, metavar="STUDY.yaml", help="compute the table of a study's space")
+    what.add_argument("--size", type=Path, metavar="STUDY.yaml", help="count the steps, points and epochs of its table")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the study")
     parser.add_argument("--work", type=Path, default=Path("results/scratch-tables"), help="folder of steps on the way")
     parser.add_argument("--processes", type=int, default=2, help="processes of one thread each (default 2)")
@@ -245,6 +259,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.compute:
         print(step_table.compute(arguments.compute, arguments.set, arguments.work, arguments.processes))
+        return
+    if arguments.size:
+        steps, points, epochs = size(step_table.planned(load_study(arguments.size, arguments.set)))
+        print(f"{steps:,} steps and {points:,} points a seed; {epochs:,} epochs for {len(SEEDS)} seeds")
         return
     wanted = list(jobs(arguments.tables, arguments.contestants, arguments.replays))
     results = run(wanted, arguments.processes, arguments.keep)

@@ -1,8 +1,9 @@
 """A table of every step of a study's space, for several seeds: computed once by the real trainables, then only read.
 
-``tables/NAME.yaml`` is the study, ``tables/NAME.csv.gz`` the table: a row for each schedule of the space (the step it ends
-with) holding, for each seed, accuracy, log2 compression and the accuracy right after the cut, recalibrated; empty where
-the step failed, and the last where it wasn't recorded. Before them are rows of the dense network, and of what a look takes.
+``tables/NAME.yaml`` is the study, ``tables/NAME.csv.gz`` the table. A row is of a step, the last of some schedules of the
+space. For each seed it has accuracy and log2 compression in each of the study's ``storage_forms``, and then the accuracy
+right after the cut, recalibrated; empty where the step failed, and the last where it wasn't recorded. Before them are rows
+of the dense network (its accuracy, which points are compared with), and of what a look takes.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import math
 import multiprocessing
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,11 +25,12 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import FixedTrial
 
-from search.sampling.space import Params, SearchSpace
+from search.sampling.space import SearchSpace
 from search.session import problem_of
 from search.study import Study, load_study
 from trainables.chain import MethodSettings
 from trainables.data.dataset import load
+from trainables.measuring import stored_forms
 from trainables.node import Node
 from trainables.records import names as n
 from trainables.records.files import write_atomically
@@ -45,25 +48,31 @@ STEP_FAILS = (NothingRemovedError, TrainingDivergedError)
 FAILED_FILE = "failed"
 
 _tree: Tree
-_space: SearchSpace
+_shared: frozenset[str]
 
 
 @dataclass(frozen=True)
 class StepTable:
-    """Gains (accuracy, log2 compression) of every step by address, and of the dense network, for each seed."""
+    """Gains (accuracy, log2 compression) of every step in each stored form, and of the dense network, for each seed."""
 
     study: Study
     space: SearchSpace
     root: Node
-    ids: dict[str, int]
+    steps: dict[str, Schedule]
+    """By address, in the order of the rows: a schedule that ends with the step"""
     gains: npt.NDArray[np.float64]
-    """[seed, row, 2]; NaN where a step failed"""
+    """[seed, row, form, 2]; NaN where a step failed"""
     dense: npt.NDArray[np.float64]
     """[seed], accuracies"""
     recalibrated: npt.NDArray[np.float64]
     """[seed, row], accuracies right after the cut; NaN where none was recorded"""
     look_epochs: float
     """What a look takes, in epochs"""
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The row of each address."""
+        return {address: row for row, address in enumerate(self.steps)}
 
     def chain(self, schedule: Schedule) -> list[Node]:
         """The nodes of a schedule's steps, at the addresses of this table."""
@@ -77,8 +86,8 @@ class StepTable:
     def looked_at(self) -> dict[str, int]:
         """The first row with the cut of each look."""
         rows: dict[str, int] = {}
-        for row, params in enumerate(_rows(self.space)):
-            rows.setdefault(self.looks(self.space.schedule(FixedTrial(params)))[-1].id, row)
+        for row, schedule in enumerate(self.steps.values()):
+            rows.setdefault(self.looks(schedule)[-1].id, row)
         return rows
 
     @property
@@ -102,77 +111,100 @@ def space_of(study: Study) -> SearchSpace:
     return SearchSpace(study.space)
 
 
+def planned(study: Study) -> StepTable:
+    """The table of a study before anything is computed: its steps alone."""
+    nothing, root = np.empty(0), Node(None, {"kind": "dense", "table": study.name})
+    table = StepTable(study, space_of(study), root, {}, nothing, nothing, nothing, math.nan)
+    return replace(table, steps=_steps(table.space, table.chain))
+
+
 def read(name: str, folder: Path = FOLDER) -> StepTable:
     """The table of this name."""
-    study = load_study(folder / f"{name}.yaml")
-    space = space_of(study)
-    ids: dict[str, int] = {}
-    gains: list[list[list[float]]] = []
+    table = planned(load_study(folder / f"{name}.yaml"))
+    rows: list[list[list[float]]] = []
     dense: list[float] = []
-    look_epochs = math.nan
-    nothing = np.empty(0)
-    root = Node(None, {"kind": "dense", "table": name})
-    table = StepTable(study, space, root, ids, nothing, nothing, nothing, look_epochs)
+    look_epochs, forms = math.nan, len(table.study.storage_forms)
     with gzip.open(folder / f"{name}.csv.gz", "rt", newline="") as file:
         for row in csv.reader(file):
             if row[0] == LOOK:
                 look_epochs = float(row[1])
                 continue
-            width = (len(row) - 1) // len(SEEDS)  # tables of old have no third column
+            width = (len(row) - 1) // len(SEEDS)
+            assert width // 2 == forms, f"{name}.csv.gz is not of {forms} stored forms; compute it again"
             values = [[float(value or "nan") for value in row[i : i + width]] for i in range(1, len(row), width)]
             if row[0] == DENSE:
                 dense = [value[0] for value in values]
                 continue
-            gains.append([[*value, math.nan][:3] for value in values])
-    for params in _rows(space):
-        ids[table.chain(space.schedule(FixedTrial(params)))[-1].id] = len(ids)
-    assert len(ids) == len(gains), f"{name}.csv.gz has {len(gains)} rows for {len(ids)} steps; compute it again"
-    found = np.array(gains).transpose(1, 0, 2)
-    return StepTable(study, space, root, ids, found[..., :2], np.array(dense), found[..., 2], look_epochs)
+            rows.append([[*value, math.nan][: 2 * forms + 1] for value in values])  # tables of old have no looks
+    steps = len(table.steps)
+    assert steps == len(rows), f"{name}.csv.gz has {len(rows)} rows for {steps} steps; compute it again"
+    found = np.array(rows).transpose(1, 0, 2)
+    gains = found[..., :-1].reshape(len(SEEDS), steps, forms, 2)
+    return replace(table, gains=gains, dense=np.array(dense), recalibrated=found[..., -1], look_epochs=look_epochs)
 
 
-def _rows(space: SearchSpace) -> Iterator[Params]:
-    """Parameters of every schedule, in the order of the table's rows."""
+def _steps(space: SearchSpace, chain: Callable[[Schedule], Sequence[Node]]) -> dict[str, Schedule]:
+    """For each step, by address, the first schedule of the space that ends with it.
+
+    Others may end with it too: mixed schedules that cut the same channels first are one schedule so far.
+    """
+    found: dict[str, Schedule] = {}
     for longest in space.longest():
-        for step in range(1, longest[f"{longest['family']}.steps"] + 1):
-            yield space.prefix(longest, step)
+        for step, node in enumerate(chain(space.schedule(FixedTrial(longest))), start=1):
+            found.setdefault(node.id, space.schedule(FixedTrial(space.prefix(longest, step))))
+    return found
+
+
+def _longest(space: SearchSpace) -> Iterator[Schedule]:
+    """The schedules to walk, for every seed."""
+    for seed in SEEDS:
+        for params in space.longest():
+            yield space.schedule(FixedTrial(params)).model_copy(update={n.SEED: seed})
 
 
 def compute(file: Path, overrides: Sequence[str], work: Path, processes: int, folder: Path = FOLDER) -> Path:
     """Walk every schedule of the study in ``file`` for every seed; what ``work`` holds is not computed again."""
     study = load_study(file, overrides)
     load(study.data)  # a folder of images is decoded once, before the workers ask for it
-    jobs = [(seed, params) for seed in SEEDS for params in space_of(study).longest()]
+    jobs = list(_longest(space_of(study)))
     with multiprocessing.get_context("spawn").Pool(processes, _start, (file, overrides, work)) as pool:
         for done, _ in enumerate(pool.imap_unordered(_walk, jobs, chunksize=4), start=1):
             if done % 20 == 0 or done == len(jobs):
                 print(f"{study.name}: {done} of {len(jobs)} schedules", flush=True)
-    return _write(folder / f"{study.name}.csv.gz", study, Tree(problem_of(study, trusted=False), Store(work)))
+    return _write(folder / f"{study.name}.csv.gz", study, _tree_of(study, work))
+
+
+def _tree_of(study: Study, work: Path) -> Tree:
+    return Tree(problem_of(study, trusted=False), Store(work), forms=study.storage_forms)
 
 
 def _start(file: Path, overrides: Sequence[str], work: Path) -> None:
-    global _tree, _space
+    global _tree, _shared
     study = load_study(file, overrides)
-    _tree, _space = Tree(problem_of(study, trusted=False), Store(work)), space_of(study)
+    tree = _tree_of(study, work)
+    _tree, _shared = tree, _shared_in(tree, space_of(study))
 
 
-def _walk(job: tuple[int, Params]) -> None:
-    seed, params = job
-    schedule = _space.schedule(FixedTrial(params)).model_copy(update={n.SEED: seed})
+def _shared_in(tree: Tree, space: SearchSpace) -> frozenset[str]:
+    """What several of the longest schedules go through: a first regularised training, channels cut before weights."""
+    chains = (tree.chain(schedule) for schedule in _longest(space))
+    passed = Counter(one.id for chain in chains for node in chain for one in node.own_nodes)
+    return frozenset(address for address, times in passed.items() if times > 1)
+
+
+def _walk(schedule: Schedule) -> None:
     nodes = _tree.chain(schedule)
     failed = Path(_tree.store.place) / nodes[-1].id / FAILED_FILE
-    if _tree.store.record(nodes[-1].id) is not None or failed.exists():
+    if failed.exists():
         return
     try:
         with threads(1):
             list(walk(schedule, _tree))
     except STEP_FAILS as error:
         write_atomically(failed, f"{type(error).__name__}: {error}\n".encode())
-    # Two of these schedules share no more than the regularised training of their first step: the other weights can go.
-    for node in nodes:
-        _tree.store.discard_weights(node.id)
-        if node.parent is not None and node is not nodes[0]:
-            _tree.store.discard_weights(node.parent.id)
+    for node in (one for step in nodes for one in step.own_nodes):
+        if node.id not in _shared:  # or another schedule goes on from its weights
+            _tree.store.discard_weights(node.id)
 
 
 def _write(file: Path, study: Study, tree: Tree) -> Path:
@@ -180,21 +212,22 @@ def _write(file: Path, study: Study, tree: Tree) -> Path:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([LOOK, f"{_look_epochs(study, tree):.2f}"])
-    writer.writerow([DENSE, *(value for root in roots if root for value in (f"{root[n.ACCURACY]:.5f}", "0", ""))])
-    space = space_of(study)
-    for number, params in enumerate(_rows(space)):
-        schedule = space.schedule(FixedTrial(params))
+    rest = ["0", *[""] * (2 * len(tree.forms) - 1)]
+    writer.writerow([DENSE, *(value for root in roots if root for value in (f"{root[n.ACCURACY]:.5f}", *rest))])
+    for number, schedule in enumerate(_steps(space_of(study), tree.chain).values()):
         writer.writerow([number, *(value for seed in SEEDS for value in _columns(tree, schedule, seed))])
     write_atomically(file, gzip.compress(text.getvalue().encode(), mtime=0))
     return file
 
 
-def _columns(tree: Tree, schedule: Schedule, seed: int) -> tuple[str, str, str]:
+def _columns(tree: Tree, schedule: Schedule, seed: int) -> list[str]:
     record = tree.store.record(tree.chain(schedule.model_copy(update={n.SEED: seed}))[-1].id)
     if record is None:
-        return "", "", ""
+        return [""] * (2 * len(tree.forms) + 1)
+    files = [record[n.FORMS][name] for name in stored_forms.named(tree.forms)] or [record]
+    gains = [(f"{file[n.ACCURACY]:.5f}", f"{math.log2(file[n.COMPRESSION]):.4f}") for file in files]
     look = record.get(n.ACCURACY_RECALIBRATED)
-    return f"{record[n.ACCURACY]:.5f}", f"{math.log2(record[n.COMPRESSION]):.4f}", "" if look is None else f"{look:.5f}"
+    return [*(value for pair in gains for value in pair), "" if look is None else f"{look:.5f}"]
 
 
 def _look_epochs(study: Study, tree: Tree) -> float:

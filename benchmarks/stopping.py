@@ -44,7 +44,7 @@ def _left(
     table: StepTable, seed: int, rule: Callable[[StepTable, Sequence[float]], Stops], walks: Sequence[Walk]
 ) -> dict[str, float]:
     above = table.gains[seed] - table.reference(seed)
-    works = np.isfinite(table.gains).all(axis=(0, 2))
+    works = np.isfinite(table.gains).all(axis=(0, 2, 3))
     stops = rule(table, table.reference(seed).tolist())
     for schedule, rows, _ in walks:
         for step, row in enumerate(rows, start=1):
