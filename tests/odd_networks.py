@@ -439,3 +439,66 @@ def hungry(num_classes: int) -> nn.Module:
         return m.head(m.a(x).mean((2, 3))) + 0 * len(room)
 
     return Module(forward, a=block(1, 14), head=nn.Linear(14, num_classes))
+
+
+def joined_norm(num_classes: int) -> nn.Module:
+    both = Module(lambda m, x: torch.cat([m.a(x), m.b(x)], 1), a=nn.Conv2d(12, 12, 3, padding=1), b=nn.Conv2d(12, 12, 1))
+    return Net(num_classes, 14, block(1, 12), both, nn.GroupNorm(2, 24), nn.ReLU(), block(24, 14))
+
+
+def norm_of_halves(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, 1)
+        return torch.cat([second, m.c(first)], 1)
+
+    halves = Module(forward, c=nn.Conv2d(12, 12, 3, padding=1))
+    return Net(num_classes, 16, block(1, 24), halves, nn.GroupNorm(4, 24), nn.ReLU(), nn.Conv2d(24, 16, 3, padding=1))
+
+
+def begins_with_nothing(num_classes: int) -> nn.Module:
+    branch = Module(lambda m, x: x + m.c(x).flip(1), c=nn.Conv2d(14, 14, 3, padding=1, bias=False))
+    nn.init.normal_(branch.c.weight, std=1e-8)  # type: ignore[union-attr]
+    return Net(num_classes, 14, block(1, 14), branch, block(14, 14))
+
+
+def lazy(num_classes: int) -> nn.Module:
+    first = [nn.LazyConv2d(12, 3, padding=1), nn.LazyBatchNorm2d(), nn.ReLU(), nn.LazyConv2d(14, 3)]
+    return nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+def experts(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        seen = m.a(x).mean((2, 3))
+        chosen, out = m.gate(seen).argmax(1), seen.new_zeros(len(x), 14)
+        for number, expert in enumerate(m.experts):
+            if len(at := (chosen == number).nonzero().flatten()):
+                out = out.index_copy(0, at, expert(seen[at]))
+        return m.head(out)
+
+    some = nn.ModuleList(nn.Sequential(nn.Linear(16, 20), nn.ReLU(), nn.Linear(20, 14)) for _ in range(6))
+    return Module(forward, a=block(1, 16), gate=nn.Linear(16, 6), experts=some, head=nn.Linear(14, num_classes))
+
+
+def learned_queries(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        seen = m.a(x).flatten(2).transpose(1, 2)
+        asked = m.queries.expand(len(x), -1, -1)
+        asked = asked + m.attention(asked, seen, seen, need_weights=False)[0]
+        return m.head((asked + m.down(F.relu(m.up(asked)))).flatten(1))
+
+    attention = nn.MultiheadAttention(16, 2, batch_first=True)
+    layers = {"up": nn.Linear(16, 32), "down": nn.Linear(32, 16), "head": nn.Linear(48, num_classes)}
+    return Module(forward, a=block(1, 16), queries=nn.Parameter(torch.randn(1, 3, 16)), attention=attention, **layers)
+
+
+def fusion_weights(num_classes: int) -> nn.Module:
+    weighed = Module(
+        lambda m, x: m.a(x) * m.w[0] + m.b(x) * m.w[1], a=block(12, 14), b=block(12, 14, 5), w=nn.Parameter(torch.ones(2))
+    )
+    return Net(num_classes, 14, block(1, 12), weighed, block(14, 14))
+
+
+def own_constant(num_classes: int) -> nn.Module:
+    blur = Module(lambda m, x: F.conv2d(x, m.k.expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1]))
+    blur.k = torch.ones(1, 1, 3, 3) / 9  # no buffer, so it stays in single precision
+    return Net(num_classes, 14, block(1, 12), blur, block(12, 16), block(16, 14))

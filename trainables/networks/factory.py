@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import torch
 from pydantic import AfterValidator, Field, FiniteFloat, PrivateAttr, model_validator
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from trainables import own
 from trainables.networks.anatomy import prunable
@@ -223,6 +224,11 @@ def build(
         raise _cannot_build(settings, factory, error) from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model.name: {settings.name!r} made a {type(model).__name__}; it must return a torch.nn.Module")
+    if scripted := [name for name, one in model.named_modules() if isinstance(one, torch.jit.ScriptModule)]:
+        where = f"{settings.name!r} has {scripted[0]}, which" if scripted[0] else f"{settings.name!r}"
+        raise InputError(f"model.name: {where} is TorchScript, of which nothing can be cut; build it from its Python code")
+    if any(map(is_lazy, model.parameters())):
+        _fill(model, shape, settings, factory)
     fold(model)
     adapt(model)
     prunable(model)
@@ -231,6 +237,16 @@ def build(
     if check:
         _check_output(model, settings.name, output if output is None else tuple(output) or (classes,), shape)
     return model
+
+
+def _fill(model: nn.Module, shape: tuple[int, int, int], settings: ModelSettings, factory: Factory) -> None:
+    """Let layers that take their widths from what they see (``nn.LazyLinear``) see an image."""
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *shape))
+    except Exception as error:  # a network raises anything
+        raise _cannot_build(settings, factory, error) from error
+    model.train()
 
 
 def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool) -> tuple[Factory, dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -40,7 +42,7 @@ def check_size(
     if math.prod(shape) * 4 > most_bytes:
         raise InputError(f"{asked} asks for more than {most_bytes / 1e9:.1f} GB; {remedy}")
     with _Weightless():
-        model = build(settings, classes, shape, trusted=False, check=False).eval().to("meta")
+        model = build(settings, classes, shape, trusted=False, check=False).eval().to("meta").requires_grad_(False)
     tensors = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     outputs, macs = _forward(model, shape, asked)
     if max(tensors, outputs) > most_bytes:
@@ -69,12 +71,25 @@ def _forward(model: nn.Module, shape: tuple[int, int, int], asked: str) -> tuple
     return sum(sizes), counter.get_total_flops() // 2
 
 
+@contextlib.contextmanager
+def _untrained(model: nn.Module) -> Iterator[None]:
+    """Without parameters that need gradients: torch's counter fails where one is a layer's input."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
 def module_macs(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     """Multiply-accumulates of each prunable layer for one input, by torch's own counter (two FLOPs are one MAC)."""
     model.eval()
     device = next(model.parameters()).device
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), _untrained(model), counter:
         model(torch.zeros(1, *shape, device=device))
     root = type(model).__name__
     counts = counter.get_flop_counts()

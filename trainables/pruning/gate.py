@@ -9,6 +9,7 @@ is drawn from global generators, and the answer is the same every time.
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,7 +55,7 @@ from trainables.pruning.weight_scopes import Layerwise
 
 LOW, HIGH = 250_000, 850_000
 """The ratios that are tried, in millionths."""
-BATCH = 4
+BATCH, TRIED = 4, 6
 IDLE = "torch-pruning finds no channel of it that can go without all others"
 Build = Callable[[], nn.Module]
 
@@ -117,6 +118,10 @@ class _Trial:
     touched: set[str] = field(default_factory=set)
 
     def judged(self, wishes: Wishes) -> Gate:
+        if wandering := self._wandering():
+            return self._refused(
+                f"which layers run depends on the images (here {wandering}), and so does what hangs together"
+            )
         try:
             graph = trace(self.model, self.skeleton)
             found = groups_in(graph, self.model, self.skeleton)
@@ -145,6 +150,17 @@ class _Trial:
         return replace(
             found_here, refused=f"no channel can go: {'; '.join(reasons[:3]) or 'there is none beside the logits'}"
         )
+
+    def _wandering(self) -> str | None:
+        """A layer that runs for some images and not for others, or in another order."""
+        shape, random = self.skeleton.example.shape, torch.Generator().manual_seed(2)
+        first = _run(self.model, torch.zeros(shape))
+        for _ in range(TRIED):  # of some colour, with noise: what looks at means alone would take all noise to be the same
+            colour = 2 * torch.randn((*shape[:2], 1, 1), generator=random)
+            other = _run(self.model, colour + torch.randn(shape, generator=random))
+            if other != first:
+                return next(one or two for one, two in itertools.zip_longest(first, other) if one != two)
+        return None
 
     def _refused(self, reason: str) -> Gate:
         return Gate(self.skeleton.keep, refused=reason)
@@ -267,6 +283,23 @@ class _Trial:
         return replace(gate, weights=_share(sizes, locked), macs=_share(macs, locked))
 
 
+@torch.no_grad()
+def _run(model: nn.Module, image: Tensor) -> list[str]:
+    """The names of the layers without layers of their own, as they run in evaluation."""
+    ran: list[str] = []
+    inner = {name: module for name, module in model.named_modules() if not list(module.children())}
+    hooks = [module.register_forward_pre_hook(lambda *_, name=name: ran.append(name)) for name, module in inner.items()]
+    training = model.training
+    try:
+        with reproducible(0):
+            model.eval()(image)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return ran
+
+
 def refuse_weights(build: Build, skeleton: Anatomy, classes: int, spared: Mapping[str, float]) -> str | None:
     """Why single weights of the network can't be removed, found by removing some of the untrained one; None if they can."""
     with reproducible(0):
@@ -347,12 +380,22 @@ def _asked(model: nn.Module, found: Sequence[Group], wishes: Wishes) -> dict[str
     return asked
 
 
+def _alone_in(norm: nn.GroupNorm, item: Any, group: Group) -> bool:
+    """Whether all that a GroupNorm normalises is the group's, in its order: then as many go of each of its groups."""
+    return list(item.idxs) == list(range(norm.num_channels)) == list(range(len(group[0].idxs)))
+
+
 def _beyond(found: Sequence[Group], graph: Graph) -> dict[str, str]:
-    """The leaders of groups in which torch-pruning, led astray, names channels that a layer hasn't: no score is right."""
+    """The leaders of groups that can't be right, whatever is cut.
+
+    torch-pruning, led astray, names channels that a layer hasn't; or a GroupNorm's groups would lose different counts.
+    """
     beyond: dict[str, str] = {}
     for group in found:
         for item in group:
             module, handler = item.dep.target.module, item.dep.handler
+            if isinstance(module, nn.GroupNorm) and not _alone_in(module, item, group):
+                beyond.setdefault(leader(group), f"{member(item)} normalises its channels with others")
             if not isinstance(module, ROOTS) or of_heads(group):
                 continue
             count = graph.get_out_channels if graph.is_out_channel_pruning_fn(handler) else graph.get_in_channels
