@@ -235,7 +235,8 @@ def _offsets(sizes: list[int]) -> list[int]:
 
 def _parts(split: Any) -> list[int]:
     """The sizes of the parts into which a step of autograd's graph splits channels; none if it doesn't."""
-    shape, dim = getattr(split, "_saved_self_sym_sizes", ()), getattr(split, "_saved_dim", None)
+    shape: tuple[int, ...] = getattr(split, "_saved_self_sym_sizes", ())
+    dim = getattr(split, "_saved_dim", None)
     if len(shape) < 2 or dim not in (1, 1 - len(shape), 2**64 + 1 - len(shape)):
         return []
     if hasattr(split, "_saved_split_sizes"):
