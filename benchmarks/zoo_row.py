@@ -26,7 +26,6 @@ from trainables.data.dataset import Data
 from trainables.networks import oracle
 from trainables.networks.anatomy import Anatomy, Removed, widths
 from trainables.networks.factory import ModelSettings
-from trainables.networks.kernels import trainable
 from trainables.networks.network import Network, decode, encode
 from trainables.problem import Problem
 from trainables.pruning import channels
@@ -37,6 +36,7 @@ from trainables.pruning.pruners import PRUNERS, Regulariser
 from trainables.pruning.sample import Sample
 from trainables.records import names as n
 from trainables.records.names import InputError
+from trainables.training.kernels import trainable
 
 SIDES = (32, 64, 96, 128, 160, 192, 224, 240, 256, 299)
 TARGETS = (300_000, 510_000)

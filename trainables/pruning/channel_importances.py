@@ -12,11 +12,11 @@ from torch.overrides import TorchFunctionMode
 
 from trainables.methods import Method, Registry
 from trainables.networks.anatomy import Group, flattens
-from trainables.networks.kernels import trainable
 from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning.channel_scopes import ChannelScope
 from trainables.pruning.sample import Sample, ready
 from trainables.records import names as n
+from trainables.training.kernels import trainable
 
 Scorer = Any
 """torch-pruning's importance: from a group to its channels' scores, a tensor, or None where it has nothing to score."""

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from trainables.networks.anatomy import Group, groups_in, leader, quiet, trace
-from trainables.networks.kernels import trainable
 from trainables.problem import Problem
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES, ChannelImportance, Scorer
 from trainables.pruning.channels import can_be_cut, scores_of
 from trainables.pruning.pruners import PRUNERS, Regulariser
 from trainables.pruning.sample import Sample
 from trainables.records import names as n
+from trainables.training.kernels import trainable
 
 PROBE_IMAGES = 4
 

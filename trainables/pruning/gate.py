@@ -38,7 +38,6 @@ from trainables.networks.anatomy import (
     weights,
 )
 from trainables.networks.attention.heads import heads_of
-from trainables.networks.kernels import trainable
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
 from trainables.networks.parameters import FOLDED
@@ -52,6 +51,7 @@ from trainables.pruning.channels import cut_by
 from trainables.pruning.sample import Sample
 from trainables.pruning.weight_importances import Random as RandomWeights
 from trainables.pruning.weight_scopes import Layerwise
+from trainables.training.kernels import trainable
 
 LOW, HIGH = 250_000, 850_000
 """The ratios that are tried, in millionths."""

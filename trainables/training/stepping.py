@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainables.networks.kernels import trainable
 from trainables.networks.outputs import with_auxiliary
 from trainables.networks.reproducible import generator_states
 from trainables.tasks.base import Task
+from trainables.training.kernels import trainable
 
 Precision = Literal["fp32", "bf16"]
 Hook = Callable[[nn.Module], None]

@@ -160,7 +160,8 @@ def test_every_combination_prunes_what_it_claims(importance: str, network: str, 
     replay(twin, removed, anatomy)
     assert widths(twin) == now
     twin.load_state_dict(model.state_dict())
-    assert torch.equal(twin.eval()(images), model.eval()(images))
+    # Nearly: one may be channels-last in memory, and without AVX-512 its kernels sum in another order.
+    torch.testing.assert_close(twin.eval()(images), model.eval()(images), rtol=1e-4, atol=1e-5)
     F.cross_entropy(model.train()(images), labels).backward()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.networks.kernels import REGISTER, trainable
+from trainables.training.kernels import REGISTER, trainable
 
 
 def shortcut(inputs: int, **settings: Any) -> nn.Module:
