@@ -400,7 +400,7 @@ def _beyond(found: Sequence[Group], graph: Graph) -> dict[str, str]:
                 continue
             count = graph.get_out_channels if graph.is_out_channel_pruning_fn(handler) else graph.get_in_channels
             if max(item.idxs, default=0) >= count(module):
-                beyond.setdefault(leader(group), f"torch-pruning takes it to have more channels than {count(module)}")
+                beyond.setdefault(leader(group), "torch-pruning loses track of its channels")
     return beyond
 
 

@@ -48,7 +48,7 @@ PROTECTED = {
     "fused_qkv": ({"qkv"}, "shape"),
     "own_attention": ({"down"}, "shape"),
     "crossed_attention": ({"a.0"}, ""),
-    "attention_of_two_scales": ({"body.1.qkv"}, "more channels than 24"),
+    "attention_of_two_scales": ({"body.1.qkv"}, "loses track of its channels"),
     "fixed_scale": ({"body.1.c.0"}, "[1, 20, 1, 1]"),
     "fixed_view": ({"body.1.0"}, ""),
     "gru": ({"b.0"}, ""),
