@@ -21,9 +21,9 @@ import seaborn as sns
 import yaml
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from scipy import stats
 
 import search
+from analysis.comparison.statistics import estimate
 from trainables.records import names as n
 
 HOME = Path(__file__).parent
@@ -94,11 +94,12 @@ def told(frame: pd.DataFrame) -> str:
     }  # fmt: skip
     *others, last = by
     rows = {
-        space: [f"{scale * of[column].mean():.2f}" for column, (_, scale) in columns.items()] for space, of in by.items()
+        space: [_known(f"{scale * of[column].mean(skipna=False):.2f}") for column, (_, scale) in columns.items()]
+        for space, of in by.items()
     }
     for other in others:
         more = [scale * (by[last][column] - by[other][column]) for column, (_, scale) in columns.items()]
-        rows[f"{last} less {other}"] = [f"{some.mean():+.2f} ± {_half_width(some):.2f}" for some in more]
+        rows[f"{last} less {other}"] = [_difference(some) for some in more]
     lines = [["", *(heading for heading, _ in columns.values())], ["---"] * (1 + len(columns))]
     lines += [[name, *cells] for name, cells in rows.items()]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -111,8 +112,14 @@ def told(frame: pd.DataFrame) -> str:
     )
 
 
-def _half_width(some: pd.Series) -> float:
-    return float(stats.t.ppf(0.975, len(some) - 1) * some.std(ddof=1) / np.sqrt(len(some))) if len(some) > 1 else np.inf
+def _difference(pairs: pd.Series) -> str:
+    found = estimate(pairs)
+    return _known(f"{found.mean:+.2f} ± {found.high - found.mean:.2f}")
+
+
+def _known(cell: str) -> str:
+    """A dash where some seed has nothing so small, or an interval is unknown."""
+    return "–" if "nan" in cell else cell
 
 
 def drawn(attained: pd.DataFrame, dense: float) -> Figure:

@@ -138,7 +138,8 @@ def _regularise(problem: Problem, model: nn.Module, pruner: str, sample: Sample)
         return
     hook = method.penalty(model, problem.anatomy)
     images, labels = sample.images(SCORED)
-    with trainable(model.train()):
+    model.train()
+    with trainable(model):
         loss = F.cross_entropy(model(images), labels)
     loss.backward()
     hook(model)

@@ -241,9 +241,10 @@ def build(
 
 def _fill(model: nn.Module, shape: tuple[int, int, int], settings: ModelSettings, factory: Factory) -> None:
     """Let layers that take their widths from what they see (``nn.LazyLinear``) see an image."""
+    model.eval()  # a line of its own: a network's own may forget to return it
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, *shape))
+            model(torch.zeros(1, *shape))
     except Exception as error:  # a network raises anything
         raise _cannot_build(settings, factory, error) from error
     model.train()

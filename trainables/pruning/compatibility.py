@@ -76,7 +76,8 @@ def refuse_pruner(name: str, problem: Problem) -> str | None:
     try:
         hook = pruner.penalty(model, anatomy)
         images, labels = Sample(problem.data, 0).images(PROBE_IMAGES)
-        with trainable(model.train()):
+        model.train()
+        with trainable(model):
             loss = problem.data.task.loss(model(images), labels)
         loss.backward()
         before = _gradients(model)

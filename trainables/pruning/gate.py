@@ -291,8 +291,9 @@ def _run(model: nn.Module, image: Tensor) -> list[str]:
     hooks = [module.register_forward_pre_hook(lambda *_, name=name: ran.append(name)) for name, module in inner.items()]
     training = model.training
     try:
+        model.eval()
         with reproducible(0):
-            model.eval()(image)
+            model(image)
     finally:
         model.train(training)
         for hook in hooks:
@@ -352,7 +353,8 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Any:
 
 def train_a_step(model: nn.Module, anatomy: Anatomy, classes: int) -> None:
     """One forward and backward pass; WrongCutError if the gradients are not those of such a network."""
-    with trainable(model.train()):
+    model.train()
+    with trainable(model):
         outputs = model(_inputs(anatomy))
     labels = torch.arange(BATCH) % classes
     of_classes = outputs.shape == (BATCH, classes)

@@ -235,6 +235,12 @@ def fails():
 def empty():
     return nn.Flatten()
 
+def scripted():
+    return nn.Sequential(nn.Flatten(), torch.jit.script(nn.Linear(64, 10)))
+
+def lazy(width=10):
+    return nn.Sequential(nn.LazyConv2d(4, 9), nn.Flatten(), nn.LazyLinear(width))
+
 class Forgetful(nn.Module):
     def __init__(self, num_classes):
         super().__init__()
@@ -280,6 +286,8 @@ def test_a_factory_of_the_user(own: str, factory: str, arguments: dict[str, Any]
         ("wrong", {}, "into [2, 11]"),
         ("text", {}, "made a str"),
         ("fails", {}, "first line second line"),
+        ("scripted", {}, "has 1, which is TorchScript"),
+        ("lazy", {}, "8 x 8"),
         ("empty", {}, "no convolution or linear layer to prune"),
         ("nett", {}, "did you mean 'net'"),
         ("NUMBER", {}, "no factory 'NUMBER'"),
