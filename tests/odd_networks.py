@@ -502,3 +502,15 @@ def own_constant(num_classes: int) -> nn.Module:
     blur = Module(lambda m, x: F.conv2d(x, m.k.expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1]))
     blur.k = torch.ones(1, 1, 3, 3) / 9  # no buffer, so it stays in single precision
     return Net(num_classes, 14, block(1, 12), blur, block(12, 16), block(16, 14))
+
+
+class Forgetful(Net):
+    """Its ``train`` keeps a layer in evaluation mode, and doesn't return the network."""
+
+    def train(self, mode: bool = True) -> None:  # type: ignore[override]
+        super().train(mode)
+        self.body[0].eval()
+
+
+def forgetful(num_classes: int) -> nn.Module:
+    return Forgetful(num_classes, 14, block(1, 12), block(12, 14))

@@ -20,7 +20,7 @@ from trainables.methods import Need
 from trainables.networks.anatomy import Anatomy, survey, weights
 from trainables.networks.factory import ModelSettings, build, is_own
 from trainables.networks.limits import estimated_norms, frozen_norms, spared_weights
-from trainables.networks.outputs import count_auxiliary
+from trainables.networks.outputs import count_auxiliary, evaluating
 from trainables.networks.size import check_size
 from trainables.node import KIND, ROOT, Node
 from trainables.own.in_memory import is_in_memory
@@ -245,7 +245,7 @@ class Problem:
         data, task = self.data, self.data.task
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = self.build().eval()
+            model = evaluating(self.build())
         images, targets = tensors(data.validation_images[:TRIED], data.validation_labels[:TRIED], "cpu")
         with torch.enable_grad():
             loss = guarded(task, "its loss", lambda: task.loss(model(normalise(images, data)), targets))

@@ -16,6 +16,7 @@ from trainables.networks.anatomy import replay
 from trainables.networks.limits import copy_frozen
 from trainables.networks.network import Masks, Network
 from trainables.networks.oracle import survivors
+from trainables.networks.outputs import evaluating
 from trainables.networks.reproducible import reproducible
 from trainables.node import BETWEEN, CUT, KIND, ONLY, ROOT, Node
 from trainables.problem import Problem
@@ -328,7 +329,7 @@ class Starts:
     def dense(self) -> nn.Module:
         """The dense network on the device."""
         assert self.bench.dense is not None, "a retraining that learns from the dense network says that it needs it"
-        return channels_last(self.bench.dense.model.to(self.bench.problem.device)).eval().requires_grad_(False)
+        return evaluating(channels_last(self.bench.dense.model.to(self.bench.problem.device))).requires_grad_(False)
 
 
 def counted(recipe: Recipe, after_epoch: AfterEpoch | None) -> Callable[[int, nn.Module], None] | None:

@@ -19,6 +19,7 @@ from trainables.data.dataset import Data
 from trainables.exporting.base import File, Format
 from trainables.exporting.folding import folded
 from trainables.networks.network import Network
+from trainables.networks.outputs import evaluating
 from trainables.networks.reproducible import reproducible
 from trainables.problem import Problem
 from trainables.records.names import InputError
@@ -78,7 +79,7 @@ class Program(Format):
         self.check_installed()
         if self.preprocessing == "uint8" and problem.data.validation_images.dtype != "uint8":
             raise InputError("--option preprocessing: uint8, but the study's images are floats; use true")
-        model = Served(network.model.cpu().eval(), problem.data, self.preprocessing).eval()
+        model = Served(evaluating(network.model.cpu()), problem.data, self.preprocessing).eval()
         example = fed(_images(problem.data, 2), problem.data, self.preprocessing)
         with refused(self.name):
             program = _export(model, example)

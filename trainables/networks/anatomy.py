@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
+from trainables.networks.outputs import evaluating
 from trainables.networks.parameters import retie, ties
 from trainables.networks.shuffles import families as shuffles
 from trainables.networks.shuffles.flow import is_depthwise
@@ -58,12 +59,13 @@ def weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def survey(model: nn.Module, shape: tuple[int, int, int]) -> Anatomy:
     """The anatomy of the dense ``model`` for inputs of ``shape`` [C, H, W]; the model stays as it is."""
-    twin = copy.deepcopy(model).eval().requires_grad_(True)
+    twin = evaluating(copy.deepcopy(model)).requires_grad_(True)
     example = torch.zeros(1, *shape)
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         outputs, used = _watched(twin, lambda: twin(_like(twin, example)))
         batch = _like(twin, torch.cat([example] * 2))
-        more, trained = _watched(twin, lambda: twin.train().forward(batch))
+        twin.train()
+        more, trained = _watched(twin, lambda: twin.forward(batch))
     keep = tuple(name for name in prunable(model) if name in outputs | more)
     return Anatomy(example, keep, widths(model), trained=bool(trained - used))
 
@@ -147,7 +149,8 @@ class Anatomy:
         """The pass that is traced, without what a hook makes of its output."""
         if not self.trained:
             return leaves(model(_like(model, example)))
-        return leaves(model.train().forward(_like(model, torch.cat([example] * 2))))
+        model.train()
+        return leaves(model.forward(_like(model, torch.cat([example] * 2))))
 
     def forward_example(self, model: nn.Module) -> Any:
         """The pass that is traced, of the example."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.networks.anatomy import Anatomy, Removed, apply, trace
+from trainables.networks.outputs import evaluating
 from trainables.networks.reproducible import reproducible
 
 EXACT, ROUGH = 1e-6, 3e-4
@@ -83,7 +84,7 @@ def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0)
     inputs = torch.randn(shape, generator=random, dtype=torch.float64).to(kind)
     with plain_attention(), torch.no_grad():
         with FixedStatistics() as fixed:
-            one, other = _forward(lambda: _same_draws(cut.eval(), inputs)), _same_draws(zeroed.eval(), inputs)
+            one, other = _forward(lambda: _same_draws(evaluating(cut), inputs)), _same_draws(evaluating(zeroed), inputs)
         if fixed.acted:  # with its own statistics the network computes something else
             _check(_forward(lambda: _same_draws(cut, inputs)), _same_draws(zeroed, inputs))
         else:
@@ -165,13 +166,13 @@ def plain_attention() -> Iterator[None]:
 
 def _precise(dense: nn.Module, anatomy: Anatomy) -> tuple[nn.Module, torch.dtype, float]:
     """A copy in double precision with its tolerance; as it is, if something in the network can't be double."""
-    double = copy.deepcopy(dense).double().eval()
+    double = evaluating(copy.deepcopy(dense).double())
     try:
         with torch.no_grad():
             double(anatomy.example.double())
     except Exception:  # a network may make single-precision tensors by itself, which products refuse
         kind = next(dense.parameters()).dtype
-        return copy.deepcopy(dense).eval(), kind, ROUGH
+        return evaluating(copy.deepcopy(dense)), kind, ROUGH
     return double, torch.float64, EXACT
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 LOGITS = "logits"
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def evaluating(model: M) -> M:
+    """``model`` in evaluation mode, also where its own ``train()``, which ``eval()`` calls, forgets to return it."""
+    model.eval()
+    return model
 
 
 @dataclass

@@ -40,6 +40,7 @@ from trainables.networks.anatomy import (
 from trainables.networks.attention.heads import heads_of
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
+from trainables.networks.outputs import evaluating
 from trainables.networks.parameters import FOLDED
 from trainables.networks.reproducible import reproducible
 from trainables.networks.shuffles.families import Family
@@ -348,7 +349,7 @@ def _read_back(network: Network, build: Build, anatomy: Anatomy) -> None:
 
 def _outputs(model: nn.Module, inputs: Tensor) -> Any:
     with reproducible(0):
-        return model.eval()(inputs)
+        return evaluating(model)(inputs)
 
 
 def train_a_step(model: nn.Module, anatomy: Anatomy, classes: int) -> None:

@@ -22,6 +22,7 @@ from trainables.networks.architectures import MODELS
 from trainables.networks.factory import ModelSettings, build
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
+from trainables.networks.outputs import evaluating
 from trainables.problem import Problem
 from trainables.pruning import compatibility
 from trainables.pruning import gate as gate_module
@@ -39,7 +40,7 @@ CUT_WHOLE = {
     "concatenated", "other_norms", "parallel", "pixel_shuffle", "weight_norm", "spectral_norm", "old_weight_norm",
     "conv1d", "conv3d", "lstm", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze", "flattened",
     "versioned", "residual", "attention", "encoder_layer", "vision_transformer", "shifted_windows", "positions",
-    "class_token", "split_stream", "ghost", "lazy", "own_constant",
+    "class_token", "split_stream", "ghost", "lazy", "own_constant", "forgetful",
 }  # fmt: skip
 """Of which nothing is protected."""
 PROTECTED = {
@@ -105,7 +106,7 @@ def test_what_passes_the_gate_is_cut_right_whatever_the_draw(name: str) -> None:
             gate_module.train_a_step(copy.deepcopy(model), anatomy, 10)
             stored = decode(encode(Network(model, {}, removed)), factory(name), anatomy).model
             inputs = torch.randn(3, *DIGIT)
-            torch.testing.assert_close(stored.eval()(inputs), model.eval()(inputs))
+            torch.testing.assert_close(evaluating(stored)(inputs), evaluating(model)(inputs))
             assert stored(inputs).shape == (3, 10)
     assert widths(model) != widths(dense)
 
