@@ -249,6 +249,7 @@ def main() -> None:
     what.add_argument("--size", type=Path, metavar="STUDY.yaml", help="count the steps, points and epochs of its table")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the study")
     parser.add_argument("--work", type=Path, default=Path("results/scratch-tables"), help="folder of steps on the way")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="those to compute (default 0 1 2); others stay")
     parser.add_argument("--processes", type=int, default=2, help="processes of one thread each (default 2)")
     parser.add_argument("--tables", nargs="+", default=TABLES, help=f"tables to replay (default {' '.join(TABLES)})")
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), metavar="NAME", help="default: all")
@@ -258,7 +259,8 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, default=FIGURE, help="file for the figure")
     arguments = parser.parse_args()
     if arguments.compute:
-        print(step_table.compute(arguments.compute, arguments.set, arguments.work, arguments.processes))
+        given = (arguments.compute, arguments.set, arguments.work, arguments.processes)
+        print(step_table.compute(*given, seeds=arguments.seeds))
         return
     if arguments.size:
         steps, points, epochs = size(step_table.planned(load_study(arguments.size, arguments.set)))

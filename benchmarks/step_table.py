@@ -16,10 +16,11 @@ import multiprocessing
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -124,19 +125,19 @@ def read(name: str, folder: Path = FOLDER) -> StepTable:
     rows: list[list[list[float]]] = []
     dense: list[float] = []
     look_epochs, forms = math.nan, len(table.study.storage_forms)
-    with gzip.open(folder / f"{name}.csv.gz", "rt", newline="") as file:
-        for row in csv.reader(file):
-            if row[0] == LOOK:
-                look_epochs = float(row[1])
-                continue
-            width = (len(row) - 1) // len(SEEDS)
-            assert width // 2 == forms, f"{name}.csv.gz is not of {forms} stored forms; compute it again"
-            values = [[float(value or "nan") for value in row[i : i + width]] for i in range(1, len(row), width)]
-            if row[0] == DENSE:
-                dense = [value[0] for value in values]
-                continue
-            rows.append([[*value, math.nan][: 2 * forms + 1] for value in values])  # tables of old have no looks
+    for row in _rows(folder / f"{name}.csv.gz"):
+        if row[0] == LOOK:
+            look_epochs = float(row[1])
+            continue
+        width = (len(row) - 1) // len(SEEDS)
+        assert width // 2 == forms, f"{name}.csv.gz is not of {forms} stored forms; compute it again"
+        values = [[float(value or "nan") for value in row[i : i + width]] for i in range(1, len(row), width)]
+        if row[0] == DENSE:
+            dense = [value[0] for value in values]
+            continue
+        rows.append([[*value, math.nan][: 2 * forms + 1] for value in values])  # tables of old have no looks
     steps = len(table.steps)
+    assert np.isfinite(dense).all(), f"{name}.csv.gz lacks some of the seeds {SEEDS}; compute them, too"
     assert steps == len(rows), f"{name}.csv.gz has {len(rows)} rows for {steps} steps; compute it again"
     found = np.array(rows).transpose(1, 0, 2)
     gains = found[..., :-1].reshape(len(SEEDS), steps, forms, 2)
@@ -155,18 +156,23 @@ def _steps(space: SearchSpace, chain: Callable[[Schedule], Sequence[Node]]) -> d
     return found
 
 
-def _longest(space: SearchSpace) -> Iterator[Schedule]:
-    """The schedules to walk, for every seed."""
-    for seed in SEEDS:
+def _longest(space: SearchSpace, seeds: Sequence[int] = SEEDS) -> Iterator[Schedule]:
+    """The schedules to walk, for each of the seeds."""
+    for seed in seeds:
         for params in space.longest():
             yield space.schedule(FixedTrial(params)).model_copy(update={n.SEED: seed})
 
 
-def compute(file: Path, overrides: Sequence[str], work: Path, processes: int, folder: Path = FOLDER) -> Path:
-    """Walk every schedule of the study in ``file`` for every seed; what ``work`` holds is not computed again."""
+def compute(
+    file: Path, overrides: Sequence[str], work: Path, processes: int, folder: Path = FOLDER, seeds: Sequence[int] = SEEDS
+) -> Path:
+    """Walk every schedule of the study in ``file`` for the seeds; what ``work`` holds is not computed again.
+
+    Of other seeds the table keeps what it has, so that they may be computed elsewhere, or another day.
+    """
     study = load_study(file, overrides)
     load(study.data)  # a folder of images is decoded once, before the workers ask for it
-    jobs = list(_longest(space_of(study)))
+    jobs = list(_longest(space_of(study), seeds))
     with multiprocessing.get_context("spawn").Pool(processes, _start, (file, overrides, work)) as pool:
         for done, _ in enumerate(pool.imap_unordered(_walk, jobs, chunksize=4), start=1):
             if done % 20 == 0 or done == len(jobs):
@@ -209,21 +215,35 @@ def _walk(schedule: Schedule) -> None:
 
 def _write(file: Path, study: Study, tree: Tree) -> Path:
     roots = [tree.store.record(tree.problem.root(seed).id) for seed in SEEDS]
-    text = io.StringIO()
+    kept = {row[0]: row[1:] for row in _rows(file)} if file.exists() else {}
+    text, width = io.StringIO(), 2 * len(tree.forms) + 1
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([LOOK, f"{_look_epochs(study, tree):.2f}"])
-    rest = ["0", *[""] * (2 * len(tree.forms) - 1)]
-    writer.writerow([DENSE, *(value for root in roots if root for value in (f"{root[n.ACCURACY]:.5f}", *rest))])
-    for number, schedule in enumerate(_steps(space_of(study), tree.chain).values()):
-        writer.writerow([number, *(value for seed in SEEDS for value in _columns(tree, schedule, seed))])
+    for label, schedule in {DENSE: None, **dict(enumerate(_steps(space_of(study), tree.chain).values()))}.items():
+        cells = kept.get(str(label), [""] * width * len(SEEDS))
+        assert len(cells) == width * len(SEEDS), f"{file.name} has other columns; remove it and compute all seeds"
+        for place, (seed, root) in enumerate(zip(SEEDS, roots, strict=True)):
+            if root is not None:
+                record = root if schedule is None else tree.store.record(_last(tree, schedule, seed))
+                cells[place * width : (place + 1) * width] = _columns(tree, record, width)
+        writer.writerow([label, *cells])
     write_atomically(file, gzip.compress(text.getvalue().encode(), mtime=0))
     return file
 
 
-def _columns(tree: Tree, schedule: Schedule, seed: int) -> list[str]:
-    record = tree.store.record(tree.chain(schedule.model_copy(update={n.SEED: seed}))[-1].id)
+def _rows(file: Path) -> list[list[str]]:
+    with gzip.open(file, "rt", newline="") as opened:
+        return list(csv.reader(opened))
+
+
+def _last(tree: Tree, schedule: Schedule, seed: int) -> str:
+    return tree.chain(schedule.model_copy(update={n.SEED: seed}))[-1].id
+
+
+def _columns(tree: Tree, record: Mapping[str, Any] | None, width: int) -> list[str]:
+    """What was measured of a step; empty where it failed."""
     if record is None:
-        return [""] * (2 * len(tree.forms) + 1)
+        return [""] * width
     files = [record[n.FORMS][name] for name in stored_forms.named(tree.forms)] or [record]
     gains = [(f"{file[n.ACCURACY]:.5f}", f"{math.log2(file[n.COMPRESSION]):.4f}") for file in files]
     look = record.get(n.ACCURACY_RECALIBRATED)

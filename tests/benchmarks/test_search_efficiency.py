@@ -113,17 +113,34 @@ def test_a_table_of_other_forms_than_its_study_is_refused(tmp_path: Path) -> Non
 
 def computed(folder: Path, space: dict[str, Any], **more: Any) -> StepTable:
     """The table of a small network's space, walked here."""
+    walked(folder, space, **more)
+    return step_table.read("mini", folder)
+
+
+def walked(folder: Path, space: dict[str, Any], seeds: Sequence[int] = step_table.SEEDS, **more: Any) -> None:
     study = {
         "name": "mini", "data": {"dataset": "digits"}, "model": {"name": "cnn", "arguments": {"width": 4}},
         "dense": {"epochs": 1, "batch_size": 128, "threads": 1}, "precision": "fp32", "space": space, **more,
     }  # fmt: skip
     file = folder / "mini.yaml"
     file.write_text(yaml.safe_dump(study))
-    step_table._start(file, [], folder / "work")
-    for schedule in step_table._longest(step_table.space_of(load_study_file(file))):
+    step_table._start(file, [], folder / f"work{seeds}")
+    for schedule in step_table._longest(step_table.space_of(load_study_file(file)), seeds):
         step_table._walk(schedule)
     step_table._write(folder / "mini.csv.gz", load_study_file(file), step_table._tree)
-    return step_table.read("mini", folder)
+
+
+def test_seeds_may_be_computed_apart(tmp_path: Path) -> None:
+    space = {"unstructured": {**SPACE["unstructured"], "fine_tune_epochs": [1], "step_ratio": [0.5], "max_steps": 2}}
+    (tmp_path / "at_once").mkdir()
+    whole = computed(tmp_path / "at_once", space)
+    walked(tmp_path, space, seeds=(0, 2))
+    with pytest.raises(AssertionError, match="lacks some of the seeds"):
+        step_table.read("mini", tmp_path)
+    apart = computed(tmp_path, space, seeds=(1,))
+    np.testing.assert_array_equal(apart.gains, whole.gains)
+    np.testing.assert_array_equal(apart.recalibrated, whole.recalibrated)
+    assert apart.dense.tolist() == whole.dense.tolist()
 
 
 def test_a_computed_table_has_mixed_schedules_in_every_form_and_trains_each_step_once(tmp_path: Path) -> None:
