@@ -514,3 +514,193 @@ class Forgetful(Net):
 
 def forgetful(num_classes: int) -> nn.Module:
     return Forgetful(num_classes, 14, block(1, 12), block(12, 14))
+
+
+def faint_branch(num_classes: int) -> nn.Module:
+    """Four layers that begin with small weights and no normalisation, between them channels in another order."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return x + m.d(F.relu(m.c(F.relu(m.b(F.relu(m.a(x)).flip(1))))))
+
+    a, b, c, d = (nn.Conv2d(i, o, 3, padding=1) for i, o in ((12, 14), (14, 14), (14, 14), (14, 12)))
+    for layer in (a, b, c, d):
+        nn.init.normal_(layer.weight, std=0.001)
+    return Net(num_classes, 12, block(1, 12), Module(forward, a=a, b=b, c=c, d=d))
+
+
+def half_zero(num_classes: int) -> nn.Module:
+    """The half that gates a branch begins with zeros, so that nothing of the branch is seen."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return x + m.d(m.c(x).flip(1)) * torch.tanh(m.g(x)[:, :12])
+
+    gates = nn.Conv2d(12, 24, 1)
+    with torch.no_grad():
+        gates.weight[:12], gates.bias[:12] = 0, 0  # type: ignore[index]
+    layers = {"c": block(12, 14), "d": nn.Conv2d(14, 12, 1), "g": gates}
+    return Net(num_classes, 12, block(1, 12), Module(forward, **layers), block(12, 12))
+
+
+def keeps_features(num_classes: int) -> nn.Module:
+    """It keeps what it saw as attributes, for plots."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        m.seen = m.c(x)
+        m.maps = {"all": [m.seen.square()]}
+        return m.seen * 2
+
+    return Net(num_classes, 14, block(1, 12), Module(forward, c=block(12, 16)), block(16, 14))
+
+
+def spaced_names(num_classes: int) -> nn.Module:
+    layers = nn.ModuleDict({"block 1": block(1, 12), "block 2": block(12, 14)})
+    return Module(
+        lambda m, x: m.head(m.d["block 2"](m.d["block 1"](x)).mean((2, 3))), d=layers, head=nn.Linear(14, num_classes)
+    )
+
+
+def frozen_statistics(num_classes: int) -> nn.Module:
+    norms = torchvision.ops.FrozenBatchNorm2d(12), nn.InstanceNorm2d(16, affine=True, track_running_stats=True)
+    layers = nn.Conv2d(1, 12, 3), norms[0], nn.ReLU(), nn.Conv2d(12, 16, 3), norms[1], nn.ReLU(), block(16, 14)
+    return Net(num_classes, 14, *layers)
+
+
+def other_order_in_training(num_classes: int) -> nn.Module:
+    """An auxiliary head that sees the channels in another order."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        seen = m.a(x)
+        made = m.head(m.b(seen).mean((2, 3)))
+        return made + m.second(m.c(F.dropout(seen.flip(1), training=m.training)).mean((2, 3))) if m.training else made
+
+    heads = {"head": nn.Linear(14, num_classes), "second": nn.Linear(14, num_classes)}
+    return Module(forward, a=block(1, 12), b=block(12, 14), c=block(12, 14), **heads)
+
+
+def named_inputs(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.head(input=m.b(input=F.channel_shuffle(m.a(input=x), 3)).mean((2, 3)))
+
+    return Module(forward, a=nn.Conv2d(1, 12, 3), b=nn.Conv2d(12, 14, 3), head=nn.Linear(14, num_classes))
+
+
+def viewed(num_classes: int) -> nn.Module:
+    """It views what a convolution puts out, which images that are channels-last in memory don't allow."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.classifier(m.features(x).view(x.size(0), -1))
+
+    features = nn.Sequential(block(1, 8), nn.MaxPool2d(2), block(8, 12))
+    classifier = nn.Sequential(nn.Dropout(), nn.Linear(192, 24), nn.ReLU(), nn.Linear(24, num_classes))
+    return Module(forward, features=features, classifier=classifier)
+
+
+def layers_in_a_list(num_classes: int) -> nn.Module:
+    """A layer that is no module of the network: no state dict has it."""
+    net = Module(lambda m, x: m.body(m.layers[0](x)), body=Net(num_classes, 14, block(6, 12), block(12, 14)))
+    net.layers = [nn.Conv2d(1, 6, 3, padding=1)]  # type: ignore[assignment]
+    return net
+
+
+def exits_early(num_classes: int) -> nn.Module:
+    """Where the first head is sure of all images, the rest doesn't run; untrained it never is."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        seen = m.a(x)
+        early = m.first(seen.mean((2, 3)))
+        sure = not m.training and bool((early.softmax(1).amax(1) > 0.9).all())
+        return early if sure else m.second(m.b(seen).mean((2, 3)))
+
+    heads = {"first": nn.Linear(12, num_classes), "second": nn.Linear(14, num_classes)}
+    return Module(forward, a=block(1, 12), b=block(12, 14), **heads)
+
+
+def squeezed(num_classes: int) -> nn.Module:
+    """With one channel left, the axis of channels would go, too."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.head(m.body(x).mean((2, 3), keepdim=True).squeeze())
+
+    return Module(forward, body=nn.Sequential(block(1, 12), block(12, 16)), head=nn.Linear(16, num_classes))
+
+
+def behind_a_threshold(num_classes: int) -> nn.Module:
+    """A branch that nothing passes in an untrained network."""
+    branch = Module(lambda m, x: x + m.d(F.relu(m.c(x).flip(1) - 3)), c=nn.Conv2d(12, 14, 1), d=nn.Conv2d(14, 12, 1))
+    return Net(num_classes, 12, block(1, 12), branch, block(12, 12))
+
+
+def double_inside(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.head(F.relu(m.d(m.b(m.a(x)).mean((2, 3)).double())).float())
+
+    layers = {"d": nn.Linear(14, 16).double(), "head": nn.Linear(16, num_classes)}
+    return Module(forward, a=block(1, 12), b=block(12, 14), **layers)
+
+
+def tells_features(num_classes: int) -> nn.Module:
+    """Its features come with the logits."""
+
+    def forward(m: Any, x: Tensor) -> Any:
+        seen = m.b(m.a(x))
+        return {"logits": m.head(seen.mean((2, 3))), "features": [seen]}
+
+    return Module(forward, a=block(1, 12), b=block(12, 14), head=nn.Linear(14, num_classes))
+
+
+def rms_norm(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        tokens = _tokens(m.a(x))
+        return m.head(m.last(tokens + m.down(F.gelu(m.up(m.first(tokens))))).mean(1))
+
+    layers = {"up": nn.Linear(24, 40), "down": nn.Linear(40, 24), "head": nn.Linear(24, num_classes)}
+    return Module(forward, a=nn.Conv2d(1, 24, 2, 2), first=nn.RMSNorm(24), last=nn.RMSNorm(24), **layers)
+
+
+def glu(num_classes: int) -> nn.Module:
+    gated = Module(lambda m, x: F.glu(m.c(x), dim=1), c=nn.Conv2d(12, 28, 1))
+    return Net(num_classes, 14, block(1, 10), nn.Conv2d(10, 24, 3, padding=1), nn.GLU(1), gated, block(14, 14))
+
+
+def filters_of_channels(num_classes: int) -> nn.Module:
+    """A parameter in no layer, of whose axes others are as long as a layer's outputs once some have gone."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return x * m.w.mean((1, 2, 3)).view(1, -1, 1, 1)
+
+    scaled = Module(forward, w=nn.Parameter(torch.randn(10, 5, 3, 2) * 0.3 + 1))
+    return Net(num_classes, 14, block(1, 10), scaled, block(10, 14), block(14, 14))
+
+
+def sampled_in_training(num_classes: int) -> nn.Module:
+    """A layer runs always, and is used while training alone."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        seen = m.a(x).mean((2, 3))
+        mean, spread = m.mean(seen), m.spread(seen).exp()
+        return m.head(F.relu(m.d(mean + torch.randn_like(mean) * spread if m.training else mean)))
+
+    layers = {"mean": nn.Linear(12, 10), "spread": nn.Linear(12, 10), "d": nn.Linear(10, 16)}
+    return Module(forward, a=block(1, 12), head=nn.Linear(16, num_classes), **layers)
+
+
+def bilinear_pooling(num_classes: int) -> nn.Module:
+    """Each channel is multiplied by each."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        seen = m.body(x).flatten(2)
+        return m.head((seen @ seen.transpose(1, 2)).flatten(1))
+
+    return Module(forward, body=nn.Sequential(block(1, 12), block(12, 10)), head=nn.Linear(100, num_classes))
+
+
+def cells(num_classes: int) -> nn.Module:
+    """A recurrent cell, called for each row."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        state = (torch.zeros(len(x), 16), torch.zeros(len(x), 16))
+        for row in m.a(x).mean(2).permute(2, 0, 1):
+            state = m.r(row, state)
+        return m.head(state[0])
+
+    return Module(forward, a=block(1, 12), r=nn.LSTMCell(12, 16), head=nn.Linear(16, num_classes))

@@ -20,7 +20,7 @@ from trainables.methods import Need
 from trainables.networks.anatomy import Anatomy, survey, weights
 from trainables.networks.factory import ModelSettings, build, is_own
 from trainables.networks.limits import estimated_norms, frozen_norms, spared_weights
-from trainables.networks.outputs import count_auxiliary, evaluating
+from trainables.networks.running import count_auxiliary, evaluating
 from trainables.networks.size import check_size
 from trainables.node import KIND, ROOT, Node
 from trainables.own.in_memory import is_in_memory

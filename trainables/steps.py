@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from trainables.networks.anatomy import replay
 from trainables.networks.limits import copy_frozen
 from trainables.networks.network import Masks, Network
 from trainables.networks.oracle import survivors
-from trainables.networks.outputs import evaluating
 from trainables.networks.reproducible import reproducible
+from trainables.networks.running import channels_last, copied, evaluating
 from trainables.node import BETWEEN, CUT, KIND, ONLY, ROOT, Node
 from trainables.problem import Problem
 from trainables.pruning import channels, masks
@@ -32,7 +31,7 @@ from trainables.records.names import InputError
 from trainables.schedule import REMOVED
 from trainables.tasks.base import Task
 from trainables.training import recalibrating
-from trainables.training.loop import LearningRate, Recipe, channels_last, evaluate, fit, threads
+from trainables.training.loop import LearningRate, Recipe, evaluate, fit, threads
 from trainables.training.padding import PADDED, Padded, pad
 from trainables.training.recalibrating import recalibrate
 from trainables.training.resuming import Resumable
@@ -237,7 +236,7 @@ def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
     importance = CHANNEL_IMPORTANCES.of(settings, trusted=trusted)
     scope = CHANNEL_SCOPES.of(settings, trusted=trusted)
     sample, round_to = Sample(problem.data, node.seed), settings[n.ROUND_TO]
-    before = copy.deepcopy(model) if network.masks else None
+    before = copied(model) if network.masks else None
     anatomy = channels_alone(model, problem.anatomy, settings[ONLY]) if ONLY in settings else problem.anatomy
     removed = channels.cut(model, anatomy, importance, scope, settings[REMOVED], round_to, sample)
     if not removed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,8 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from trainables.networks.running import copied
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -21,7 +22,7 @@ def folded(model: nn.Module, program: ExportedProgram) -> tuple[nn.Module, int]:
 
     ``program`` is the model's own, in eval mode: what follows what is read in its graph.
     """
-    model, count = copy.deepcopy(model), 0
+    model, count = copied(model), 0
     for layer, norm in list(_pairs(model, program)):
         before: Any = model.get_submodule(layer)
         after: Any = model.get_submodule(norm)

@@ -19,8 +19,8 @@ from trainables.data.dataset import Data
 from trainables.exporting.base import File, Format
 from trainables.exporting.folding import folded
 from trainables.networks.network import Network
-from trainables.networks.outputs import evaluating
 from trainables.networks.reproducible import reproducible
+from trainables.networks.running import evaluating
 from trainables.problem import Problem
 from trainables.records.names import InputError
 from trainables.training.feeding import normalise, tensors

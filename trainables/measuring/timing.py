@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainables.networks.running import channels_last
 from trainables.training.loop import threads
 
 LARGE_BATCH = 64
@@ -50,7 +51,7 @@ def measure(model: nn.Module, shape: tuple[int, int, int], batch: int, thread_co
     """Time fp32 inference of ``batch`` inputs of ``shape`` [C, H, W] with ``torch.utils.benchmark``."""
     device = next(model.parameters()).device
     inputs = torch.zeros(batch, *shape, device=device).to(memory_format=torch.channels_last)
-    model.to(memory_format=torch.channels_last).eval()
+    channels_last(model).eval()
     with torch.inference_mode(), threads(thread_count), flushing():
         return time_calls("model(inputs)", {"model": model, "inputs": inputs}, batch, thread_count)
 

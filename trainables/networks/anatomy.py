@@ -6,9 +6,8 @@ torch-pruning's dependency graph finds these groups (Fang et al. 2023, arXiv:230
 from __future__ import annotations
 
 import contextlib
-import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
-from trainables.networks.outputs import evaluating
-from trainables.networks.parameters import retie, ties
+from trainables.networks.parameters import normalising, retie, ties
+from trainables.networks.running import copied, evaluating
 from trainables.networks.shuffles import families as shuffles
 from trainables.networks.shuffles.flow import is_depthwise
 from trainables.networks.shuffles.moving import Moving, moves, steady
@@ -59,28 +58,27 @@ def weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def survey(model: nn.Module, shape: tuple[int, int, int]) -> Anatomy:
     """The anatomy of the dense ``model`` for inputs of ``shape`` [C, H, W]; the model stays as it is."""
-    twin = evaluating(copy.deepcopy(model)).requires_grad_(True)
+    twin = evaluating(copied(model)).requires_grad_(True)
     example = torch.zeros(1, *shape)
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        outputs, used = _watched(twin, lambda: twin(_like(twin, example)))
         batch = _like(twin, torch.cat([example] * 2))
+        outputs, used = _watched(twin, lambda: leaves(twin(batch)))
+        shapes = {one.shape for one in leaves(twin(batch))}
         twin.train()
-        more, trained = _watched(twin, lambda: twin.forward(batch))
+        more, trained = _watched(twin, lambda: [one for one in leaves(twin.forward(batch)) if one.shape in shapes])
     keep = tuple(name for name in prunable(model) if name in outputs | more)
-    return Anatomy(example, keep, widths(model), trained=bool(trained - used))
+    return Anatomy(example, keep, widths(model), trained=bool(trained - used), axes=_axes(model))
 
 
-def _watched(model: nn.Module, forward: Callable[[], Any]) -> tuple[set[str], set[str]]:
-    """The layers that lead to the outputs with no prunable layer between, and all layers that one pass runs.
+def _watched(model: nn.Module, forward: Callable[[], list[Tensor]]) -> tuple[set[str], set[str]]:
+    """The layers that lead to the outputs with no prunable layer between, and all layers that lead to them.
 
     They are found by following autograd's graph back from the outputs.
     """
     made: dict[Any, str] = {}
-    ran: set[str] = set()
 
     def note(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            ran.add(name)
             if isinstance(output, Tensor) and output.grad_fn is not None:
                 made.setdefault(output.grad_fn, name)
 
@@ -89,11 +87,16 @@ def _watched(model: nn.Module, forward: Callable[[], Any]) -> tuple[set[str], se
     names = prunable(model)
     hooks = [module.register_forward_hook(note(name)) for name, module in names.items()]
     try:
-        output = forward()
+        outputs = [one.grad_fn for one in forward()]
     finally:
         for hook in hooks:
             hook.remove()
-    found, seen, waiting = set(), set(), [one.grad_fn for one in leaves(output)]
+    return _upstream(outputs, made, set(made)), _upstream(outputs, made, set())
+
+
+def _upstream(outputs: list[Any], made: Mapping[Any, str], ends: Collection[Any]) -> set[str]:
+    """The layers whose steps in autograd's graph lead to ``outputs``, looked for up to the ``ends``."""
+    found, seen, waiting = set(), set(), list(outputs)
     while waiting:
         step = waiting.pop()
         if step is None or step in seen:
@@ -101,9 +104,9 @@ def _watched(model: nn.Module, forward: Callable[[], Any]) -> tuple[set[str], se
         seen.add(step)
         if step in made:
             found.add(made[step])
-        else:
+        if step not in ends:
             waiting += [function for function, _ in step.next_functions]
-    return found, ran
+    return found
 
 
 def leaves(output: Any) -> list[Tensor]:
@@ -120,7 +123,8 @@ class Anatomy:
 
     ``example`` is an input, ``keep`` the output layers, ``widths`` the channels of each layer that leads a group.
     ``protected`` lead groups that are not cut; ``floors`` are the channels that a layer has at least. With ``trained``,
-    layers are looked for in a forward pass in training mode, where some run in no other.
+    layers are looked for in a forward pass in training mode, where some run in no other. ``axes`` are those of the channels
+    of parameters that are in no layer, told while all widths are dense.
     """
 
     example: Tensor
@@ -129,6 +133,7 @@ class Anatomy:
     protected: tuple[str, ...] = ()
     floors: Mapping[str, int] = field(default_factory=dict)
     trained: bool = False
+    axes: Mapping[str, int] = field(default_factory=dict)
 
     def stays(self, name: str) -> bool:
         """Whether a layer keeps all its outputs."""
@@ -143,7 +148,7 @@ class Anatomy:
         """What every pruner of torch-pruning is given; its default dictionaries are shared between instances."""
         empty: dict[str, Any] = {"in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {}}
         types = {"root_module_types": list(ROOTS), "forward_fn": self.forward}
-        return {"ignored_layers": self.ignored(model), **types, **empty, **_beyond_layers(model)}
+        return {"ignored_layers": self.ignored(model), **types, **empty, **_beyond_layers(model, self.axes)}
 
     def forward(self, model: nn.Module, example: Tensor) -> Any:
         """The pass that is traced, without what a hook makes of its output."""
@@ -187,18 +192,24 @@ def trace(model: nn.Module, anatomy: Anatomy) -> Graph:
     """torch-pruning's graph of ``model``, which is left in eval mode."""
     with tracing(model):
         return tp.DependencyGraph().build_dependency(
-            model, anatomy.example, forward_fn=anatomy.forward, verbose=False, **_beyond_layers(model)
+            model, anatomy.example, forward_fn=anatomy.forward, verbose=False, **_beyond_layers(model, anatomy.axes)
         )
 
 
-def _beyond_layers(model: nn.Module) -> dict[str, Any]:
+def _beyond_layers(model: nn.Module, axes: Mapping[str, int]) -> dict[str, Any]:
     """What torch-pruning is told of attentions, and of the parameters that are in no layer it knows."""
-    channels = {width(module) for module in model.modules() if isinstance(module, ROOTS)}
-    free = [p for module in model.modules() if not isinstance(module, ROOTS) for p in module.parameters(recurse=False)]
+    named = dict(model.named_parameters())
     return {
-        "customized_pruners": kinds(model),
-        "unwrapped_parameters": [(p, _axis(p, channels)) for p in free if p.dim() > 3],
+        "customized_pruners": kinds(model) | normalising(model),
+        "unwrapped_parameters": [(named[name], axis) for name, axis in axes.items() if name in named],
     }
+
+
+def _axes(model: nn.Module) -> dict[str, int]:
+    """The axes of the channels of what is in no layer that torch-pruning knows and has more than three."""
+    channels = {width(module) for module in model.modules() if isinstance(module, ROOTS)}
+    inner = {id(p) for module in model.modules() if isinstance(module, ROOTS) for p in module.parameters(recurse=False)}
+    return {name: _axis(p, channels) for name, p in model.named_parameters() if p.dim() > 3 and id(p) not in inner}
 
 
 def _axis(parameter: Tensor, channels: set[int]) -> int:
@@ -212,7 +223,7 @@ def _axis(parameter: Tensor, channels: set[int]) -> int:
 def tracing(model: nn.Module) -> Iterator[None]:
     """Let torch-pruning look at ``model``: it is in eval mode afterwards, its statistics as they were."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    whole: tuple[type[nn.Module], ...] = (nn.RNNBase, *kinds(model))
+    whole: tuple[type[nn.Module], ...] = (nn.RNNBase, nn.RNNCellBase, *kinds(model), *normalising(model))
     opaque = [m.register_forward_hook(_hide, with_kwargs=True) for m in model.modules() if isinstance(m, whole)]
     try:
         with quiet(), Moving(), torch.enable_grad():
@@ -441,7 +452,7 @@ def leader(group: Group) -> str:
 
 def member(item: Any) -> str:
     """The name of a layer in a group."""
-    return str(item.dep.target.name).split(" ")[0]
+    return str(item.dep.target.name).partition(" (")[0]  # the layer's own text follows
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import inspect
 from collections.abc import Sequence
@@ -21,8 +20,8 @@ from trainables.networks.anatomy import prunable
 from trainables.networks.architectures import MODELS, Factory
 from trainables.networks.attention.heads import adapt
 from trainables.networks.limits import Wishes
-from trainables.networks.outputs import only_logits
 from trainables.networks.parameters import fold
+from trainables.networks.running import copied, make_row_major, only_logits, takes_channels_last
 from trainables.own.in_memory import code_in, is_in_memory, name_of, snapshot
 from trainables.records.names import InputError
 from trainables.settings import Settings, nearest, one_line
@@ -234,9 +233,23 @@ def build(
     prunable(model)
     if settings.name not in MODELS:
         only_logits(model, settings.output)
+    if (is_own(settings.name) or is_in_memory(settings.name)) and not _takes_channels_last(settings, model, shape):
+        make_row_major(model)
     if check:
         _check_output(model, settings.name, output if output is None else tuple(output) or (classes,), shape)
     return model
+
+
+_taken: dict[tuple[ModelSettings, str, tuple[int, int, int]], bool] = {}
+
+
+def _takes_channels_last(settings: ModelSettings, model: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """As of any network of these settings; it is built for each step, and tried once in a process."""
+    source = own.source_hash(settings.name) if is_own(settings.name) else ""
+    key = settings, source, shape
+    if key not in _taken:
+        _taken[key] = takes_channels_last(model, shape)
+    return _taken[key]
 
 
 def _fill(model: nn.Module, shape: tuple[int, int, int], settings: ModelSettings, factory: Factory) -> None:
@@ -278,7 +291,9 @@ def _factory(settings: ModelSettings, classes: int, channels: int, trusted: bool
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).train()
+    twin = copied(model)
+    twin.train()
+    return twin
 
 
 def _parameters(factory: Factory) -> list[str]:

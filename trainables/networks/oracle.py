@@ -9,9 +9,9 @@ in another one shows.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from trainables.networks.anatomy import Anatomy, Removed, apply, trace
-from trainables.networks.outputs import evaluating
+from trainables.networks.anatomy import Anatomy, Removed, apply, leaves, trace
 from trainables.networks.reproducible import reproducible
+from trainables.networks.running import copied, evaluating
 
 EXACT, ROUGH = 1e-6, 3e-4
 """The largest difference, as a share of the largest output, in double and in single precision."""
@@ -44,7 +44,7 @@ def survivors(model: nn.Module, removed: Removed, anatomy: Anatomy) -> dict[str,
 
 def _cut_indices(model: nn.Module, removed: Removed, anatomy: Anatomy) -> tuple[nn.Module, dict[str, Tensor]]:
     """A copy that is cut, with indices for values; and these by name."""
-    twin = copy.deepcopy(model)
+    twin = copied(model)
     graph = trace(twin, anatomy)
     twin.double()  # not before: a network may make single-precision tensors by itself
     with torch.no_grad():
@@ -70,12 +70,11 @@ def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0)
     whole, kind, most = _precise(dense, anatomy)
     _draw_constants(whole, random)
     cut, left = _cut_indices(whole, removed, anatomy)
-    cut = cut.to(kind)
     values = _tensors(whole)
-    zeroed = copy.deepcopy(whole)
+    zeroed = copied(whole)
     with torch.no_grad():
         for name, tensor in _tensors(cut).items():
-            tensor.copy_(values[name].flatten()[left[name]])
+            tensor.data = values[name].flatten()[left[name]]
         for name, tensor in _tensors(zeroed).items():
             kept = torch.zeros(tensor.numel(), dtype=torch.bool)
             kept[left[name].flatten()] = True
@@ -89,7 +88,9 @@ def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0)
             _check(_forward(lambda: _same_draws(cut, inputs)), _same_draws(zeroed, inputs))
         else:
             _check(one, other)
-    error = _difference(one, other)
+        error = _difference(one, other)
+        if anatomy.trained:
+            error = max(error, _difference_in_training(cut, zeroed, inputs, other.shape))
     if not error <= most:
         raise WrongCutError(f"outputs are another network's: they differ by {error:.1e} of the largest")
     return error
@@ -113,7 +114,7 @@ def _check_counts(cut: nn.Module) -> None:
 
 
 class FixedStatistics(TorchFunctionMode):
-    """Normalisation over channels becomes its scale and shift; ``acted`` tells whether there was any."""
+    """Normalisation over channels becomes its scale and shift, and dropout nothing; ``acted`` tells of normalisation."""
 
     acted = False
 
@@ -121,7 +122,7 @@ class FixedStatistics(TorchFunctionMode):
         given = kwargs or {}
         fixed = FIXED.get(func)
         self.acted |= fixed is not None
-        return fixed(*args, **given) if fixed is not None else func(*args, **given)
+        return (fixed or (_same if func in DROPOUT else func))(*args, **given)
 
 
 def _last(x: Tensor, _shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
@@ -151,6 +152,7 @@ FIXED: dict[Any, Callable[..., Tensor]] = {
     F.layer_norm: _last, torch.layer_norm: _last, F.rms_norm: _last, torch.rms_norm: _last,
     F.group_norm: _grouped, torch.group_norm: _grouped, F.local_response_norm: _same,
 }  # fmt: skip
+DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
 
 
 @contextmanager
@@ -166,24 +168,31 @@ def plain_attention() -> Iterator[None]:
 
 def _precise(dense: nn.Module, anatomy: Anatomy) -> tuple[nn.Module, torch.dtype, float]:
     """A copy in double precision with its tolerance; as it is, if something in the network can't be double."""
-    double = evaluating(copy.deepcopy(dense).double())
+    double = evaluating(copied(dense).double())
     try:
         with torch.no_grad():
             double(anatomy.example.double())
     except Exception:  # a network may make single-precision tensors by itself, which products refuse
         kind = next(dense.parameters()).dtype
-        return evaluating(copy.deepcopy(dense)), kind, ROUGH
+        return evaluating(copied(dense)), kind, ROUGH
     return double, torch.float64, EXACT
 
 
 @torch.no_grad()
 def _draw_constants(model: nn.Module, random: torch.Generator) -> None:
-    """What is constant or next to nothing in an untrained network is drawn, so that every element matters.
+    """Weights, and what is constant or next to nothing in an untrained network, are drawn, so that every element matters.
 
-    Biases, scales and statistics are constant; what ends a branch may begin with almost nothing.
+    Biases, scales and statistics are constant; what ends a branch may begin with almost nothing, a part of a weight with
+    zeros, and of weights that are small for their width little comes through several layers.
     """
+    weights = {id(parameter) for parameter in model.parameters() if parameter.dim() > 1}
     for tensor in _tensors(model).values():
-        if tensor.numel() and (bool((tensor == tensor.flatten()[0]).all()) or float(tensor.abs().max()) < NEXT_TO_NOTHING):
+        if id(tensor) in weights:
+            scale = (2 * len(tensor) / max(1, tensor.numel())) ** 0.5  # He et al. 2015
+            tensor.copy_(scale * torch.randn(tensor.shape, generator=random, dtype=torch.float64))
+        elif tensor.numel() and (
+            bool((tensor == tensor.flatten()[0]).all()) or float(tensor.abs().max()) < NEXT_TO_NOTHING
+        ):
             around = 0.5 if float(tensor.flatten()[0]) else -0.5
             tensor.copy_(torch.rand(tensor.shape, generator=random, dtype=torch.float64) + around)
 
@@ -208,13 +217,11 @@ def _same_draws(model: nn.Module, inputs: Tensor) -> Any:
         return model(inputs)
 
 
-def _forward(compute: Callable[[], Any]) -> Tensor:
+def _forward(compute: Callable[[], Any]) -> Any:
     try:
-        output = compute()
+        return compute()
     except Exception as error:  # whatever the network raises, it is the cut that made it
         raise WrongCutError(f"it fails ({' '.join(str(error).split())[:160] or type(error).__name__})") from error
-    assert isinstance(output, Tensor)
-    return output
 
 
 def _check(output: Tensor, expected: Tensor) -> None:
@@ -222,6 +229,16 @@ def _check(output: Tensor, expected: Tensor) -> None:
         raise WrongCutError(f"outputs are {list(output.shape)} and not {list(expected.shape)}")
     if bool(expected.isfinite().all()) and not bool(output.isfinite().all()):
         raise WrongCutError("outputs are not finite")
+
+
+def _difference_in_training(cut: nn.Module, zeroed: nn.Module, inputs: Tensor, shape: torch.Size) -> float:
+    """Of all outputs like the logits in training, where some networks have layers that run in no other pass."""
+    made = []
+    for model in (cut, zeroed):
+        model.train()
+        with FixedStatistics(), reproducible(0):
+            made.append([one for one in leaves(_forward(partial(model.forward, inputs))) if one.shape == shape])
+    return max(map(_difference, *made), default=0.0)
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -1,17 +1,20 @@
-"""Parameters that aren't plain: computed from others in every pass, or standing in a network under several names.
+"""Parameters that aren't plain: computed from others in every pass, standing in a network under several names, or buffers.
 
 Pruning removes elements of a weight: those of a computed one (``weight_norm``, ``spectral_norm``) there would be none to
-remove from, so it is computed once and becomes plain. A tensor of several names is stored, counted and trained once.
+remove from, so it is computed once and becomes plain. A tensor of several names is stored, counted and trained once. Of
+what normalises and torch-pruning doesn't know (``FrozenBatchNorm2d``, ``RMSNorm``, tracked ``InstanceNorm2d``) it is told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from trainables.networks.torch_pruning_alone import tp
 from trainables.records.names import InputError
 
 FOLDED = "folded_layers"
@@ -115,6 +118,74 @@ def retie(model: nn.Module, shared: Ties) -> None:
 def aliases(model: nn.Module) -> dict[str, str]:
     """From each further name of a tensor to its first."""
     return {name: first for first, *others in ties(model) for name in others}
+
+
+class Statistics(tp.pruner.BasePruningFunc):  # type: ignore[misc]
+    """torch-pruning's way to cut a layer that has statistics, and maybe scales and shifts, of each channel."""
+
+    def prune_out_channels(self, layer: nn.Module, idxs: list[int]) -> nn.Module:
+        """The same as inputs."""
+        count = self.get_out_channels(layer)
+        left = [i for i in range(count) if i not in set(idxs)]
+        for name, parameter in list(layer.named_parameters(recurse=False)):
+            setattr(layer, name, self._prune_parameter_and_grad(parameter, left, 0))
+        for name, buffer in list(layer.named_buffers(recurse=False)):
+            if buffer.shape == (count,):
+                setattr(layer, name, buffer[left])
+        if hasattr(layer, "num_features"):
+            layer.num_features = len(left)  # type: ignore[assignment]
+        return layer
+
+    prune_in_channels = prune_out_channels
+
+    def get_out_channels(self, layer: nn.Module) -> int:
+        """Channels that are left."""
+        return len(layer.running_mean)  # type: ignore[arg-type]
+
+    get_in_channels = get_out_channels
+
+
+class RootMeanSquares(tp.pruner.BasePruningFunc):  # type: ignore[misc]
+    """torch-pruning's way to cut ``nn.RMSNorm`` and its like, which scale the last axis."""
+
+    def prune_out_channels(self, layer: nn.Module, idxs: list[int]) -> nn.Module:
+        """The same as inputs."""
+        left = [i for i in range(self.get_out_channels(layer)) if i not in set(idxs)]
+        for name, tensor in list(layer.named_parameters(recurse=False)):
+            setattr(layer, name, self._prune_parameter_and_grad(tensor, left, 0))
+        layer.normalized_shape = (len(left),)  # type: ignore[assignment]
+        return layer
+
+    prune_in_channels = prune_out_channels
+
+    def get_out_channels(self, layer: nn.Module) -> int:
+        """Channels that are left."""
+        return int(layer.normalized_shape[0])  # type: ignore[index]
+
+    get_in_channels = get_out_channels
+
+
+def normalising(model: nn.Module) -> dict[type[nn.Module], Statistics | RootMeanSquares]:
+    """The classes of the layers of ``model`` that normalise, and that torch-pruning leaves whole or in part."""
+    found: dict[type[nn.Module], set[Any]] = {}
+    for module in model.modules():
+        if not isinstance(module, KNOWN):
+            found.setdefault(type(module), set()).add(_way_of(module))
+    return {kind: way() for kind, (way, *others) in found.items() if way is not None and not others}
+
+
+KNOWN = nn.modules.batchnorm._BatchNorm, nn.LayerNorm
+"""Those that torch-pruning cuts."""
+
+
+def _way_of(module: nn.Module) -> type[Statistics | RootMeanSquares] | None:
+    mean, shape = getattr(module, "running_mean", None), getattr(module, "normalized_shape", None)
+    sizes = {tuple(parameter.shape) for parameter in module.parameters()}
+    if isinstance(mean, Tensor) and mean.dim() == 1 and sizes <= {tuple(mean.shape)} and not list(module.children()):
+        return Statistics
+    if isinstance(shape, tuple) and len(shape) == 1 and sizes <= {shape} and not list(module.children()):
+        return RootMeanSquares
+    return None
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -6,7 +6,6 @@ as of a factory; of what was written in a notebook or a script, the functions an
 
 from __future__ import annotations
 
-import copy
 import enum
 import functools
 import hashlib
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables import own
+from trainables.networks.running import copied
 from trainables.records.names import InputError
 from trainables.settings import one_line
 
@@ -52,7 +52,7 @@ def code_in(name: str) -> str:
 def snapshot(model: nn.Module) -> nn.Module:
     """A copy on the CPU, which stays as it is whatever becomes of the network; InputError if it can't be copied."""
     try:
-        return copy.deepcopy(model).cpu()
+        return copied(model).cpu()
     except Exception as error:  # whatever an attribute of the user's own raises
         raise InputError(f"model: can't be copied ({one_line(error)}); remove what isn't part of the network") from error
 

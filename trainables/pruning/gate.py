@@ -8,16 +8,17 @@ is drawn from global generators, and the answer is the same every time.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from trainables.networks import limits, oracle
 from trainables.networks.anatomy import (
@@ -40,9 +41,9 @@ from trainables.networks.anatomy import (
 from trainables.networks.attention.heads import heads_of
 from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
-from trainables.networks.outputs import evaluating
 from trainables.networks.parameters import FOLDED
 from trainables.networks.reproducible import reproducible
+from trainables.networks.running import copied, evaluating
 from trainables.networks.shuffles.families import Family
 from trainables.networks.size import module_macs
 from trainables.networks.torch_pruning_alone import tp
@@ -54,7 +55,7 @@ from trainables.pruning.weight_importances import Random as RandomWeights
 from trainables.pruning.weight_scopes import Layerwise
 from trainables.training.kernels import trainable
 
-LOW, HIGH = 250_000, 850_000
+LOW, HIGH, ALL_BUT_ONE = 250_000, 850_000, 999_999
 """The ratios that are tried, in millionths."""
 BATCH, TRIED = 4, 6
 IDLE = "torch-pruning finds no channel of it that can go without all others"
@@ -119,6 +120,8 @@ class _Trial:
     touched: set[str] = field(default_factory=set)
 
     def judged(self, wishes: Wishes) -> Gate:
+        if reason := not_restored(self.model, self.build, self.skeleton):
+            return self._refused(reason)
         if wandering := self._wandering():
             return self._refused(
                 f"which layers run depends on the images (here {wandering}), and so does what hangs together"
@@ -140,7 +143,7 @@ class _Trial:
         gone = self.touched - protected.keys()
         found_here = self._shares(
             Gate(
-                self.skeleton.keep, self._moved(), protected, self._fixed(found) | idle, limits.floors(self.model, wishes),
+                self.skeleton.keep, self._moved(), protected, self._fixed(found) | idle, self._floors(protected, wishes),
                 difference=worst, folded=tuple(getattr(self.model, FOLDED, ())),
             ),
             found,
@@ -153,14 +156,21 @@ class _Trial:
         )
 
     def _wandering(self) -> str | None:
-        """A layer that runs for some images and not for others, or in another order."""
+        """A layer that runs for some images and not for others, or in another order.
+
+        An untrained network may never decide otherwise: what it decides by values is also turned round.
+        """
         shape, random = self.skeleton.example.shape, torch.Generator().manual_seed(2)
-        first = _run(self.model, torch.zeros(shape))
+        nothing = torch.zeros(shape)
+        first = _run(self.model, nothing)
         for _ in range(TRIED):  # of some colour, with noise: what looks at means alone would take all noise to be the same
             colour = 2 * torch.randn((*shape[:2], 1, 1), generator=random)
-            other = _run(self.model, colour + torch.randn(shape, generator=random))
-            if other != first:
-                return next(one or two for one, two in itertools.zip_longest(first, other) if one != two)
+            if found := _differing(first, _run(self.model, colour + torch.randn(shape, generator=random))):
+                return found
+        for decisions in (Otherwise(), Otherwise(1e3), Otherwise(-1e3)):
+            with suppress(Exception):  # it breaks what was made sure of
+                if found := _differing(first, _run(self.model, nothing, decisions)):
+                    return found
         return None
 
     def _refused(self, reason: str) -> Gate:
@@ -183,6 +193,13 @@ class _Trial:
                         break
                     culprits |= self._with_relatives(found | self._alike(found, left, scope, targets))
         return culprits, worst
+
+    def _floors(self, protected: Mapping[str, str], wishes: Wishes) -> dict[str, int]:
+        """The channels that layers keep: those that the user wants, and two where a cut to one fails (``x.squeeze()``)."""
+        left = [name for name in self.leaders if name not in protected]
+        fails = left and isinstance(self._try(left, Local.name, (ALL_BUT_ONE,)), str)
+        two = {name: 2 for name in left if fails and self.skeleton.widths[name] > 1}
+        return two | limits.floors(self.model, wishes)
 
     def _alike(
         self, found: Mapping[str, str], leaders: Iterable[str], scope: str, targets: Sequence[int]
@@ -229,7 +246,7 @@ class _Trial:
         """The oracle's difference after cuts of some groups alone, told by their leaders; or what is wrong."""
         chosen = set(cut)
         anatomy = replace(self.skeleton, protected=tuple(name for name in self.leaders if name not in chosen))
-        model = copy.deepcopy(self.model)
+        model = copied(self.model)
         try:
             removed: Removed = []
             for removed_ppm in targets:
@@ -248,8 +265,9 @@ class _Trial:
 
     def _use(self, model: nn.Module, removed: Removed, anatomy: Anatomy) -> None:
         """Train the cut network a step, and write and read it."""
-        train_a_step(copy.deepcopy(model), anatomy, self.classes)
-        _read_back(Network(model, {}, removed), lambda: copy.deepcopy(self.model), anatomy)
+        trained = copied(model)
+        train_a_step(trained, anatomy, self.classes)
+        _read_back(Network(trained, {}, removed), lambda: copied(self.model), anatomy)
 
     def _fixed(self, found: Sequence[Group]) -> dict[str, str]:
         """Layers whose outputs no group cuts, and why."""
@@ -285,7 +303,7 @@ class _Trial:
 
 
 @torch.no_grad()
-def _run(model: nn.Module, image: Tensor) -> list[str]:
+def _run(model: nn.Module, image: Tensor, decisions: TorchFunctionMode | None = None) -> list[str]:
     """The names of the layers without layers of their own, as they run in evaluation."""
     ran: list[str] = []
     inner = {name: module for name, module in model.named_modules() if not list(module.children())}
@@ -293,7 +311,7 @@ def _run(model: nn.Module, image: Tensor) -> list[str]:
     training = model.training
     try:
         model.eval()
-        with reproducible(0):
+        with reproducible(0), decisions or nullcontext():
             model(image)
     finally:
         model.train(training)
@@ -302,15 +320,51 @@ def _run(model: nn.Module, image: Tensor) -> list[str]:
     return ran
 
 
+class Otherwise(TorchFunctionMode):
+    """Turns round what is decided by the values of tensors: whether one is true, or what number one is."""
+
+    def __init__(self, number: float | None = None) -> None:
+        super().__init__()
+        self._number = number
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        value, name = func(*args, **(kwargs or {})), getattr(func, "__name__", "")
+        turned = isinstance(value, bool) if self._number is None else isinstance(value, float)
+        if not turned or name not in ("__bool__", "__float__", "item"):
+            return value
+        return not value if self._number is None else self._number
+
+
+def _differing(first: list[str], other: list[str]) -> str | None:
+    """Where two orders of layers part."""
+    return next((one or two for one, two in itertools.zip_longest(first, other) if one != two), None)
+
+
+def not_restored(model: nn.Module, build: Build, skeleton: Anatomy) -> str | None:
+    """Why another network of the same state dict computes something else; None if it doesn't."""
+    other = build()
+    other.load_state_dict(model.state_dict())
+    inputs = _inputs(skeleton)
+    with torch.no_grad():
+        if torch.allclose(_outputs(model, inputs), _outputs(other, inputs), 1e-3, 1e-4, equal_nan=True):
+            return None
+    return (
+        "it computes with values that its state dict doesn't have, and that differ each time it is made; register them as "
+        "modules, parameters or persistent buffers, or draw them from a seed of their own"
+    )
+
+
 def refuse_weights(build: Build, skeleton: Anatomy, classes: int, spared: Mapping[str, float]) -> str | None:
     """Why single weights of the network can't be removed, found by removing some of the untrained one; None if they can."""
     with reproducible(0):
         model = build()
+        if reason := not_restored(model, build, skeleton):
+            return reason
         if set(weights(model)) <= {name for name, share in spared.items() if share == 0}:
             return "every weight is frozen or in model.keep"
         try:
             for removed_ppm in (LOW, HIGH):
-                _mask(copy.deepcopy(model), build, skeleton, classes, removed_ppm, spared)
+                _mask(copied(model), build, skeleton, classes, removed_ppm, spared)
         except oracle.WrongCutError as wrong:
             return str(wrong)
         except Exception as failure:  # networks raise anything
@@ -328,7 +382,7 @@ def _mask(
     parameters = dict(model.named_parameters())
     if any(bool(parameters[name][~mask].any()) for name, mask in found.items()):
         raise oracle.WrongCutError("what was removed is still there")
-    train_a_step(copy.deepcopy(model), skeleton, classes)
+    train_a_step(copied(model), skeleton, classes)
     _read_back(Network(model, found), build, skeleton)
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from trainables.data.dataset import Data
 from trainables.data.preparation import as_evaluated
+from trainables.networks.running import channels_last
 from trainables.training.feeding import normalise, training_tensors
 from trainables.training.kernels import trainable
-from trainables.training.loop import channels_last
 
 BATCH = 256
 

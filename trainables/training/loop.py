@@ -23,6 +23,7 @@ from trainables.data.dataset import Data
 from trainables.data.mapped import Pixels
 from trainables.networks.limits import frozen_norms
 from trainables.networks.reproducible import reproducible
+from trainables.networks.running import channels_last
 from trainables.records.names import InputError
 from trainables.records.points import quality_problem
 from trainables.settings import Settings
@@ -208,13 +209,6 @@ def fit(
 def _check_finite(training: Training) -> None:
     if not math.isfinite(mean := float(training.loss) / training.batches):
         raise TrainingDivergedError(f"the training loss is {mean} in epoch {training.epoch + 1}; lower the learning rate")
-
-
-def channels_last(model: nn.Module) -> nn.Module:
-    """``model``, its weights channels-last in memory; as it is where a convolution of three dimensions can't be."""
-    if any(parameter.dim() == 5 for parameter in model.parameters()):
-        return model
-    return model.to(memory_format=torch.channels_last)
 
 
 class Judged(NamedTuple):

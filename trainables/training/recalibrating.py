@@ -12,9 +12,10 @@ from trainables.data.dataset import Data
 from trainables.data.preparation import augmented, draw
 from trainables.networks.limits import estimated_norms
 from trainables.networks.reproducible import reproducible
+from trainables.networks.running import channels_last
 from trainables.records.names import InputError
 from trainables.training.feeding import seen, training_tensors
-from trainables.training.loop import channels_last, evaluate
+from trainables.training.loop import evaluate
 
 BATCH = 256
 LOOK_IMAGES = 512

@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainables.networks.outputs import with_auxiliary
 from trainables.networks.reproducible import generator_states
+from trainables.networks.running import with_auxiliary
 from trainables.tasks.base import Task
 from trainables.training.kernels import trainable
 

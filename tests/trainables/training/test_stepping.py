@@ -22,8 +22,8 @@ from tests.conftest import MakeProblem, photographs, same_state, state_of
 from trainables.data.dataset import Data
 from trainables.data.mapped import ArrayFile, Mapped, MappedTensor
 from trainables.networks.factory import ModelSettings, build
-from trainables.networks.outputs import only_logits, with_auxiliary
 from trainables.networks.reproducible import reproducible
+from trainables.networks.running import only_logits, with_auxiliary
 from trainables.pruning.masks import masking
 from trainables.training import loop
 from trainables.training.feeding import Feed

@@ -110,8 +110,9 @@ class _Run:
             for module in self._modules.values():
                 del module.forward
 
-    def _pass(self, name: str, x: Tensor) -> Tensor:
+    def _pass(self, name: str, *inputs: Any, **named: Any) -> Tensor:
         module = self._modules[name]
+        x: Tensor = next(iter((*inputs, *named.values())))
         linear = isinstance(module, nn.Linear)
         values = x.flatten(0, -2).amax(0) if linear or x.dim() < 3 else x.flatten(2).amax((0, 2))
         if list(module.parameters()):

@@ -30,6 +30,10 @@ class Moving(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in ELEMENTWISE and len(args) == 2 and all(isinstance(one, Tensor) for one in args):
             args = (_lone(args[0], args[1]), _lone(args[1], args[0]))
+        if name == "glu":
+            dim = args[1] if len(args) > 1 else given.get("dim", -1)
+            one, other = self.__torch_function__(torch.chunk, types, (args[0], 2, dim))
+            return one * other.sigmoid()
         out = func(*args, **given)
         if name in SPLITS and isinstance(args[0], Tensor) and args[0].dim() > 2:
             dim = args[2] if len(args) > 2 else given.get("dim", 0)

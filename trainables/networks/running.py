@@ -1,9 +1,11 @@
-"""Which output of a network is the logits, where it gives several, in evaluation or only while it trains."""
+"""How a network that anyone wrote is run: its modes, copies and memory; and which of its outputs is the logits, where it
+gives several, in evaluation or only while it trains.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 LOGITS = "logits"
+ROW_MAJOR = "row_major"
+"""The attribute of a network that fails on images that are channels-last in memory."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -19,6 +23,59 @@ def evaluating(model: M) -> M:
     """``model`` in evaluation mode, also where its own ``train()``, which ``eval()`` calls, forgets to return it."""
     model.eval()
     return model
+
+
+def copied(model: M) -> M:
+    """A deep copy; of outputs that the network keeps as attributes (features, for plots) it has the values alone."""
+    kept = [one for module in model.modules() for one in _tensors(vars(module)) if one.grad_fn is not None]
+    return copy.deepcopy(model, {id(one): one.detach().clone() for one in kept})
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """``model``, its weights channels-last in memory; as it is where they can't be, or where it takes no such images."""
+    if getattr(model, ROW_MAJOR, False) or any(parameter.dim() == 5 for parameter in model.parameters()):
+        return model
+    return model.to(memory_format=torch.channels_last)
+
+
+def takes_channels_last(model: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether a pass with gradients works on images, [C, H, W], and weights that are channels-last in memory.
+
+    It fails where what a convolution puts out is viewed in another shape (``x.view(len(x), -1)``). A network that fails on
+    any images takes them as well as others.
+    """
+    return _runs(channels_last(copied(model)), torch.channels_last, shape) or not _runs(
+        copied(model), torch.contiguous_format, shape
+    )
+
+
+def _runs(model: nn.Module, memory: torch.memory_format, shape: tuple[int, int, int]) -> bool:
+    model.train()
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            outputs = list(_tensors(model(torch.zeros(2, *shape).to(memory_format=memory))))
+            torch.stack([one.float().sum() for one in outputs if one.requires_grad]).sum().backward()
+        except Exception:  # networks raise anything
+            return False
+    return True
+
+
+def make_row_major(model: nn.Module) -> None:
+    """Let ``model`` have its images, and keep its weights, one row after another in memory."""
+    setattr(model, ROW_MAJOR, True)
+    model.register_forward_pre_hook(_row_major)
+
+
+def _row_major(_model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    # contiguous() leaves images of one channel as they are, which convolutions take to be channels-last.
+    return tuple(one.clone(memory_format=torch.contiguous_format) if isinstance(one, Tensor) else one for one in inputs)
+
+
+def _tensors(held: Any) -> Iterator[Tensor]:
+    if isinstance(held, Tensor):
+        yield held
+    for part in _parts(held):
+        yield from _tensors(part)
 
 
 @dataclass
@@ -59,8 +116,10 @@ def count_auxiliary(model: nn.Module, shape: tuple[int, int, int]) -> int:
     """
     if not any(isinstance(one, _OnlyLogits) for one in model._forward_hooks.values()):
         return 0
+    twin = copied(model)
+    twin.train()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        return len(with_auxiliary(copy.deepcopy(model).train(), torch.zeros(2, *shape))[1])
+        return len(with_auxiliary(twin, torch.zeros(2, *shape))[1])
 
 
 def logits(output: Any, name: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""Networks of several outputs: which is the logits, and when the losses of the others count."""
+"""Networks as others write them: several outputs, views, what they keep."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from tests.conftest import MakeProblem, digits_problem
 from trainables.networks.factory import ModelSettings, build
-from trainables.networks.outputs import count_auxiliary, only_logits, with_auxiliary
 from trainables.networks.reproducible import reproducible
+from trainables.networks.running import channels_last, copied, count_auxiliary, only_logits, with_auxiliary
 from trainables.problem import Problem
-from trainables.schedule import UnstructuredSchedule
+from trainables.schedule import StructuredSchedule, UnstructuredSchedule
 from trainables.storage.store import Store
 from trainables.tree import Tree
 
@@ -100,3 +100,28 @@ def test_a_network_of_torchvision_with_auxiliary_heads_takes_part() -> None:
         model = build(settings, 10, (3, 64, 64), trusted=False, check=False)
         logits, others = with_auxiliary(model.train(), torch.zeros(2, 3, 64, 64))
     assert [tuple(one.shape) for one in (logits, *others)] == [(2, 10)] * 3
+
+
+def test_a_network_that_views_its_features_is_trained_and_scored(problem: MakeProblem, tmp_path: Path) -> None:
+    """Images lie channels-last in memory, and what a convolution makes of them can't be viewed in other shapes."""
+    made = problem(model=ModelSettings(name="tests.odd_networks:viewed"), trusted=True)
+    images = torch.zeros(2, 8, 8, 1).permute(0, 3, 1, 2)
+    assert channels_last(made.build())(images).shape == (2, 10)
+    tree = Tree(made, Store(tmp_path))
+    schedule = StructuredSchedule(importance="taylor", step_ratio=0.5, steps=1, fine_tune_epochs=1)
+    node = made.chain(schedule)[0]
+    assert 0 < tree.network(node).model.features[2][0].weight.shape[0] < 12  # type: ignore[index,union-attr]
+    other = channels_last(problem(model=ModelSettings(name="tests.odd_networks:residual"), trusted=True).build())
+    inner = [
+        m.weight for m in other.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 1 and m.kernel_size == (3, 3)
+    ]
+    assert inner and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in inner)
+
+
+def test_what_a_network_keeps_of_a_pass_is_copied_without_its_history() -> None:
+    model: Any = build(ModelSettings(name="tests.odd_networks:keeps_features"), 10, (1, 8, 8), trusted=True)
+    model(torch.zeros(2, 1, 8, 8))
+    twin: Any = copied(model)
+    kept = twin.body[1].maps["all"][0]
+    assert kept.grad_fn is None and torch.equal(kept, model.body[1].maps["all"][0])
+    assert twin.head.weight is not model.head.weight and twin.head.weight.requires_grad
