@@ -68,31 +68,46 @@ def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0)
     """
     random = torch.Generator().manual_seed(seed)
     whole, kind, most = _precise(dense, anatomy)
-    _draw_constants(whole, random)
     cut, left = _cut_indices(whole, removed, anatomy)
-    values = _tensors(whole)
-    zeroed = copied(whole)
-    with torch.no_grad():
-        for name, tensor in _tensors(cut).items():
-            tensor.data = values[name].flatten()[left[name]]
-        for name, tensor in _tensors(zeroed).items():
-            kept = torch.zeros(tensor.numel(), dtype=torch.bool)
-            kept[left[name].flatten()] = True
-            tensor.masked_fill_(~kept.view(tensor.shape), 0.0)
-    shape = (BATCH, *anatomy.example.shape[1:])
-    inputs = torch.randn(shape, generator=random, dtype=torch.float64).to(kind)
-    with plain_attention(), torch.no_grad():
-        with FixedStatistics() as fixed:
-            one, other = _forward(lambda: _same_draws(evaluating(cut), inputs)), _same_draws(evaluating(zeroed), inputs)
-        if fixed.acted:  # with its own statistics the network computes something else
-            _check(_forward(lambda: _same_draws(cut, inputs)), _same_draws(zeroed, inputs))
-        else:
-            _check(one, other)
-        error = _difference(one, other)
-        if anatomy.trained:
-            error = max(error, _difference_in_training(cut, zeroed, inputs, other.shape))
-    if not error <= most:
-        raise WrongCutError(f"outputs are another network's: they differ by {error:.1e} of the largest")
+    inputs = torch.randn((BATCH, *anatomy.example.shape[1:]), generator=random, dtype=torch.float64).to(kind)
+    error = 0.0
+    for drawn in (False, True):
+        _draw(whole, random, weights=drawn)
+        with plain_attention(), torch.no_grad():
+            error = max(error, _compared(whole, cut, left, anatomy, inputs, drawn=drawn))
+        if not error <= most:
+            raise WrongCutError(f"outputs are another network's: they differ by {error:.1e} of the largest")
+    return error
+
+
+def _compared(
+    whole: nn.Module, cut: nn.Module, left: dict[str, Tensor], anatomy: Anatomy, inputs: Tensor, *, drawn: bool
+) -> float:
+    """The difference for the values in ``whole``; none if the dense network fails with drawn ones, or isn't finite."""
+    values, zeroed = _tensors(whole), copied(whole)
+    for name, tensor in _tensors(cut).items():
+        tensor.data = values[name].flatten()[left[name]]
+    for name, tensor in _tensors(zeroed).items():
+        kept = torch.zeros(tensor.numel(), dtype=torch.bool)
+        kept[left[name].flatten()] = True
+        tensor.masked_fill_(~kept.view(tensor.shape), 0.0)
+    with FixedStatistics() as fixed:
+        try:
+            other = _same_draws(evaluating(zeroed), inputs)
+        except Exception:  # a network may be made sure of things that hold for its own values
+            if drawn:
+                return 0.0
+            raise
+        if drawn and not bool(other.isfinite().all()):
+            return 0.0
+        one = _forward(lambda: _same_draws(evaluating(cut), inputs))
+    if fixed.acted:  # with its own statistics the network computes something else
+        _check(_forward(lambda: _same_draws(cut, inputs)), _same_draws(zeroed, inputs))
+    else:
+        _check(one, other)
+    error = _difference(one, other)
+    if anatomy.trained:
+        error = max(error, _difference_in_training(cut, zeroed, inputs, other.shape))
     return error
 
 
@@ -179,15 +194,15 @@ def _precise(dense: nn.Module, anatomy: Anatomy) -> tuple[nn.Module, torch.dtype
 
 
 @torch.no_grad()
-def _draw_constants(model: nn.Module, random: torch.Generator) -> None:
-    """Weights, and what is constant or next to nothing in an untrained network, are drawn, so that every element matters.
+def _draw(model: nn.Module, random: torch.Generator, *, weights: bool) -> None:
+    """What is constant or next to nothing in an untrained network is drawn, so that every element matters; ``weights`` too.
 
     Biases, scales and statistics are constant; what ends a branch may begin with almost nothing, a part of a weight with
     zeros, and of weights that are small for their width little comes through several layers.
     """
-    weights = {id(parameter) for parameter in model.parameters() if parameter.dim() > 1}
+    parameters = {id(parameter) for parameter in model.parameters() if parameter.dim() > 1}
     for tensor in _tensors(model).values():
-        if id(tensor) in weights:
+        if weights and id(tensor) in parameters:
             scale = (2 * len(tensor) / max(1, tensor.numel())) ** 0.5  # He et al. 2015
             tensor.copy_(scale * torch.randn(tensor.shape, generator=random, dtype=torch.float64))
         elif tensor.numel() and (
