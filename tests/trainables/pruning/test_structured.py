@@ -415,4 +415,4 @@ def test_distances_of_many_vectors_are_summed_as_torch_pruning_sums_them(monkeyp
     monkeypatch.setattr("trainables.pruning.channel_importances._SummedDistances.MANY", 30)
     monkeypatch.setattr("trainables.pruning.channel_importances._SummedDistances.BLOCK", 16)
     many = CHANNEL_IMPORTANCES.make("fpgm").scorer(dense, None)(group)  # type: ignore[arg-type]
-    torch.testing.assert_close(many, few)
+    torch.testing.assert_close(many, few, rtol=1e-4, atol=0)  # both go by products of vectors, and lose some digits
