@@ -25,7 +25,7 @@ from trainables.records.names import InputError
 
 STUDIES = ROOT / "search" / "studies"
 FILE = STUDIES / "comparison.yaml"
-COMMITTED = ROOT / "results" / "comparison_short_budgets"
+COMMITTED = ROOT / "results" / "comparison"
 
 
 def made_up_points(file: Path, folder: Path) -> Path:
@@ -147,7 +147,8 @@ def test_the_readme_quotes_the_report_as_it_is() -> None:
     assert len(summary) > 500 and summary in readme
 
 
-def test_the_committed_comparison_declares_what_its_study_file_does() -> None:
-    file, ran = load_study(STUDIES / "comparison_short_budgets.yaml"), load_study(COMMITTED / n.STUDY_FILE)
+@pytest.mark.parametrize("name", ["comparison", "comparison_tuning", "comparison_short_budgets"])
+def test_a_committed_comparison_declares_what_its_study_file_does(name: str) -> None:
+    file, ran = load_study(STUDIES / f"{name}.yaml"), load_study(ROOT / "results" / name / n.STUDY_FILE)
     assert (file.arms, file.contrasts, file.seeds) == (ran.arms, ran.contrasts, ran.seeds)
     assert file.schedules() == ran.schedules()
