@@ -100,7 +100,7 @@ class _SummedDistances(TorchFunctionMode):
         if func is not torch.cdist or args[0].shape[1] <= self.MANY:  # as ever, to the last bit, for those that are fewer
             return func(*args, **(kwargs or {}))
         vectors = args[0][0]
-        sums = torch.zeros(len(vectors))
+        sums = vectors.new_zeros(len(vectors))
         for i in range(0, len(vectors), self.BLOCK):
             for j in range(i, len(vectors), self.BLOCK):
                 distances = torch.cdist(vectors[i : i + self.BLOCK], vectors[j : j + self.BLOCK])
