@@ -10,7 +10,7 @@ in another one shows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from trainables.networks.anatomy import Anatomy, Removed, apply, leaves, trace
+from trainables.networks.anatomy import ROOTS, Anatomy, Removed, apply, leaves, trace
 from trainables.networks.reproducible import reproducible
 from trainables.networks.running import copied, evaluating
 
@@ -74,6 +74,8 @@ def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0)
     for drawn in (False, True):
         _draw(whole, random, weights=drawn)
         with plain_attention(), torch.no_grad():
+            if drawn:
+                _scale(whole, inputs)
             error = max(error, _compared(whole, cut, left, anatomy, inputs, drawn=drawn))
         if not error <= most:
             raise WrongCutError(f"outputs are another network's: they differ by {error:.1e} of the largest")
@@ -210,6 +212,31 @@ def _draw(model: nn.Module, random: torch.Generator, *, weights: bool) -> None:
         ):
             around = 0.5 if float(tensor.flatten()[0]) else -0.5
             tensor.copy_(torch.rand(tensor.shape, generator=random, dtype=torch.float64) + around)
+
+
+def _scale(model: nn.Module, inputs: Tensor) -> None:
+    """Scale drawn layers to put out values of unit size (Mishkin and Matas 2016, arXiv:1511.06422).
+
+    Else values grow from block to block of a deep network, and gates make what they are rounded by as large as they are.
+    """
+    scaled = set()
+
+    def scale(layer: nn.Module, _inputs: Any, output: Any) -> Tensor | None:
+        size = float(output.square().mean().sqrt()) if isinstance(output, Tensor) else 0.0
+        if id(layer.weight) in scaled or not 0 < size < float("inf"):
+            return None
+        scaled.add(id(layer.weight))
+        for parameter in layer.parameters(recurse=False):
+            parameter /= size
+        return output / size
+
+    hooks = [module.register_forward_hook(scale) for module in model.modules() if isinstance(module, ROOTS)]
+    try:
+        with FixedStatistics(), suppress(Exception):  # a network may be made sure of things that hold for its own values
+            _same_draws(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
