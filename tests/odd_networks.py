@@ -704,3 +704,136 @@ def cells(num_classes: int) -> nn.Module:
         return m.head(state[0])
 
     return Module(forward, a=block(1, 12), r=nn.LSTMCell(12, 16), head=nn.Linear(16, num_classes))
+
+
+def _added_where_alike(m: Any, x: Tensor) -> Tensor:
+    y = m.c(x)
+    return x + y if x.shape == y.shape else y
+
+
+def shortcut_by_width(num_classes: int) -> nn.Module:
+    """A shortcut wherever widths are equal, as they become by some cuts."""
+    blocks = [Module(_added_where_alike, c=block(i, o)) for i, o in ((10, 10), (10, 14), (14, 14), (14, 20))]
+    return Net(num_classes, 20, block(1, 10), *blocks)
+
+
+def tokens_as_channels(num_classes: int) -> nn.Module:
+    """Half of the features are gated by a convolution whose channels are the tokens, which are as many as the features."""
+
+    def gated(m: Any, x: Tensor) -> Tensor:
+        one, other = m.up(x).chunk(2, dim=-1)
+        return x + m.down(one * m.mix(other))
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.head(m.b(m.a(_tokens(m.stem(x)))).mean(1))
+
+    halves = {
+        name: Module(gated, up=nn.Linear(16, 40), mix=nn.Conv1d(16, 16, 1), down=nn.Linear(20, 16)) for name in ("a", "b")
+    }
+    return Module(forward, stem=nn.Conv2d(1, 16, 2, 2), head=nn.Linear(16, num_classes), **halves)
+
+
+def two_halves_by_view(num_classes: int) -> nn.Module:
+    """A view that only an even number of channels fits."""
+
+    def forward(_: Any, x: Tensor) -> Tensor:
+        halves = x.view(2 * len(x), -1, *x.shape[2:])
+        return (halves * halves.mean((2, 3), keepdim=True).sigmoid()).view(x.shape)
+
+    return Net(num_classes, 14, block(1, 16), Module(forward), block(16, 14), block(14, 14))
+
+
+def pooled_pairs(num_classes: int) -> nn.Module:
+    """Two channels become one: the length of pairs, and maxout."""
+
+    def lengths(_: Any, x: Tensor) -> Tensor:
+        return (x.view(len(x), x.shape[1] // 2, 2, *x.shape[2:]).square().sum(2) + 1e-6).sqrt()
+
+    def maxout(m: Any, x: Tensor) -> Tensor:
+        return m.last(m.l(m.body(x).mean((2, 3))).view(len(x), -1, 2).max(2)[0])
+
+    body = nn.Sequential(block(1, 28), Module(lengths), block(14, 12))
+    return Module(maxout, body=body, l=nn.Linear(12, 32), last=nn.Linear(16, num_classes))
+
+
+def averaged_shortcut(num_classes: int) -> nn.Module:
+    """Pairs of channels are averaged to be added to half as many."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return m.c(x) + x.view(len(x), x.shape[1] // 2, 2, *x.shape[2:]).mean(2)
+
+    return Net(num_classes, 14, block(1, 16), Module(forward, c=block(16, 8)), block(8, 14))
+
+
+def compiled(num_classes: int) -> nn.Module:
+    made = Net(num_classes, 14, block(1, 12), block(12, 14))
+    made.compile(backend="eager")
+    return made
+
+
+def compiled_whole(num_classes: int) -> nn.Module:
+    made: nn.Module = torch.compile(Net(num_classes, 14, block(1, 12), block(12, 14)), backend="eager")
+    return made
+
+
+def two_tasks(num_classes: int) -> nn.Module:
+    """Another head, of two outputs, in training."""
+
+    def forward(m: Any, x: Tensor) -> Any:
+        seen = m.body(x).mean((2, 3))
+        return (m.head(seen), m.domain(seen)) if m.training else m.head(seen)
+
+    return Module(
+        forward, body=nn.Sequential(block(1, 12), block(12, 14)), head=nn.Linear(14, num_classes), domain=nn.Linear(14, 2)
+    )
+
+
+def hooked(num_classes: int) -> nn.Module:
+    """A hook puts features where the network that it was made for looks for them, and copies don't."""
+    seen = {}
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        made = m.b(m.a(x))
+        return m.head(torch.cat([made.mean((2, 3)), m.kept.pop("a").mean((2, 3))], 1))
+
+    made = Module(forward, a=block(1, 12), b=block(12, 14), head=nn.Linear(26, num_classes), kept=seen)
+    made.a.register_forward_hook(lambda _, __, output: seen.update(a=output))
+    return made
+
+
+def closure_over_itself(num_classes: int) -> nn.Module:
+    made = Module(
+        lambda m, x: m.head(m.whole(x).mean((2, 3))), a=block(1, 12), b=block(12, 14), head=nn.Linear(14, num_classes)
+    )
+    made.whole = lambda x: made.b(made.a(x))
+    return made
+
+
+def attention_along_channels(num_classes: int) -> nn.Module:
+    """A convolution along the channels (ECA): each hangs on its neighbours."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.c(x)
+        along = m.along(y.mean((2, 3), keepdim=True).squeeze(-1).transpose(-1, -2)).transpose(-1, -2).unsqueeze(-1)
+        return F.relu(x + y * along.sigmoid())
+
+    c = nn.Sequential(block(16, 16), nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16))
+    return Net(num_classes, 16, block(1, 16), Module(forward, c=c, along=nn.Conv1d(1, 1, 3, padding=1, bias=False)))
+
+
+def fails_in_training(num_classes: int) -> nn.Module:
+    """A result that its gradient needs is written over."""
+
+    def forward(_: Any, x: Tensor) -> Tensor:
+        y = x.exp()
+        y[:, :4] += 1
+        return y
+
+    return Net(num_classes, 14, block(1, 12), Module(forward), block(12, 14))
+
+
+def runs_nothing(num_classes: int) -> nn.Module:
+    """A layer that no image passes through."""
+    made = Net(num_classes, 14, block(1, 12), block(12, 14))
+    made.projector = nn.Linear(14, 20)
+    return made

@@ -14,7 +14,7 @@ from trainables.networks.alone import channels_alone, weights_alone
 from trainables.networks.anatomy import replay
 from trainables.networks.limits import copy_frozen
 from trainables.networks.network import Masks, Network
-from trainables.networks.oracle import survivors
+from trainables.networks.oracle import WrongCutError, compare, survivors
 from trainables.networks.reproducible import reproducible
 from trainables.networks.running import channels_last, copied, evaluating
 from trainables.node import BETWEEN, CUT, KIND, ONLY, ROOT, Node
@@ -39,6 +39,12 @@ from trainables.training.retraining import Plan, retraining_of
 
 AfterEpoch = Callable[[int], object]
 """Is called after each epoch of a node's training, with the number that it has trained so far."""
+
+
+MOST_CHECKED = 30_000_000
+"""Parameters of a network whose every cut is compared with the dense one; that takes 40 bytes each. Of larger ones only the
+gate's cuts are."""
+KEEP = "keep the layers whole that decide by their widths (model.keep)"
 
 
 class NothingRemovedError(RuntimeError):
@@ -193,7 +199,7 @@ def look(parent: Network, node: Node, problem: Problem) -> float | None:
             network = cut(parent, node, problem)
         network = retraining_of(node.settings, trusted=problem.trusted).begin(network, Starts(bench, network))
         return evaluate(network.model, problem.data, problem.device)
-    except (NothingRemovedError, InputError):  # as a step would find; a look only leaves its question open
+    except (NothingRemovedError, WrongCutError, InputError):  # as a step would find; a look only leaves its question open
         return None
 
 
@@ -236,7 +242,7 @@ def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
     importance = CHANNEL_IMPORTANCES.of(settings, trusted=trusted)
     scope = CHANNEL_SCOPES.of(settings, trusted=trusted)
     sample, round_to = Sample(problem.data, node.seed), settings[n.ROUND_TO]
-    before = copied(model) if network.masks else None
+    before = copied(model).cpu()
     anatomy = channels_alone(model, problem.anatomy, settings[ONLY]) if ONLY in settings else problem.anatomy
     removed = channels.cut(model, anatomy, importance, scope, settings[REMOVED], round_to, sample)
     if not removed:
@@ -244,9 +250,14 @@ def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
             f"no channel could be removed at {settings[REMOVED] / 1e4:g} % ({settings[n.SCOPE]}, round_to "
             f"{round_to}); ask for more, or for a smaller round_to"
         )
+    if sum(parameter.numel() for parameter in before.parameters()) <= MOST_CHECKED:
+        try:
+            compare(before, removed, anatomy)
+        except WrongCutError as wrong:
+            raise WrongCutError(f"a cut of channels to {settings[REMOVED] / 1e4:g} % is wrong: {wrong}; {KEEP}") from wrong
     model.zero_grad()
     cut_masks: Masks = {}
-    if before is not None:  # of a checkpoint that was pruned already
+    if network.masks:  # of a checkpoint that was pruned already
         left = survivors(before, removed, problem.anatomy)
         cut_masks = {name: mask.flatten()[left[name]] for name, mask in network.masks.items()}
     return Network(model, cut_masks, [*network.removed, *removed])

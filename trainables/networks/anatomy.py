@@ -65,8 +65,10 @@ def survey(model: nn.Module, shape: tuple[int, int, int]) -> Anatomy:
         outputs, used = _watched(twin, lambda: leaves(twin(batch)))
         shapes = {one.shape for one in leaves(twin(batch))}
         twin.train()
-        more, trained = _watched(twin, lambda: [one for one in leaves(twin.forward(batch)) if one.shape in shapes])
-    keep = tuple(name for name in prunable(model) if name in outputs | more)
+        more, _ = _watched(twin, lambda: [one for one in leaves(twin.forward(batch)) if one.shape in shapes])
+        heads, trained = _watched(twin, lambda: leaves(twin.forward(batch)))
+    others = heads - used  # features that are put out beside the logits are cut with the layers that make them
+    keep = tuple(name for name in prunable(model) if name in outputs | more | others)
     return Anatomy(example, keep, widths(model), trained=bool(trained - used), axes=_axes(model))
 
 
@@ -324,12 +326,22 @@ def apply(graph: Graph, model: nn.Module, removed: Removed, anatomy: Anatomy) ->
             shuffles.cut(model, anatomy.forward_example, {name: list(indices) for name, _, indices in now})
             graph = trace(model, anatomy)
         elif now[0][2]:
-            with quiet():
-                graph.load_pruning_history([(now[0][0], now[0][1], list(now[0][2]))])
+            name, out, indices = now[0]
+            going(graph, model.get_submodule(name), indices, out=out).prune(record_history=False)
             if any(map(is_depthwise, grouped)):  # of which torch-pruning's graph is another
                 graph, grouped = trace(model, anatomy), _grouped(model)
     settle(model)
     retie(model, shared)
+
+
+def going(graph: Graph, module: nn.Module, indices: Collection[int], *, out: bool) -> Group:
+    """All that goes with these channels of a layer; what two of them hang on, once."""
+    pruner = graph.get_pruner_of_module(module)
+    with quiet():
+        group = graph.get_pruning_group(module, pruner.prune_out_channels if out else pruner.prune_in_channels, [*indices])
+    for item in group:
+        item.idxs[:] = dict.fromkeys(item.idxs)
+    return group
 
 
 def _grouped(model: nn.Module) -> list[nn.Module]:

@@ -21,7 +21,7 @@ from trainables.networks.architectures import MODELS, Factory
 from trainables.networks.attention.heads import adapt
 from trainables.networks.limits import Wishes
 from trainables.networks.parameters import fold
-from trainables.networks.running import copied, make_row_major, only_logits, takes_channels_last
+from trainables.networks.running import as_written, copied, make_row_major, only_logits, takes_channels_last
 from trainables.own.in_memory import code_in, is_in_memory, name_of, snapshot
 from trainables.records.names import InputError
 from trainables.settings import Settings, nearest, one_line
@@ -223,6 +223,7 @@ def build(
         raise _cannot_build(settings, factory, error) from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model.name: {settings.name!r} made a {type(model).__name__}; it must return a torch.nn.Module")
+    model = as_written(model)
     if scripted := [name for name, one in model.named_modules() if isinstance(one, torch.jit.ScriptModule)]:
         where = f"{settings.name!r} has {scripted[0]}, which" if scripted[0] else f"{settings.name!r}"
         raise InputError(f"model.name: {where} is TorchScript, of which nothing can be cut; build it from its Python code")
@@ -338,11 +339,14 @@ def _check_one(
         ) from error
     wanted = None if expected is None else (2, *expected)
     if not isinstance(output, Tensor) or (wanted is not None and output.shape != wanted):
-        made = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        made = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__} (which {NO_OUTPUT})"
         raise InputError(
             f"model.name: {name!r} turns images {list(batch.shape)} into {made} in {mode}, not into "
             f"{_called(wanted)}; change model.arguments or the model"
         )
+
+
+NO_OUTPUT = "is no tensor, nor a tuple, list, dictionary or named tuple of tensors"
 
 
 def _called(wanted: tuple[int, ...] | None) -> str:

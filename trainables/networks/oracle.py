@@ -64,7 +64,7 @@ def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0)
     """The largest difference of outputs of the cut and the zeroed network, as a share of the largest output.
 
     Raises WrongCutError if it is more than rounding makes, or if the cut network fails. Nothing is drawn from global
-    generators, and ``dense`` stays as it is.
+    generators, and ``dense`` stays as it is. It may have been cut before; ``removed`` are the cuts since.
     """
     random = torch.Generator().manual_seed(seed)
     whole, kind, most = _precise(dense, anatomy)
@@ -227,8 +227,9 @@ def _scale(model: nn.Module, inputs: Tensor) -> None:
             return None
         scaled.add(id(layer.weight))
         for parameter in layer.parameters(recurse=False):
-            parameter /= size
-        return output / size
+            parameter.div_(size)
+        scaled_output: Tensor = output / size
+        return scaled_output
 
     hooks = [module.register_forward_hook(scale) for module in model.modules() if isinstance(module, ROOTS)]
     try:

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from trainables.networks.reproducible import reproducible
 
 LOGITS = "logits"
 ROW_MAJOR = "row_major"
@@ -29,6 +33,33 @@ def copied(model: M) -> M:
     """A deep copy; of outputs that the network keeps as attributes (features, for plots) it has the values alone."""
     kept = [one for module in model.modules() for one in _tensors(vars(module)) if one.grad_fn is not None]
     return copy.deepcopy(model, {id(one): one.detach().clone() for one in kept})
+
+
+def as_written(model: nn.Module) -> nn.Module:
+    """``model`` without what ``torch.compile`` made of it: that is of the shapes that it has before any cut."""
+    model = getattr(model, "_orig_mod", model)
+    compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
+    return copied(model) if compiled else model  # copies are not compiled
+
+
+def lives_elsewhere(model: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether copies of ``model`` run layers of ``model`` itself, fail, or give other outputs for images [C, H, W].
+
+    So it is with hooks and functions that hold on to the network that they were made for.
+    """
+    twin, ran, training = copied(model), [], model.training
+    inputs = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
+    hooks = [module.register_forward_pre_hook(lambda *_: ran.append(True)) for module in model.modules()]
+    outputs: list[Tensor] | None = None
+    with torch.no_grad(), suppress(Exception), reproducible(0):  # networks raise anything
+        outputs = list(_tensors(evaluating(twin)(inputs)))
+    for hook in hooks:
+        hook.remove()
+    with torch.no_grad(), reproducible(0):
+        own = list(_tensors(evaluating(model)(inputs)))
+    model.train(training)
+    same = outputs is not None and all(map(partial(torch.allclose, rtol=1e-3, atol=1e-4, equal_nan=True), own, outputs))
+    return bool(ran) or not same
 
 
 def channels_last(model: nn.Module) -> nn.Module:

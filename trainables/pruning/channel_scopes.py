@@ -178,4 +178,25 @@ def kept_width(dense: int, removed_ppm: int, round_to: int) -> int:
     return min(dense, max(round_to, round(exact / round_to) * round_to))
 
 
+class Narrowed(ChannelScope):
+    """As many channels of each group as the largest of these widths that it has; no choice of a study, but of the gate.
+
+    Layers that become as wide as others, or odd, show what a network decides by its widths.
+    """
+
+    name, across_groups = "narrowed", False
+    widths: tuple[int, ...] = Field((), description="widths that layers are left with")
+
+    def choose(
+        self,
+        groups: Sequence[Scored],
+        total: tuple[int, ...],  # noqa: ARG002
+        removed_ppm: int,  # noqa: ARG002
+        round_to: int,  # noqa: ARG002
+    ) -> Sequence[Tensor | None]:
+        """All but so many."""
+        kept = [max((width for width in self.widths if width <= one.current), default=one.current) for one in groups]
+        return [_lowest(one, len(one.scores) - max(1, k // one.together)) for one, k in zip(groups, kept, strict=True)]
+
+
 CHANNEL_SCOPES = Registry[ChannelScope](n.SCOPE, ChannelScope, (Local, Global, Isomorphic))

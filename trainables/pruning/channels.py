@@ -20,9 +20,9 @@ from trainables.networks.anatomy import (
     Group,
     Removed,
     families,
+    going,
     groups_in,
     leader,
-    losing,
     member,
     of_heads,
     outputs_in,
@@ -207,8 +207,8 @@ def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
 
 
 def _joined(group: Group) -> bool:
-    """Whether a layer of the group makes some of the leader's channels only: two of them may hang on one of its own."""
-    return any(0 < len(item.idxs) < len(group[0].idxs) for item in group if losing(item))
+    """Whether some of the group has fewer channels than its leader: two of the leader's may hang on one of them."""
+    return any(0 < len(set(item.idxs)) < len(group[0].idxs) for item in group)
 
 
 def _parts(group: Group) -> list[int]:
@@ -246,17 +246,16 @@ def _floor(group: Group, anatomy: Anatomy) -> int:
     return max(floors, default=0)
 
 
-def _remove(graph: Graph, one: Scored, going: torch.Tensor) -> Removed:
+def _remove(graph: Graph, one: Scored, slots: torch.Tensor) -> Removed:
     """Cut these slots of a group, unless one of its layers would lose everything."""
-    indices, dep = one.channels[going].unique().tolist(), one.group[0].dep
+    indices, dep = one.channels[slots].unique().tolist(), one.group[0].dep
     if of_heads(one.group):
         if indices:
             dep.handler(dep.target.module, indices)
         return [(leader(one.group), True, indices)]
-    with quiet():
-        group = graph.get_pruning_group(dep.target.module, dep.handler, indices)
-        if not graph.check_pruning_group(group):
-            return []
-        name, out = leader(group), bool(graph.is_out_channel_pruning_fn(dep.handler))
-        group.prune(record_history=False)
+    name, out = leader(one.group), bool(graph.is_out_channel_pruning_fn(dep.handler))
+    group = going(graph, dep.target.module, indices, out=out)
+    if not graph.check_pruning_group(group):
+        return []
+    group.prune(record_history=False)
     return [(name, out, [int(i) for i in indices])]

@@ -1,9 +1,9 @@
 """What of a network can be cut, found by cutting the untrained network before the first trial.
 
-Whole channels are cut at a low and a high ratio, locally and globally, at random. The cut network must compute what the
-dense one computes without what was removed (``trainables.networks.oracle``), be trained a step, and come back from its
-file. What fails is narrowed down to the groups of layers that cause it, and these are protected: they stay whole. Nothing
-is drawn from global generators, and the answer is the same every time.
+Whole channels are cut at low and high ratios, locally and globally, and to one width, at random. The cut network must
+compute what the dense one computes without what was removed (``trainables.networks.oracle``), be trained a step, and come
+back from its file. What fails is narrowed down to the groups of layers that cause it, and these are protected: they stay
+whole. Nothing is drawn from global generators, and the answer is the same every time.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from trainables.networks.anatomy import (
     Group,
     Removed,
     families,
+    groups,
     groups_in,
     leader,
     losing,
@@ -43,23 +44,28 @@ from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
 from trainables.networks.parameters import FOLDED
 from trainables.networks.reproducible import reproducible
-from trainables.networks.running import copied, evaluating
+from trainables.networks.running import copied, evaluating, lives_elsewhere
 from trainables.networks.shuffles.families import Family
 from trainables.networks.size import module_macs
 from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning import masks
-from trainables.pruning.channel_scopes import CHANNEL_SCOPES, Global, Local
+from trainables.pruning.channel_scopes import ChannelScope, Global, Local, Narrowed
 from trainables.pruning.channels import cut_by
 from trainables.pruning.sample import Sample
 from trainables.pruning.weight_importances import Random as RandomWeights
 from trainables.pruning.weight_scopes import Layerwise
 from trainables.training.kernels import trainable
 
-LOW, HIGH, ALL_BUT_ONE = 250_000, 850_000, 999_999
+LOW, HIGH, HIGHEST, ALL_BUT_ONE = 250_000, 850_000, 950_000, 999_999
 """The ratios that are tried, in millionths."""
 BATCH, TRIED = 4, 6
 IDLE = "torch-pruning finds no channel of it that can go without all others"
+ELSEWHERE = (
+    "copies of it fail, or compute something else: a hook or a function holds on to the network that it was made for; "
+    "let it use the module that it is given"
+)
 Build = Callable[[], nn.Module]
+Try = tuple[ChannelScope, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ def gate(build: Build, shape: tuple[int, int, int], classes: int, wishes: Wishes
     """Try the network that ``build`` makes, for images of ``shape`` [C, H, W]."""
     with reproducible(0):
         model = build()
+        if lives_elsewhere(model, shape):
+            return Gate(refused=ELSEWHERE)
         skeleton = survey(model, shape)
         return _Trial(model, build, skeleton, classes).judged(wishes)
 
@@ -118,9 +126,13 @@ class _Trial:
     leaders: list[str] = field(default_factory=list)
     relatives: list[Family] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
+    ran: set[str] = field(default_factory=set)
+    floors: dict[str, int] = field(default_factory=dict)
 
     def judged(self, wishes: Wishes) -> Gate:
         if reason := not_restored(self.model, self.build, self.skeleton):
+            return self._refused(reason)
+        if reason := untrainable(self.model, self.skeleton, self.classes):
             return self._refused(reason)
         if wandering := self._wandering():
             return self._refused(
@@ -132,18 +144,15 @@ class _Trial:
             self.relatives = families(graph, self.model, self.skeleton)
         except Exception as error:  # torch-pruning can fail on any network that it doesn't know
             return self._refused(f"torch-pruning fails on this network ({_line(error)})")
-        self.leaders = leaders = [leader(group) for group in found]
-        asked = self._with_relatives(_beyond(found, graph) | _asked(self.model, found, wishes))
-        left = [name for name in leaders if name not in asked]
-        culprits, worst = self._narrowed(left)
-        protected = asked | culprits
-        idle = {
-            name: IDLE for name in leaders if name not in self.touched | protected.keys() and self.skeleton.widths[name] > 1
-        }
+        self.leaders = [leader(group) for group in found]
+        protected, worst = self._narrowed(found, graph, wishes)
+        self.floors = self._floors(protected, wishes)
+        worst = max(worst, self._settled(protected, [(Local(), (LOW, HIGH, HIGHEST))]))
+        idle = self._idle([group for group in found if leader(group) not in self.touched | protected.keys()])
         gone = self.touched - protected.keys()
         found_here = self._shares(
             Gate(
-                self.skeleton.keep, self._moved(), protected, self._fixed(found) | idle, self._floors(protected, wishes),
+                self.skeleton.keep, self._moved(), protected, self._fixed(found) | idle, self.floors,
                 difference=worst, folded=tuple(getattr(self.model, FOLDED, ())),
             ),
             found,
@@ -163,6 +172,7 @@ class _Trial:
         shape, random = self.skeleton.example.shape, torch.Generator().manual_seed(2)
         nothing = torch.zeros(shape)
         first = _run(self.model, nothing)
+        self.ran |= {*first}
         for _ in range(TRIED):  # of some colour, with noise: what looks at means alone would take all noise to be the same
             colour = 2 * torch.randn((*shape[:2], 1, 1), generator=random)
             if found := _differing(first, _run(self.model, colour + torch.randn(shape, generator=random))):
@@ -180,29 +190,59 @@ class _Trial:
         fitting = [name for name, width in self.skeleton.widths.items() if width == self.classes]
         return self.skeleton.keep != tuple(fitting[-1:])
 
-    def _narrowed(self, leaders: Sequence[str]) -> tuple[dict[str, str], float]:
-        """The groups that make a cut wrong, by the reason; and the largest error of those that are right."""
-        culprits: dict[str, str] = {}
+    def _narrowed(self, found: list[Group], graph: Graph, wishes: Wishes) -> tuple[dict[str, str], float]:
+        """The groups that stay whole, with the reason; and the largest error of the others' cuts.
+
+        They are those that the user keeps, and those that make a cut wrong. ``found`` is given those that others are then
+        led by.
+        """
+        protected = self._with_relatives(_beyond(found, graph) | _asked(self.model, found, wishes))
+        worst = self._settled(protected, self._tries())
+        while protected:
+            count, more = len(protected), self._led_anew(protected)
+            self.leaders += [leader(group) for group in more]
+            found += more
+            protected |= self._with_relatives(_beyond(more, graph) | _asked(self.model, more, wishes))
+            still = Narrowed(widths=tuple(sorted({self.skeleton.widths[name] for name in protected})))
+            worst = max(worst, self._settled(protected, [*(self._tries() if more else ()), (still, (LOW,))]))
+            if not more and len(protected) == count:
+                break
+        return protected, worst
+
+    def _tries(self) -> list[Try]:
+        """How channels are cut, and to which ratios one after another; other scopes remove what one of these could."""
+        widths = sorted(set(self.skeleton.widths.values()))
+        prime = _prime_below(min((width for width in widths if width > 3), default=3))
+        every_other = [some for some in (widths[::2], widths[1::2]) if some and some[0] < widths[-1]]
+        narrowed: list[Try] = [(Narrowed(widths=tuple(some)), (LOW,)) for some in ([prime], *every_other)]
+        return [(Local(), (LOW,)), (Local(), (LOW, HIGH)), *narrowed, (Global(), (LOW,)), (Global(), (LOW, HIGH))]
+
+    def _settled(self, protected: dict[str, str], tries: Iterable[Try]) -> float:
+        """The largest error of these cuts, once what makes them wrong is ``protected``, too."""
         worst = 0.0
-        for scope in (Local.name, Global.name):  # others remove what one of these could have chosen
-            for targets in ((LOW,), (LOW, HIGH)):
-                while left := [name for name in leaders if name not in culprits]:
-                    found = self._first(left, scope, targets)
-                    if isinstance(found, float):
-                        worst = max(worst, found)
-                        break
-                    culprits |= self._with_relatives(found | self._alike(found, left, scope, targets))
-        return culprits, worst
+        for scope, targets in tries:
+            while left := [name for name in self.leaders if name not in protected]:
+                found = self._first(left, scope, targets)
+                if isinstance(found, float):
+                    worst = max(worst, found)
+                    break
+                protected |= self._with_relatives(found | self._alike(found, left, scope, targets))
+        return worst
+
+    def _led_anew(self, protected: Iterable[str]) -> list[Group]:
+        """Groups that others lead once these stay: to torch-pruning, what hangs together differs by where it begins."""
+        found = groups(self.model, replace(self.skeleton, protected=tuple(protected)))
+        return [group for group in found if leader(group) not in self.leaders]
 
     def _floors(self, protected: Mapping[str, str], wishes: Wishes) -> dict[str, int]:
         """The channels that layers keep: those that the user wants, and two where a cut to one fails (``x.squeeze()``)."""
         left = [name for name in self.leaders if name not in protected]
-        fails = left and isinstance(self._try(left, Local.name, (ALL_BUT_ONE,)), str)
+        fails = left and isinstance(self._try(left, Local(), (ALL_BUT_ONE,)), str)
         two = {name: 2 for name in left if fails and self.skeleton.widths[name] > 1}
         return two | limits.floors(self.model, wishes)
 
     def _alike(
-        self, found: Mapping[str, str], leaders: Iterable[str], scope: str, targets: Sequence[int]
+        self, found: Mapping[str, str], leaders: Iterable[str], scope: ChannelScope, targets: Sequence[int]
     ) -> dict[str, str]:
         """Groups in the same place of other blocks that go wrong, too; up to the first that doesn't.
 
@@ -224,7 +264,7 @@ class _Trial:
                 reasons = dict.fromkeys(family.blocks, reason) | reasons
         return reasons
 
-    def _first(self, leaders: list[str], scope: str, targets: Sequence[int]) -> float | dict[str, str]:
+    def _first(self, leaders: list[str], scope: ChannelScope, targets: Sequence[int]) -> float | dict[str, str]:
         """One group without which fewer cuts go wrong, with the reason; or the error, if none goes wrong.
 
         With the groups in order, it is the last of the shortest beginning that goes wrong, found by halving.
@@ -242,16 +282,16 @@ class _Trial:
                 wrong, outcome = middle, tried
         return {leaders[wrong - 1]: outcome}
 
-    def _try(self, cut: Iterable[str], scope: str, targets: Sequence[int]) -> float | str:
+    def _try(self, cut: Iterable[str], scope: ChannelScope, targets: Sequence[int]) -> float | str:
         """The oracle's difference after cuts of some groups alone, told by their leaders; or what is wrong."""
         chosen = set(cut)
-        anatomy = replace(self.skeleton, protected=tuple(name for name in self.leaders if name not in chosen))
+        protected = tuple(name for name in self.leaders if name not in chosen)
+        anatomy = replace(self.skeleton, protected=protected, floors=self.floors)
         model = copied(self.model)
         try:
             removed: Removed = []
             for removed_ppm in targets:
-                method, scores = CHANNEL_SCOPES.make(scope), tp.importance.RandomImportance()
-                removed += cut_by(model, anatomy, scores, method, removed_ppm, 1, removed_ppm)
+                removed += cut_by(model, anatomy, tp.importance.RandomImportance(), scope, removed_ppm, 1, removed_ppm)
             self.touched |= {name for name, _, indices in removed if indices}
             error = oracle.compare(self.model, removed, anatomy)
             self._use(model, removed, anatomy)
@@ -279,7 +319,20 @@ class _Trial:
                 fixed[name] = "it is frozen" if module.weight not in trained else self._why_fixed(name)
         return fixed
 
+    def _idle(self, untouched: Iterable[Group]) -> dict[str, str]:
+        """The leaders of groups that no try has cut; one of a single channel with those that it holds back."""
+        found: dict[str, str] = {}
+        for group in untouched:
+            widths = {name: self.skeleton.widths.get(name, 1) for item in group for name in losing(item)}
+            wide = [name for name, width in widths.items() if width > 1]
+            if wide:
+                alone = self.skeleton.widths[leader(group)] > 1
+                found |= dict.fromkeys([leader(group)] if alone else [leader(group), *wide], IDLE)
+        return found
+
     def _why_fixed(self, name: str) -> str:
+        if name not in self.ran:
+            return "no image passes through it"
         owners = [self.model.get_submodule(name[:end]) for end in range(len(name)) if name[end] == "."]
         if any(isinstance(owner, nn.MultiheadAttention) for owner in owners):
             return "attention with other inputs than its queries keeps its heads"
@@ -354,11 +407,23 @@ def not_restored(model: nn.Module, build: Build, skeleton: Anatomy) -> str | Non
     )
 
 
+def untrainable(model: nn.Module, skeleton: Anatomy, classes: int) -> str | None:
+    """Why the network fails in a step of training before anything is removed; None if it doesn't, or is frozen."""
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        try:
+            train_a_step(copied(model), skeleton, classes)
+        except Exception as failure:  # networks raise anything
+            if is_want_of_memory(failure):
+                raise MemoryError from failure
+            return f"it can't be trained, before anything is removed ({_line(failure)})"
+    return None
+
+
 def refuse_weights(build: Build, skeleton: Anatomy, classes: int, spared: Mapping[str, float]) -> str | None:
     """Why single weights of the network can't be removed, found by removing some of the untrained one; None if they can."""
     with reproducible(0):
         model = build()
-        if reason := not_restored(model, build, skeleton):
+        if reason := not_restored(model, build, skeleton) or untrainable(model, skeleton, classes):
             return reason
         if set(weights(model)) <= {name for name, share in spared.items() if share == 0}:
             return "every weight is frozen or in model.keep"
@@ -459,6 +524,10 @@ def _beyond(found: Sequence[Group], graph: Graph) -> dict[str, str]:
             if max(item.idxs, default=0) >= count(module):
                 beyond.setdefault(leader(group), "torch-pruning loses track of its channels")
     return beyond
+
+
+def _prime_below(width: int) -> int:
+    return next(k for k in range(width - 1, 1, -1) if all(k % divisor for divisor in range(2, k)))
 
 
 def _place(name: str) -> str:

@@ -30,8 +30,9 @@ from trainables.networks.anatomy import survey
 from trainables.networks.architectures import MODELS
 from trainables.networks.factory import ModelSettings, build, is_own
 from trainables.networks.limits import spared_weights
+from trainables.networks.running import lives_elsewhere
 from trainables.own.in_memory import is_in_memory
-from trainables.pruning.gate import Gate, gate, is_want_of_memory, refuse_weights
+from trainables.pruning.gate import ELSEWHERE, Gate, gate, is_want_of_memory, refuse_weights
 from trainables.records import names as n
 from trainables.records.files import write_atomically
 from trainables.records.names import InputError
@@ -102,6 +103,8 @@ def _look(settings: ModelSettings, classes: int, shape: tuple[int, int, int], tr
     if family == n.STRUCTURED:
         return gate(make, shape, classes, settings.wishes)
     model = make()
+    if lives_elsewhere(model, shape):
+        return Gate(refused=ELSEWHERE)
     return Gate(refused=refuse_weights(make, survey(model, shape), classes, spared_weights(model, settings.wishes)))
 
 

@@ -16,6 +16,8 @@ from torch import nn
 
 from tests import odd_networks
 from tests.conftest import MakeProblem, digits_problem
+from trainables import steps
+from trainables.data.dataset import DataSettings, load
 from trainables.networks import oracle
 from trainables.networks.anatomy import Anatomy, Removed, groups_in, leader, member, survey, trace, widths
 from trainables.networks.architectures import MODELS
@@ -24,7 +26,7 @@ from trainables.networks.limits import Wishes
 from trainables.networks.network import Network, decode, encode
 from trainables.networks.running import copied, evaluating
 from trainables.problem import Problem
-from trainables.pruning import compatibility
+from trainables.pruning import compatibility, gates
 from trainables.pruning import gate as gate_module
 from trainables.pruning.channel_importances import CHANNEL_IMPORTANCES
 from trainables.pruning.channel_scopes import CHANNEL_SCOPES
@@ -33,6 +35,7 @@ from trainables.pruning.gate import Gate, gate, refuse_weights
 from trainables.pruning.pruners import PRUNERS
 from trainables.records.names import InputError
 from trainables.schedule import StructuredSchedule, UnstructuredSchedule
+from trainables.training.loop import DenseSettings
 
 DIGIT = (1, 8, 8)
 CUT_WHOLE = {
@@ -43,6 +46,7 @@ CUT_WHOLE = {
     "class_token", "split_stream", "ghost", "lazy", "own_constant", "forgetful",
     "keeps_features", "spaced_names", "frozen_statistics", "named_inputs",
     "viewed", "squeezed", "double_inside", "tells_features", "rms_norm", "glu",
+    "pooled_pairs", "averaged_shortcut", "compiled", "compiled_whole", "two_tasks",
 }  # fmt: skip
 """Of which nothing is protected."""
 PROTECTED = {
@@ -65,13 +69,18 @@ PROTECTED = {
     "behind_a_threshold": ({"body.1.c"}, "another network's"),
     "other_order_in_training": ({"a.0"}, "another network's"),
     "half_zero": ({"body.1.c.0"}, "another network's"),
+    "shortcut_by_width": ({"body.3.c.0", "body.4.c.0"}, "another network's"),
+    "tokens_as_channels": ({"a.mix", "b.mix"}, "must match the size"),
+    "two_halves_by_view": ({"body.0.0"}, "shape"),
 }
 """Of which at least these lead what is protected, with words of a reason."""
 NONE_LEFT = "no channel can go"
 REFUSED = {
     "frozen": NONE_LEFT, "nothing_to_cut": NONE_LEFT, "cells": NONE_LEFT,
-    "experts": "which layers run depends on the images",
-    "exits_early": "which layers run depends on the images", "layers_in_a_list": "values that its state dict doesn't have",
+    "experts": "which layers run depends on the images", "exits_early": "which layers run depends on the images",
+    "layers_in_a_list": "values that its state dict doesn't have",
+    "fails_in_training": "it can't be trained, before anything is removed",
+    "hooked": "holds on to the network", "closure_over_itself": "holds on to the network",
 }  # fmt: skip
 SITUATIONS = [
     name
@@ -134,14 +143,43 @@ def test_blocks_that_repeat_are_narrowed_down_once(monkeypatch: pytest.MonkeyPat
     first = gate_module._Trial._try
     monkeypatch.setattr(gate_module._Trial, "_try", lambda self, *given: tries.append(given) or first(self, *given))
     assert set(gate(make, DIGIT, 10, Wishes()).protected) == {f"body.{i}.a.0" for i in range(1, 7)}
-    narrowing, others, rest = 3, 5, 5  # of 7 groups by halves; each of the other blocks alone; the five cuts that are right
+    narrowing, others, rest = 3, 5, 10  # of 7 groups by halves; each of the other blocks alone; the cuts that are right
     assert len(tries) == 1 + narrowing + others + rest
 
 
-@pytest.mark.parametrize("name", [name for name in SITUATIONS if name != "frozen"])
+CLINGING = ("hooked", "closure_over_itself")
+"""Networks that copies of them hold on to, which are told before they are surveyed."""
+
+
+@pytest.mark.parametrize("name", [name for name in SITUATIONS if name not in ("frozen", *CLINGING)])
 def test_single_weights_of_every_such_network_can_go(name: str, problem: MakeProblem) -> None:
-    made, restored = factory(name), name != "layers_in_a_list"
-    assert (refuse_weights(made, survey(made(), DIGIT), 10, {}) is None) is restored
+    made, bad = factory(name), name in ("layers_in_a_list", "fails_in_training")
+    assert (refuse_weights(made, survey(made(), DIGIT), 10, {}) is not None) is bad
+
+
+@pytest.mark.parametrize("family", ["unstructured", "structured"])
+@pytest.mark.parametrize("name", CLINGING)
+def test_a_network_that_its_copies_hold_on_to_is_refused(name: str, family: str) -> None:
+    found = gates._look(ModelSettings(name=f"tests.odd_networks:{name}"), 10, DIGIT, True, family)
+    assert "holds on to the network" in str(found.refused)
+
+
+def test_a_layer_of_one_channel_that_holds_others_back_is_told_with_them() -> None:
+    fixed = looked_at("attention_along_channels").fixed
+    assert fixed.keys() == {"body.1.along", "body.0.0", "body.1.c.1"}
+
+
+def test_a_layer_that_never_runs_is_told_as_such() -> None:
+    assert looked_at("runs_nothing").fixed == {"projector": "no image passes through it"}
+
+
+def test_a_step_compares_its_cut_with_the_network_before_it() -> None:
+    settings = ModelSettings(name="tests.odd_networks:shortcut_by_width")
+    bad = Problem(load(DataSettings()), model=settings, dense=DenseSettings(epochs=1, threads=1), trusted=True)
+    bad.__dict__["gate"] = replace(bad.gate, protected={"body.1.c.0": ""})  # as if it hadn't come upon these widths
+    node = bad.chain(StructuredSchedule(importance="random", step_ratio=0.29, steps=1))[-1]
+    with pytest.raises(oracle.WrongCutError, match="a cut of channels to 29 % is wrong: outputs are another network's"):
+        steps.cut(Network(bad.build()), node, bad)  # 14 channels become as many as the 10 before them
 
 
 def test_the_oracle_sees_channels_that_are_paired_wrongly() -> None:

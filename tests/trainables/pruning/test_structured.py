@@ -410,7 +410,7 @@ def test_distances_of_many_vectors_are_summed_as_torch_pruning_sums_them(monkeyp
     dense = nn.Sequential(nn.Flatten(), nn.Linear(64, 50), nn.ReLU(), nn.Linear(50, 10))
     anatomy = survey(dense, (1, 8, 8))
     (group,) = groups(dense, anatomy)
-    dense.double()  # distances of products of vectors: in single precision either way of summing is wrong in the fifth digit
+    dense.double()  # in single precision distances had of products are wrong in the fifth digit, however they are summed
     few = CHANNEL_IMPORTANCES.make("fpgm").scorer(dense, None)(group)  # type: ignore[arg-type]  # it sees no data
     assert torch.equal(few, tp.importance.FPGMImportance()(group))
     monkeypatch.setattr("trainables.pruning.channel_importances._SummedDistances.MANY", 30)
