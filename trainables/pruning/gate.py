@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -148,11 +148,10 @@ class _Trial:
         protected, worst = self._narrowed(found, graph, wishes)
         self.floors = self._floors(protected, wishes)
         worst = max(worst, self._settled(protected, [(Local(), (LOW, HIGH, HIGHEST))]))
-        idle = self._idle([group for group in found if leader(group) not in self.touched | protected.keys()])
         gone = self.touched - protected.keys()
         found_here = self._shares(
             Gate(
-                self.skeleton.keep, self._moved(), protected, self._fixed(found) | idle, self.floors,
+                self.skeleton.keep, self._moved(), protected, self._fixed(found), self.floors,
                 difference=worst, folded=tuple(getattr(self.model, FOLDED, ())),
             ),
             found,
@@ -198,7 +197,7 @@ class _Trial:
         """
         protected = self._with_relatives(_beyond(found, graph) | _asked(self.model, found, wishes))
         worst = self._settled(protected, self._tries())
-        while protected:
+        while protected := protected | self._idle(found, protected):
             count, more = len(protected), self._led_anew(protected)
             self.leaders += [leader(group) for group in more]
             found += more
@@ -319,10 +318,12 @@ class _Trial:
                 fixed[name] = "it is frozen" if module.weight not in trained else self._why_fixed(name)
         return fixed
 
-    def _idle(self, untouched: Iterable[Group]) -> dict[str, str]:
+    def _idle(self, groups: Iterable[Group], protected: Collection[str]) -> dict[str, str]:
         """The leaders of groups that no try has cut; one of a single channel with those that it holds back."""
         found: dict[str, str] = {}
-        for group in untouched:
+        for group in groups:
+            if leader(group) in protected or leader(group) in self.touched:
+                continue
             widths = {name: self.skeleton.widths.get(name, 1) for item in group for name in losing(item)}
             wide = [name for name, width in widths.items() if width > 1]
             if wide:

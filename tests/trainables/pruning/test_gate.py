@@ -165,8 +165,8 @@ def test_a_network_that_its_copies_hold_on_to_is_refused(name: str, family: str)
 
 
 def test_a_layer_of_one_channel_that_holds_others_back_is_told_with_them() -> None:
-    fixed = looked_at("attention_along_channels").fixed
-    assert fixed.keys() == {"body.1.along", "body.0.0", "body.1.c.1"}
+    protected = looked_at("attention_along_channels").protected
+    assert protected.keys() == {"body.1.along", "body.0.0", "body.1.c.1"}
 
 
 def test_a_layer_that_never_runs_is_told_as_such() -> None:
