@@ -243,17 +243,23 @@ class _Trial:
     def _alike(
         self, found: Mapping[str, str], leaders: Iterable[str], scope: ChannelScope, targets: Sequence[int]
     ) -> dict[str, str]:
-        """Groups in the same place of other blocks that go wrong, too; up to the first that doesn't.
+        """Groups in the same place of other blocks that go wrong, too: all if some do, else up to the first that doesn't.
 
-        Blocks repeat, and with them what can't be cut: each takes one try here, and a search in ``_first``.
+        Blocks repeat, and with them what can't be cut: that takes a few tries here, and for each of them a search in
+        ``_first``.
         """
-        places, alike = {_place(name) for name in found}, {}
-        for name in leaders:
-            if name not in found and _place(name) in places:
-                outcome = self._try([name], scope, targets)
-                if isinstance(outcome, float):
-                    break
-                alike[name] = outcome
+        places = {_place(name) for name in found}
+        others = [name for name in leaders if name not in found and _place(name) in places]
+        some, alike = others[:: max(1, len(others) // 2)], {}
+        outcomes = {name: self._try([name], scope, targets) for name in some}
+        wrong = [outcome for outcome in outcomes.values() if isinstance(outcome, str)]
+        if others and len(wrong) == len(some):
+            return dict.fromkeys(others, wrong[0])
+        for name in others:
+            outcome = outcomes[name] if name in outcomes else self._try([name], scope, targets)
+            if isinstance(outcome, float):
+                break
+            alike[name] = outcome
         return alike
 
     def _with_relatives(self, reasons: dict[str, str]) -> dict[str, str]:

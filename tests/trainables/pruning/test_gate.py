@@ -143,7 +143,7 @@ def test_blocks_that_repeat_are_narrowed_down_once(monkeypatch: pytest.MonkeyPat
     first = gate_module._Trial._try
     monkeypatch.setattr(gate_module._Trial, "_try", lambda self, *given: tries.append(given) or first(self, *given))
     assert set(gate(make, DIGIT, 10, Wishes()).protected) == {f"body.{i}.a.0" for i in range(1, 7)}
-    narrowing, others, rest = 3, 5, 10  # of 7 groups by halves; each of the other blocks alone; the cuts that are right
+    narrowing, others, rest = 3, 3, 10  # of 7 groups by halves; three of the other blocks alone; the cuts that are right
     assert len(tries) == 1 + narrowing + others + rest
 
 
