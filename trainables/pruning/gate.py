@@ -243,24 +243,22 @@ class _Trial:
     def _alike(
         self, found: Mapping[str, str], leaders: Iterable[str], scope: ChannelScope, targets: Sequence[int]
     ) -> dict[str, str]:
-        """Groups in the same place of other blocks that go wrong, too: all if some do, else up to the first that doesn't.
+        """Groups in the same place of other blocks: all, if three of them go wrong, too.
 
         Blocks repeat, and with them what can't be cut: that takes a few tries here, and for each of them a search in
         ``_first``.
         """
         places = {_place(name) for name in found}
         others = [name for name in leaders if name not in found and _place(name) in places]
-        some, alike = others[:: max(1, len(others) // 2)], {}
-        outcomes = {name: self._try([name], scope, targets) for name in some}
-        wrong = [outcome for outcome in outcomes.values() if isinstance(outcome, str)]
-        if others and len(wrong) == len(some):
-            return dict.fromkeys(others, wrong[0])
-        for name in others:
-            outcome = outcomes[name] if name in outcomes else self._try([name], scope, targets)
+        alike: dict[str, str] = {}
+        for name in others[:: max(1, len(others) // 2)]:
+            outcome = self._try([name], scope, targets)
             if isinstance(outcome, float):
                 break
             alike[name] = outcome
-        return alike
+        else:
+            return {name: next(iter(alike.values())) for name in others} | alike
+        return {name: alike[name] for name in itertools.takewhile(alike.__contains__, others)}
 
     def _with_relatives(self, reasons: dict[str, str]) -> dict[str, str]:
         """Layers whose channels are shuffled together stay together."""
@@ -538,8 +536,11 @@ def _prime_below(width: int) -> int:
 
 
 def _place(name: str) -> str:
-    """A layer's name without its numbers."""
-    return re.sub(r"\d+", "#", name)
+    """A layer's name without the numbers of the blocks that it is in, which come before its last word."""
+    parts = name.split(".")
+    last = max((i for i, part in enumerate(parts) if not part.isdigit()), default=0)
+    blocks = re.sub(r"\d+", "#", ".".join(parts[:last]))
+    return f"{blocks}.{'.'.join(parts[last:])}" if "#" in blocks else re.sub(r"\d+", "#", name)
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

@@ -42,7 +42,7 @@ from trainables.training.loop import threads
 
 MOST_MEMORY, MOST_SHARE = 8 * 10**9, 0.6
 """Bytes that the gate may take, and the share of the machine's memory."""
-MOST_CPU_SECONDS, MOST_SECONDS = 1200, 3600
+MOST_CPU_SECONDS, MOST_SECONDS = 2400, 3600
 PACKAGES = ("torch", "torchvision", "torch-pruning")
 CACHE = "pruning-front"
 OF_WEIGHTS = {"checkpoint", "weights", "auxiliary", "auxiliary_in_retraining"}
