@@ -42,8 +42,8 @@ AfterEpoch = Callable[[int], object]
 
 
 MOST_CHECKED = 30_000_000
-"""Parameters of a network whose every cut is compared with the dense one; that takes 40 bytes each. Of larger ones only the
-gate's cuts are."""
+"""Parameters of a network whose every cut is compared with the network before it, which takes 40 bytes each. Of larger ones
+the gate's cuts alone are."""
 KEEP = "keep the layers whole that decide by their widths (model.keep)"
 
 
@@ -254,7 +254,9 @@ def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
         try:
             compare(before, removed, anatomy)
         except WrongCutError as wrong:
-            raise WrongCutError(f"a cut of channels to {settings[REMOVED] / 1e4:g} % is wrong: {wrong}; {KEEP}") from wrong
+            raise WrongCutError(
+                f"a cut of {settings[REMOVED] / 1e4:g} % of the channels is wrong: {wrong}; {KEEP}"
+            ) from wrong
     model.zero_grad()
     cut_masks: Masks = {}
     if network.masks:  # of a checkpoint that was pruned already

@@ -178,7 +178,7 @@ def test_a_step_compares_its_cut_with_the_network_before_it() -> None:
     bad = Problem(load(DataSettings()), model=settings, dense=DenseSettings(epochs=1, threads=1), trusted=True)
     bad.__dict__["gate"] = replace(bad.gate, protected={"body.1.c.0": ""})  # as if it hadn't come upon these widths
     node = bad.chain(StructuredSchedule(importance="random", step_ratio=0.29, steps=1))[-1]
-    with pytest.raises(oracle.WrongCutError, match="a cut of channels to 29 % is wrong: outputs are another network's"):
+    with pytest.raises(oracle.WrongCutError, match="a cut of 29 % of the channels is wrong: outputs are another network's"):
         steps.cut(Network(bad.build()), node, bad)  # 14 channels become as many as the 10 before them
 
 
