@@ -191,7 +191,7 @@ def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
     count, together = len(group[0].idxs), slots_of(group)
     if of_heads(group):
         return torch.arange(count).view(-1, together)
-    if together > 1 or not (moves(graph) or _joined(group)):
+    if together > 1 or not (moves(graph) or joined(group)):
         return torch.arange(count).view(together, -1).T
     if parts := _parts(group):
         starts = [sum(parts[:i]) for i in range(len(parts))]
@@ -206,7 +206,7 @@ def _slots(group: Group, graph: Graph) -> torch.Tensor | None:
     return torch.tensor(found) if len({len(some) for some in found}) == 1 else None
 
 
-def _joined(group: Group) -> bool:
+def joined(group: Group) -> bool:
     """Whether some of the group has fewer channels than its leader: two of the leader's may hang on one of them."""
     return any(0 < len(set(item.idxs)) < len(group[0].idxs) for item in group)
 

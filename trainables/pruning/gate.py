@@ -50,7 +50,7 @@ from trainables.networks.size import module_macs
 from trainables.networks.torch_pruning_alone import tp
 from trainables.pruning import masks
 from trainables.pruning.channel_scopes import ChannelScope, Global, Local, Narrowed
-from trainables.pruning.channels import cut_by
+from trainables.pruning.channels import cut_by, joined
 from trainables.pruning.sample import Sample
 from trainables.pruning.weight_importances import Random as RandomWeights
 from trainables.pruning.weight_scopes import Layerwise
@@ -58,6 +58,8 @@ from trainables.training.kernels import trainable
 
 LOW, HIGH, HIGHEST, ALL_BUT_ONE = 250_000, 850_000, 950_000, 999_999
 """The ratios that are tried, in millionths."""
+DRAWS = tuple(range(50_000, 900_000, 100_000))
+"""The ratios that groups are tried at, each with channels of its own, in which several channels may hang on one."""
 BATCH, TRIED = 4, 6
 IDLE = "torch-pruning finds no channel of it that can go without all others"
 ELSEWHERE = (
@@ -126,6 +128,7 @@ class _Trial:
     leaders: list[str] = field(default_factory=list)
     relatives: list[Family] = field(default_factory=list)
     touched: set[str] = field(default_factory=set)
+    right: set[str] = field(default_factory=set)
     ran: set[str] = field(default_factory=set)
     floors: dict[str, int] = field(default_factory=dict)
 
@@ -197,7 +200,7 @@ class _Trial:
         """
         protected = self._with_relatives(_beyond(found, graph) | _asked(self.model, found, wishes))
         worst = self._settled(protected, self._tries())
-        while protected := protected | self._idle(found, protected):
+        while protected := protected | self._mixed_up(found, protected) | self._idle(found, protected):
             count, more = len(protected), self._led_anew(protected)
             self.leaders += [leader(group) for group in more]
             found += more
@@ -227,6 +230,23 @@ class _Trial:
                     break
                 protected |= self._with_relatives(found | self._alike(found, left, scope, targets))
         return worst
+
+    def _mixed_up(self, found: Iterable[Group], protected: Collection[str]) -> dict[str, str]:
+        """Groups in which several channels may hang on one, if a cut of one alone is wrong: which channels go matters.
+
+        Blocks repeat: where a group comes out right, those in the same place of other blocks aren't looked at.
+        """
+        wrong: dict[str, str] = {}
+        for group in found:
+            name, place = leader(group), _place(leader(group))
+            if name in protected or place in self.right or not joined(group):
+                continue
+            outcomes = (self._try([name], Local(), (removed_ppm,)) for removed_ppm in DRAWS)
+            if reason := next((outcome for outcome in outcomes if isinstance(outcome, str)), None):
+                wrong |= self._with_relatives({name: reason})
+            else:
+                self.right.add(place)
+        return wrong
 
     def _led_anew(self, protected: Iterable[str]) -> list[Group]:
         """Groups that others lead once these stay: to torch-pruning, what hangs together differs by where it begins."""
