@@ -821,6 +821,20 @@ def attention_along_channels(num_classes: int) -> nn.Module:
     return Net(num_classes, 16, block(1, 16), Module(forward, c=c, along=nn.Conv1d(1, 1, 3, padding=1, bias=False)))
 
 
+def split_attention(num_classes: int) -> nn.Module:
+    """Two halves of a convolution's channels, weighed against each other (ResNeSt)."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.c(x)
+        halves = y.reshape(len(y), 2, y.shape[1] // 2, *y.shape[2:])
+        scores = m.up(F.relu(m.down(halves.sum(1).mean((2, 3), keepdim=True))))
+        weights = scores.view(len(y), 1, 2, -1).transpose(1, 2).softmax(1).reshape(len(y), -1, 1, 1)
+        return (halves * weights.reshape(len(y), 2, y.shape[1] // 2, 1, 1)).sum(1)
+
+    layers = {"c": block(12, 32, groups=2), "down": nn.Conv2d(16, 8, 1), "up": nn.Conv2d(8, 32, 1)}
+    return Net(num_classes, 14, block(1, 12), Module(forward, **layers), block(16, 14))
+
+
 def fails_in_training(num_classes: int) -> nn.Module:
     """A result that its gradient needs is written over."""
 

@@ -242,7 +242,8 @@ def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
     importance = CHANNEL_IMPORTANCES.of(settings, trusted=trusted)
     scope = CHANNEL_SCOPES.of(settings, trusted=trusted)
     sample, round_to = Sample(problem.data, node.seed), settings[n.ROUND_TO]
-    before = copied(model).cpu()
+    checked = sum(parameter.numel() for parameter in model.parameters()) <= MOST_CHECKED
+    before = copied(model).cpu() if checked or network.masks else model
     anatomy = channels_alone(model, problem.anatomy, settings[ONLY]) if ONLY in settings else problem.anatomy
     removed = channels.cut(model, anatomy, importance, scope, settings[REMOVED], round_to, sample)
     if not removed:
@@ -250,7 +251,7 @@ def _cut_channels(network: Network, node: Node, problem: Problem) -> Network:
             f"no channel could be removed at {settings[REMOVED] / 1e4:g} % ({settings[n.SCOPE]}, round_to "
             f"{round_to}); ask for more, or for a smaller round_to"
         )
-    if sum(parameter.numel() for parameter in before.parameters()) <= MOST_CHECKED:
+    if checked:
         try:
             compare(before, removed, anatomy)
         except WrongCutError as wrong:

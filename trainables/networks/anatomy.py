@@ -62,21 +62,20 @@ def survey(model: nn.Module, shape: tuple[int, int, int]) -> Anatomy:
     example = torch.zeros(1, *shape)
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         batch = _like(twin, torch.cat([example] * 2))
-        outputs, used = _watched(twin, lambda: leaves(twin(batch)))
-        shapes = {one.shape for one in leaves(twin(batch))}
+        outputs, made = _watched(twin, lambda: twin(batch))
+        last, used = _upstream(outputs, made, made), _upstream(outputs, made, ())
         twin.train()
-        more, _ = _watched(twin, lambda: [one for one in leaves(twin.forward(batch)) if one.shape in shapes])
-        heads, trained = _watched(twin, lambda: leaves(twin.forward(batch)))
-    others = heads - used  # features that are put out beside the logits are cut with the layers that make them
-    keep = tuple(name for name in prunable(model) if name in outputs | more | others)
+        more, made = _watched(twin, lambda: twin.forward(batch))
+        shapes = {one.shape for one in outputs}
+        last |= _upstream([one for one in more if one.shape in shapes], made, made)
+        last |= _upstream(more, made, made) - used  # features put out beside the logits are cut with what makes them
+        trained = _upstream(more, made, ())
+    keep = tuple(name for name in prunable(model) if name in last)
     return Anatomy(example, keep, widths(model), trained=bool(trained - used), axes=_axes(model))
 
 
-def _watched(model: nn.Module, forward: Callable[[], list[Tensor]]) -> tuple[set[str], set[str]]:
-    """The layers that lead to the outputs with no prunable layer between, and all layers that lead to them.
-
-    They are found by following autograd's graph back from the outputs.
-    """
+def _watched(model: nn.Module, forward: Callable[[], Any]) -> tuple[list[Tensor], dict[Any, str]]:
+    """The outputs of a pass, and of each prunable layer its step in autograd's graph."""
     made: dict[Any, str] = {}
 
     def note(name: str) -> Any:
@@ -89,16 +88,15 @@ def _watched(model: nn.Module, forward: Callable[[], list[Tensor]]) -> tuple[set
     names = prunable(model)
     hooks = [module.register_forward_hook(note(name)) for name, module in names.items()]
     try:
-        outputs = [one.grad_fn for one in forward()]
+        return leaves(forward()), made
     finally:
         for hook in hooks:
             hook.remove()
-    return _upstream(outputs, made, set(made)), _upstream(outputs, made, set())
 
 
-def _upstream(outputs: list[Any], made: Mapping[Any, str], ends: Collection[Any]) -> set[str]:
+def _upstream(outputs: list[Tensor], made: Mapping[Any, str], ends: Collection[Any]) -> set[str]:
     """The layers whose steps in autograd's graph lead to ``outputs``, looked for up to the ``ends``."""
-    found, seen, waiting = set(), set(), list(outputs)
+    found, seen, waiting = set(), set(), [one.grad_fn for one in outputs]
     while waiting:
         step = waiting.pop()
         if step is None or step in seen:

@@ -1,6 +1,6 @@
 """What of a network can be cut, found by cutting the untrained network before the first trial.
 
-Whole channels are cut at low and high ratios, locally and globally, and to one width, at random. The cut network must
+Whole channels are cut at low and high ratios, locally and globally, and to other layers' widths, at random. Each must
 compute what the dense one computes without what was removed (``trainables.networks.oracle``), be trained a step, and come
 back from its file. What fails is narrowed down to the groups of layers that cause it, and these are protected: they stay
 whole. Nothing is drawn from global generators, and the answer is the same every time.

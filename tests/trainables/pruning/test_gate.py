@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torch_pruning as tp
 from torch import nn
 
@@ -72,6 +73,7 @@ PROTECTED = {
     "shortcut_by_width": ({"body.3.c.0", "body.4.c.0"}, "another network's"),
     "tokens_as_channels": ({"a.mix", "b.mix"}, "must match the size"),
     "two_halves_by_view": ({"body.0.0"}, "shape"),
+    "split_attention": ({"body.1.up"}, "shape"),
 }
 """Of which at least these lead what is protected, with words of a reason."""
 NONE_LEFT = "no channel can go"
@@ -167,6 +169,35 @@ def test_a_network_that_its_copies_hold_on_to_is_refused(name: str, family: str)
 def test_a_layer_of_one_channel_that_holds_others_back_is_told_with_them() -> None:
     protected = looked_at("attention_along_channels").protected
     assert protected.keys() == {"body.1.along", "body.0.0", "body.1.c.1"}
+
+
+def test_drawn_layers_put_out_values_of_unit_size_however_deep_the_network() -> None:
+    blocks = [odd_networks.Module(lambda m, x: x + F.silu(m.c(x)), c=nn.Conv2d(12, 12, 3, padding=1)) for _ in range(30)]
+    model = evaluating(odd_networks.Net(10, 12, odd_networks.block(1, 12), *blocks).double())
+    inputs = torch.randn(2, *DIGIT, dtype=torch.float64)
+    sizes: list[float] = []
+    with torch.no_grad():
+        oracle._draw(model, torch.Generator().manual_seed(0), weights=True)
+        oracle._scale(model, inputs)
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.register_forward_hook(lambda _, __, output: sizes.append(float(output.square().mean().sqrt())))
+        model(inputs)
+    assert sizes == pytest.approx([1.0] * 32)
+
+
+def test_colours_that_keep_channels_of_their_own_are_never_cut_below_one_each() -> None:
+    def make() -> nn.Module:
+        first = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1, groups=3), nn.BatchNorm2d(12), nn.ReLU())
+        return odd_networks.Net(10, 14, first, odd_networks.block(12, 16, 1), odd_networks.block(16, 14))
+
+    shape = (3, 8, 8)
+    dense = make()
+    anatomy = gate(make, shape, 10, Wishes()).anatomy(survey(dense, shape))
+    model, removed = copied(dense), []
+    for seed, removed_ppm in enumerate((600_000, 850_000, 950_000, 999_999)):
+        removed = removed + random_cut(model, anatomy, "local", removed_ppm, seed)
+        assert oracle.compare(dense, removed, anatomy) < oracle.EXACT
 
 
 def test_a_layer_that_never_runs_is_told_as_such() -> None:
