@@ -1,12 +1,12 @@
 """How much higher the front of the present space lies than that of an older one, at equal epochs.
 
-    python -m benchmarks.front digits --work FOLDER [--seeds 3] [--set data.root=data]
+    python -m benchmarks.front digits --work FOLDER [--seeds 0 1 2] [--set data.root=data]
 
 Each space of ``benchmarks/front.yaml`` is searched by the same sampler for the same epochs, once a seed: of the
 sampler, and of the split of training and validation images, so that each has a dense network of its own. A search
-that was begun goes on, and one that has ended is read. Written down are validation accuracies at equal bytes, the
-smallest file within a point of the dense network, and the hypervolume; differences with a 95 % interval over seeds
-(Student's t, paired).
+that was begun goes on, and one that has ended is read. The fronts are kept in ``benchmarks/tables``, so that seeds may
+be searched apart. Told are validation accuracies at equal bytes, the smallest file within a point of the dense network,
+and the hypervolume; differences with a 95 % interval over seeds (Student's t, paired).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import moocore
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -33,6 +34,8 @@ FACTORS, DROP = (8, 16, 24), 0.01
 SMALLEST, HYPERVOLUME = "smallest", "hypervolume"
 SHOWN = np.geomspace(2, 64, 121)
 """How many times fewer bytes the figure goes from and to."""
+OF_SEARCH = ["space", "seed", "epochs", "dense", HYPERVOLUME]
+"""The columns that all points of a search have in common."""
 
 
 def main() -> None:
@@ -41,25 +44,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("budget", choices=declared["budgets"])
     parser.add_argument("--work", type=Path, required=True, help="folder of the searches")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2), help="default 0 1 2; others stay as they are")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as data.root=data")
     given = parser.parse_args()
-    budget, tables = declared["budgets"][given.budget], HOME / "tables"
+    budget, file = declared["budgets"][given.budget], HOME / "tables" / f"front_{given.budget}.csv"
     elsewhere = {"storage": str(given.work.absolute()), **dict(one.split("=", 1) for one in given.set)}
-    found, attained = [], []
-    for seed in range(given.seeds):
+    for seed in given.seeds:
         for space, settings in declared["spaces"].items():
             front = search.run(
                 study_of(budget, f"{given.budget}_{space.replace(' ', '_')}_{seed}", settings, seed, elsewhere)
             )
             print(f"{space}, seed {seed}: {front.summary()}", flush=True)
-            of = {"space": space, "seed": seed}
-            found.append({**of, "epochs": budget["epochs"], **judged(front.points, front.hypervolume)})
-            attained += [{**of, n.COMPRESSION: factor, n.ACCURACY: best(front.points, factor)} for factor in SHOWN]
-            frame = pd.DataFrame(found)
-            frame.to_csv(tables / f"front_{given.budget}.csv", index=False, float_format="%.5g")
-    (tables / f"front_{given.budget}.md").write_text(told(frame))
-    drawn(pd.DataFrame(attained), frame["dense"].mean()).savefig(HOME / "figures" / f"front_{given.budget}.png", dpi=150)
+            of = {"space": space, "seed": seed, "epochs": budget["epochs"], HYPERVOLUME: front.hypervolume}
+            keep(file, undominated(front.points).assign(**of))
+    fronts = pd.read_csv(file)
+    file.with_suffix(".md").write_text(told(judged(fronts)))
+    drawn(fronts).savefig(HOME / "figures" / f"{file.stem}.png", dpi=150)
 
 
 def study_of(
@@ -73,17 +73,38 @@ def study_of(
     return search.Study.load(budget["study"], {**wanted, **elsewhere})
 
 
+def undominated(points: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and compression of the points that no other beats in both, beside the accuracy of the dense network."""
+    dense = points.loc[points[n.FAMILY] == n.DENSE, n.ACCURACY].iloc[0]
+    both = points[[n.COMPRESSION, n.ACCURACY]].drop_duplicates()
+    kept = both[moocore.is_nondominated(both.to_numpy(), maximise=True)]
+    return kept.sort_values(n.COMPRESSION, ignore_index=True).assign(dense=dense)
+
+
+def keep(file: Path, front: pd.DataFrame) -> None:
+    """Write the front of one search, beside those of other spaces and seeds."""
+    before = pd.read_csv(file) if file.exists() else front.iloc[:0]
+    of = front.iloc[0]
+    others = before[(before["space"] != of["space"]) | (before["seed"] != of["seed"])]
+    whole = pd.concat([one for one in (others, front) if len(one)])[[*OF_SEARCH, n.COMPRESSION, n.ACCURACY]]
+    whole.to_csv(file, index=False, float_format="%.5g")
+
+
 def best(points: pd.DataFrame, factor: float) -> float:
     """The highest accuracy of what has so many times fewer bytes than the dense network, or NaN."""
     return float(points.loc[points[n.COMPRESSION] >= factor, n.ACCURACY].max())
 
 
-def judged(points: pd.DataFrame, hypervolume: float) -> dict[str, float]:
-    """What a search is judged by; ``points`` are those of the dense network, too."""
-    dense = float(points.loc[points[n.FAMILY] == n.DENSE, n.ACCURACY].iloc[0])
-    smallest = float(points.loc[points[n.ACCURACY] >= dense - DROP, n.COMPRESSION].max())
-    accuracies = {f"{factor}x": best(points, factor) for factor in FACTORS}
-    return {"dense": dense, **accuracies, SMALLEST: smallest, HYPERVOLUME: hypervolume}
+def judged(fronts: pd.DataFrame) -> pd.DataFrame:
+    """What each search is judged by, of the seeds with which all spaces were searched."""
+    rows = []
+    for of, points in fronts.groupby(OF_SEARCH, sort=False):
+        common = dict(zip(OF_SEARCH, of, strict=True))
+        near = points[points[n.ACCURACY] >= common["dense"] - DROP]
+        accuracies = {f"{factor}x": best(points, factor) for factor in FACTORS}
+        rows.append({**common, **accuracies, SMALLEST: near[n.COMPRESSION].max()})
+    found = pd.DataFrame(rows)
+    return found[found.groupby("seed")["space"].transform("nunique") == found["space"].nunique()]
 
 
 def told(frame: pd.DataFrame) -> str:
@@ -122,11 +143,15 @@ def _known(cell: str) -> str:
     return "–" if "nan" in cell else cell
 
 
-def drawn(attained: pd.DataFrame, dense: float) -> Figure:
+def drawn(fronts: pd.DataFrame) -> Figure:
     """The highest accuracy at so many times fewer bytes: means over seeds, and from the lowest to the highest."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    rows = attained.assign(**{n.ACCURACY: 100 * attained[n.ACCURACY]})
+    axes, dense = figure.subplots(), fronts["dense"].mean()
+    rows = pd.DataFrame(
+        {"space": space, n.COMPRESSION: factor, n.ACCURACY: 100 * best(points, factor)}
+        for (space, _), points in fronts.groupby(["space", "seed"], sort=False)
+        for factor in SHOWN
+    )
     sns.lineplot(rows, x=n.COMPRESSION, y=n.ACCURACY, hue="space", errorbar=("pi", 100), palette="colorblind", ax=axes)
     axes.axhline(100 * dense, color="#888888", linestyle=":", label="dense, fp32")
     axes.set(xscale="log", xlabel="times fewer bytes", ylabel="validation accuracy (%)", ylim=(100 * dense - 15, None))

@@ -5,7 +5,7 @@
     python -m benchmarks.search_efficiency --compute benchmarks/tables/digits.yaml --work FOLDER [--processes 2]
 
 ``--replay`` needs no data and no training: each table of ``benchmarks/tables`` holds what every step of a space measured,
-for three seeds. A search sees one seed, and its front is scored by the mean of the other two, so that luck earns nothing;
+for two seeds or three. A search sees one, and its front is scored by the mean of the others, so that luck earns nothing;
 100 % is what the front of a search that saw the whole table scores. An epoch count is the first after which the score
 stays at its mark. All contestants begin with the same starting points. ``benchmarks.growth`` times it at many points.
 ``--size`` tells what computing a table would take, and computes nothing.
@@ -56,7 +56,7 @@ def one(job: Job) -> Result:
     name, contestant, at_once, number = job
     table = step_table.read(name)
     make = CONTESTANTS[contestant](table.space, number)
-    found = replay(table, number % len(SEEDS), make, at_once, MOST_EPOCHS, LIMITS.get(contestant))
+    found = replay(table, number % len(table.dense), make, at_once, MOST_EPOCHS, LIMITS.get(contestant))
     return {
         "job": list(job),
         "reached": {str(mark): found.reached(mark) if np.isfinite(found.reached(mark)) else None for mark in MARKS},
@@ -79,7 +79,8 @@ def jobs(tables: Sequence[str], contestants: Sequence[str], replays: int) -> Ite
 @cache
 def _has_looks(table: str, number: int) -> bool:
     """Whether the seed that a replay sees was computed with looks."""
-    return bool(np.isfinite(step_table.read(table).recalibrated[number % len(SEEDS)]).any())
+    recalibrated = step_table.read(table).recalibrated
+    return bool(np.isfinite(recalibrated[number % len(recalibrated)]).any())
 
 
 def run(wanted: Sequence[Job], processes: int, kept: Path | None) -> list[Result]:

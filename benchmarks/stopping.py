@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial
 
 from benchmarks.contestants import AtTheFront, Stops, TwoPointsBelow
 from benchmarks.replay import ReplayTree, Score
-from benchmarks.step_table import SEEDS, StepTable
+from benchmarks.step_table import StepTable
 
 RULES: Mapping[str, Callable[[StepTable, Sequence[float]], Stops]] = {
     "at the front": AtTheFront,
@@ -25,7 +25,7 @@ RULES: Mapping[str, Callable[[StepTable, Sequence[float]], Stops]] = {
 def left_by(table: StepTable) -> dict[str, Any]:
     """For each rule and each seed of the table: the shares of epochs and of the front's hypervolume that it leaves."""
     walks = [_walk(table, params) for params in table.space.longest()]
-    return {name: [_left(table, seed, rule, walks) for seed in range(len(SEEDS))] for name, rule in RULES.items()}
+    return {name: [_left(table, seed, rule, walks) for seed in range(len(table.dense))] for name, rule in RULES.items()}
 
 
 Walk = tuple[Any, list[int], list[int]]
