@@ -44,6 +44,8 @@ os.environ["LOGNAME"] = f"{getpass.getuser()}-{os.environ.get('PYTEST_XDIST_WORK
 
 # Networks this small are slower on several threads, and far slower where other programs run beside them.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that are started, too
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 MakeProblem = Callable[..., Problem]
 """``(name="cnn", width=4, dense=None, **fields of Problem) -> Problem``"""

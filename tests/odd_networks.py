@@ -141,15 +141,205 @@ class SelfAttention(nn.Module):
         return made
 
 
-def own_attention(num_classes: int) -> nn.Module:
+class AttentionOfThree(nn.Module):
+    """With a layer each for query, key and value, the shortcut and its norm inside, and the weights beside the outputs."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.n_head, self.size = heads, width // heads
+        self.w_qs, self.w_ks, self.w_vs, self.fc = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.layer_norm = nn.LayerNorm(width)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        count, length, shortcut = len(q), q.shape[1], q
+        layers = ((self.w_qs, q), (self.w_ks, k), (self.w_vs, v))
+        q, k, v = (layer(x).view(count, length, self.n_head, self.size).transpose(1, 2) for layer, x in layers)
+        weights = (q @ k.transpose(2, 3) / self.size**0.5).softmax(-1)
+        mixed = (weights @ v).transpose(1, 2).reshape(count, length, -1)
+        return self.layer_norm(self.fc(mixed) + shortcut), weights
+
+
+class AttentionByChunks(nn.Module):
+    """With its norm inside, three chunks, and an output layer in a sequence."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.norm, self.to_qkv = heads, nn.LayerNorm(width), nn.Linear(width, 3 * width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(0.1))
+
+    def forward(self, *, x: Tensor) -> Tensor:
+        q, k, v = (one.unflatten(2, (self.heads, -1)).transpose(1, 2) for one in self.to_qkv(self.norm(x)).chunk(3, -1))
+        made: Tensor = self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return made
+
+
+class AttentionOfFixedWidth(nn.Module):
+    """It splits by a width of its own, as in GPT, and adds its inputs to its outputs."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.n_head, self.n_embd = heads, width
+        self.c_attn, self.c_proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, length, width = x.shape
+        q, k, v = self.c_attn(x).split(self.n_embd, dim=2)
+        q, k, v = (one.view(count, length, self.n_head, width // self.n_head).transpose(1, 2) for one in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).contiguous().view(count, length, width)
+        made: Tensor = x + self.c_proj(mixed)
+        return made
+
+
+class NormByHand(nn.Module):
+    """LayerNorm over the channels of maps or tokens, as in ConvNeXt."""
+
+    def __init__(self, width: int, axis: int) -> None:
+        super().__init__()
+        self.weight, self.bias, self.axis = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width)), axis
+        self.normalized_shape = (width,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.axis == -1:
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias)
+        centred = x - x.mean(1, keepdim=True)
+        scaled = centred / (centred.pow(2).mean(1, keepdim=True) + 1e-6).sqrt()
+        return self.weight[:, None, None] * scaled + self.bias[:, None, None]
+
+
+class Responses(nn.Module):
+    """Each channel's norm over the map against the mean of all channels' (ConvNeXt v2)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        responses = x.norm(2, (1, 2), keepdim=True)
+        return x + self.gamma * (x * (responses / (responses.mean(-1, keepdim=True) + 1e-6))) + self.beta
+
+
+class Lengths(nn.Module):
+    """RMSNorm by way of the vectors' lengths."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.g, self.scale = nn.Parameter(torch.ones(width)), width**0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1) * self.scale * self.g
+
+
+def norms_by_hand(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.up(m.tokens(m.mix(x).permute(0, 2, 3, 1)))
+        y = m.down(m.lengths(m.responses(F.gelu(y))))
+        return x + (m.gamma * y).permute(0, 3, 1, 2)
+
+    def blocks(width: int) -> nn.Module:
+        layers = {"mix": nn.Conv2d(width, width, 3, padding=1, groups=width), "tokens": NormByHand(width, -1)}
+        layers |= {"up": nn.Linear(width, 32), "responses": Responses(32), "lengths": Lengths(32)}
+        return Module(forward, **layers, down=nn.Linear(32, width), gamma=nn.Parameter(torch.full((width,), 1e-6)))
+
+    down = nn.Sequential(NormByHand(12, 1), nn.Conv2d(12, 16, 2, 2))
+    stem = nn.Sequential(nn.Conv2d(1, 12, 3, padding=1), NormByHand(12, 1))
+    return Net(num_classes, 16, stem, blocks(12), down, blocks(16), NormByHand(16, 1))
+
+
+class Blur(nn.Module):
+    """Each channel through one fixed filter (Zhang 2019), a copy of it for each."""
+
+    def __init__(self, width: int, counted: bool) -> None:
+        super().__init__()
+        self.channels, self.pad = width if counted else None, nn.ReflectionPad2d(1)
+        row = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("filt", (row[:, None] * row).expand(width, 1, 3, 3).clone(), persistent=counted)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(self.pad(x), self.filt, stride=2, groups=self.channels or x.shape[1])  # type: ignore[arg-type]
+
+
+def blurred(num_classes: int) -> nn.Module:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        return F.relu(m.c(x) + m.shortcut(x))
+
+    shortcut = nn.Sequential(Blur(12, True), nn.Conv2d(12, 16, 1))
+    down = Module(forward, c=nn.Sequential(block(12, 20), Blur(20, False), nn.Conv2d(20, 16, 1)), shortcut=shortcut)
+    return Net(num_classes, 16, block(1, 12), down, Blur(16, True), nn.Sequential(*block(16, 16)))
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1, keepdim=True)
+
+
+def seen_by_means(num_classes: int) -> nn.Module:
+    """Of what would be cut wrongly only means over channels are seen."""
+    return Net(num_classes, 14, block(1, 12), Module(_zeros, a=block(12, 24)), Mean(), block(1, 14))
+
+
+class AttentionOfMaps(nn.Module):
+    """By convolutions of one pixel, with its norm inside."""
+
+    def __init__(self, width: int, heads: int, *, apart: bool) -> None:
+        super().__init__()
+        self.num_heads, self.norm = heads, nn.GroupNorm(4, width)
+        if apart:
+            self.q, self.k, self.v = (nn.Conv2d(width, width, 1) for _ in range(3))
+        else:
+            self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.proj = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, shape = self.norm(x), x.shape
+        parts = (self.q(y), self.k(y), self.v(y)) if hasattr(self, "q") else self.qkv(y).chunk(3, 1)
+        q, k, v = (part.reshape(shape[0], self.num_heads, -1, shape[2] * shape[3]).transpose(2, 3) for part in parts)
+        made: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(shape))
+        return made
+
+
+def attention_of_maps(num_classes: int) -> nn.Module:
+    def attending(heads: int, *, apart: bool) -> nn.Module:
+        return Module(lambda m, x: x + m.attention(x), attention=AttentionOfMaps(16, heads, apart=apart))
+
+    body = (block(1, 16), attending(4, apart=False), block(16, 16), attending(1, apart=True), block(16, 14))
+    return Net(num_classes, 14, *body)
+
+
+def _with_attention(classes: int, attention: nn.Module, attend: Any) -> nn.Module:
     def forward(m: Any, x: Tensor) -> Any:
-        t = _tokens(m.a(x))
-        t = t + m.attention(m.norm(t))
+        t = attend(m, _tokens(m.a(x)))
         return m.head((t + m.down(F.gelu(m.up(t)))).mean(1))
 
     mlp = {"up": nn.Linear(24, 40), "down": nn.Linear(40, 24)}
-    parts = {"attention": SelfAttention(24, 4), "norm": nn.LayerNorm(24), **mlp}
-    return Module(forward, a=block(1, 24), **parts, head=nn.Linear(24, num_classes))
+    parts = {"attention": attention, "norm": nn.LayerNorm(24), **mlp}
+    return Module(forward, a=block(1, 24), **parts, head=nn.Linear(24, classes))
+
+
+def own_attention(num_classes: int) -> nn.Module:
+    return _with_attention(num_classes, SelfAttention(24, 4), lambda m, t: t + m.attention(m.norm(t)))
+
+
+def attention_of_three(num_classes: int) -> nn.Module:
+    return _with_attention(num_classes, AttentionOfThree(24, 3), lambda m, t: m.attention(t, t, t)[0])
+
+
+def attention_by_chunks(num_classes: int) -> nn.Module:
+    return _with_attention(num_classes, AttentionByChunks(24, 2), lambda m, t: t + m.attention(x=t))
+
+
+def attention_of_fixed_width(num_classes: int) -> nn.Module:
+    return _with_attention(num_classes, AttentionOfFixedWidth(24, 4), lambda m, t: m.attention(m.norm(t)))
+
+
+def crossed_attention_of_three(num_classes: int) -> nn.Module:
+    """Keys and values are another branch's."""
+
+    def forward(m: Any, x: Tensor) -> Any:
+        tokens, others = _tokens(m.a(x)), _tokens(m.b(x))
+        return m.head((tokens + m.attention(tokens, others, others)[0]).mean(1))
+
+    parts = {"a": block(1, 24), "b": block(1, 24), "attention": AttentionOfThree(24, 4)}
+    return Module(forward, **parts, head=nn.Linear(24, num_classes))
 
 
 def crossed_attention(num_classes: int) -> nn.Module:

@@ -198,4 +198,6 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines: Sequence[str] = str(error).strip().splitlines() or [""]
+    if "Constraints violated" in lines[0]:
+        return "it computes with one number of images in a batch, as len(x) in a forward pass does and x.shape[0] doesn't"
     return f"{type(error).__name__}: {lines[0][:200]}"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.networks.attention.heads import Heads, heads_of, kinds, settle
-from trainables.networks.parameters import normalising, retie, ties
+from trainables.networks.parameters import by_channel, retie, ties
 from trainables.networks.running import copied, evaluating
 from trainables.networks.shuffles import families as shuffles
 from trainables.networks.shuffles.flow import is_depthwise
@@ -183,8 +183,8 @@ def width(module: nn.Module) -> int:
 def widths(model: nn.Module) -> dict[str, int]:
     """Output channels of every layer that can lead a group; of an attention, those of its heads."""
     heads = {name: found for name, module in model.named_modules() if (found := heads_of(module))}
-    first = {found.first for found in heads.values()}
-    layers = {name: width(m) for name, m in model.named_modules() if isinstance(m, ROOTS) and m not in first}
+    firsts = {first for found in heads.values() for first in found.firsts}
+    layers = {name: width(m) for name, m in model.named_modules() if isinstance(m, ROOTS) and m not in firsts}
     return layers | {name: found.width for name, found in heads.items()}
 
 
@@ -200,7 +200,7 @@ def _beyond_layers(model: nn.Module, axes: Mapping[str, int]) -> dict[str, Any]:
     """What torch-pruning is told of attentions, and of the parameters that are in no layer it knows."""
     named = dict(model.named_parameters())
     return {
-        "customized_pruners": kinds(model) | normalising(model),
+        "customized_pruners": kinds(model) | by_channel(model),
         "unwrapped_parameters": [(named[name], axis) for name, axis in axes.items() if name in named],
     }
 
@@ -223,7 +223,7 @@ def _axis(parameter: Tensor, channels: set[int]) -> int:
 def tracing(model: nn.Module) -> Iterator[None]:
     """Let torch-pruning look at ``model``: it is in eval mode afterwards, its statistics as they were."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    whole: tuple[type[nn.Module], ...] = (nn.RNNBase, nn.RNNCellBase, *kinds(model), *normalising(model))
+    whole: tuple[type[nn.Module], ...] = (nn.RNNBase, nn.RNNCellBase, *kinds(model), *by_channel(model))
     opaque = [m.register_forward_hook(_hide, with_kwargs=True) for m in model.modules() if isinstance(m, whole)]
     try:
         with quiet(), Moving(), torch.enable_grad():
@@ -433,16 +433,15 @@ def _is_out(item: Any) -> bool:
 
 def _head_group(name: str, heads: Heads) -> Group:
     """The channels of all heads as a group of torch-pruning's, which scores it and can't prune it."""
-    whole, first, last = (
-        tp.dependency.Node(module, None, f"{name}.{inner}".rstrip("."))
-        for inner, module in heads.module.named_modules()
-        if module in (heads.module, heads.first, heads.last)
-    )
     channels = list(range(heads.width))
-    members = [(_remove_heads, whole, channels), (tp.prune_linear_in_channels, last, channels)]
-    members += [(tp.prune_linear_out_channels, first, [part * heads.width + i for i in channels]) for part in range(3)]
+    members: list[tuple[Any, nn.Module, list[int]]] = [(_remove_heads, heads.module, channels)]
+    members += [(tp.prune_linear_in_channels, heads.last, channels)]
+    members += [(tp.prune_linear_out_channels, first, rows) for first, rows in heads.rows(channels)]
+    names = {module: f"{name}.{inner}".rstrip(".") for inner, module in heads.module.named_modules()}
+    nodes = {module: tp.dependency.Node(module, None, names[module]) for _, module, _ in members}
     group = tp.dependency.Group()
-    for handler, node, indices in members:
+    for handler, module, indices in members:
+        node = nodes[module]
         item = tp._helpers.GroupItem(tp.dependency.Dependency(handler, handler, node, node), indices)
         item.root_idxs = channels
         group._group.append(item)

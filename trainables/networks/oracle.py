@@ -4,7 +4,7 @@ The removals are replayed on a copy whose parameters hold their own flat indices
 all else is set to zero in the dense network, and both are given the same random inputs. Statistics over channels (those of
 LayerNorm, GroupNorm and their like) would differ with fewer channels, and rightly so: both networks are compared with the
 statistics fixed, which leaves scale and shift. GroupNorm also scales each of its groups differently: a channel that ends up
-in another one shows.
+in another one shows. Where a layer written by hand takes means over channels, both networks have those of the cut one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ EXACT, ROUGH = 1e-6, 3e-4
 """The largest difference, as a share of the largest output, in double and in single precision."""
 NEXT_TO_NOTHING = 1e-4
 BATCH = 2
+
+
+Taken = dict[str, list[tuple[torch.Size, Tensor]]]
+"""The means that each layer takes, in the order in which it does, and the shape of what they are of."""
 
 
 class WrongCutError(Exception):
@@ -73,7 +77,7 @@ def compare(dense: nn.Module, removed: Removed, anatomy: Anatomy, seed: int = 0)
     error = 0.0
     for drawn in (False, True):
         _draw(whole, random, weights=drawn)
-        with plain_attention(), torch.no_grad():
+        with plain_attention(), torch.no_grad(), RowByRow():
             if drawn:
                 _scale(whole, inputs)
             error = max(error, _compared(whole, cut, left, anatomy, inputs, drawn=drawn))
@@ -93,16 +97,16 @@ def _compared(
         kept = torch.zeros(tensor.numel(), dtype=torch.bool)
         kept[left[name].flatten()] = True
         tensor.masked_fill_(~kept.view(tensor.shape), 0.0)
-    with FixedStatistics() as fixed:
-        try:
-            other = _same_draws(evaluating(zeroed), inputs)
-        except Exception:  # a network may be made sure of things that hold for its own values
-            if drawn:
-                return 0.0
-            raise
-        if drawn and not bool(other.isfinite().all()):
-            return 0.0
-        one = _forward(lambda: _same_draws(evaluating(cut), inputs))
+    with FixedStatistics() as first, first.watching(evaluating(cut)):
+        one = _attempted(cut, inputs)
+    with FixedStatistics(first.taken) as fixed, fixed.watching(evaluating(zeroed)):
+        other = _attempted(zeroed, inputs)
+    if drawn and (isinstance(other, Exception) or not bool(other.isfinite().all())):
+        return 0.0  # a network may be made sure of things that hold for its own values
+    if isinstance(other, Exception):
+        raise other
+    if isinstance(one, Exception):
+        raise _failing(one) from one
     if fixed.acted:  # with its own statistics the network computes something else
         _check(_forward(lambda: _same_draws(cut, inputs)), _same_draws(zeroed, inputs))
     else:
@@ -131,15 +135,76 @@ def _check_counts(cut: nn.Module) -> None:
 
 
 class FixedStatistics(TorchFunctionMode):
-    """Normalisation over channels becomes its scale and shift, and dropout nothing; ``acted`` tells of normalisation."""
+    """Normalisation over channels becomes its scale and shift, and dropout nothing; ``acted`` tells of normalisation.
 
-    acted = False
+    ``taken`` are the means and their like that layers of a watched network take, with the shape of what they are of. Given
+    those of another network with other channels, a layer has these in place of its own.
+    """
+
+    def __init__(self, given: Taken | None = None) -> None:
+        super().__init__()
+        self.acted, self.taken, self._given = False, Taken(), given or {}
+        self._inside: str | None = None
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Know which of the model's layers is run, of those that may be a normalisation written by hand."""
+        hooks: list[Any] = []
+        for name, module in model.named_modules():
+            if _may_normalise(module):
+                hooks += [
+                    module.register_forward_pre_hook(partial(self._enter, name)),
+                    module.register_forward_hook(self._leave),
+                ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _enter(self, name: str, *_: Any) -> None:
+        self._inside = name
+        self.taken.setdefault(name, [])
+
+    def _leave(self, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        shapes = {getattr(one, "shape", None) for one in (*inputs[:1], output)}
+        if len(shapes) > 1:  # what gives nothing but means is compared by them
+            self.taken[str(self._inside)].clear()
+        self._inside = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
-        fixed = FIXED.get(func)
+        fixed = _same if func is F.normalize and self._inside is not None else FIXED.get(func)
         self.acted |= fixed is not None
-        return (fixed or (_same if func in DROPOUT else func))(*args, **given)
+        value = (fixed or (_same if func in DROPOUT else func))(*args, **given)
+        if self._inside is None or func not in STATISTICS:
+            return value
+        of = next(one for one in (*args, *given.values()) if isinstance(one, Tensor))
+        return self._statistic(of.shape, value)
+
+    def _statistic(self, shape: torch.Size, value: Tensor) -> Tensor:
+        mine, others = self.taken[str(self._inside)], self._given.get(str(self._inside), [])
+        mine.append((shape, value))
+        of, other = others[len(mine) - 1] if len(mine) <= len(others) else (shape, value)
+        if of == shape or other.shape != value.shape:
+            return value
+        self.acted = True
+        return other
+
+
+class RowByRow(TorchFunctionMode):
+    """Convolutions see images and weights row by row: in double precision those of groups are three times as fast so."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.conv2d:
+            args = (*(one.contiguous() for one in args[:2]), *args[2:])
+        return func(*args, **(kwargs or {}))
+
+
+def _may_normalise(module: nn.Module) -> bool:
+    """Whether a module is a layer of the user's own, with nothing but scales and shifts for parameters."""
+    plain = all(sum(size > 1 for size in parameter.shape) <= 1 for parameter in module.parameters())
+    return plain and not list(module.children()) and not type(module).__module__.startswith("torch.")
 
 
 def _last(x: Tensor, _shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
@@ -169,6 +234,10 @@ FIXED: dict[Any, Callable[..., Tensor]] = {
     F.layer_norm: _last, torch.layer_norm: _last, F.rms_norm: _last, torch.rms_norm: _last,
     F.group_norm: _grouped, torch.group_norm: _grouped, F.local_response_norm: _same,
 }  # fmt: skip
+STATISTICS = (
+    Tensor.mean, torch.mean, Tensor.var, torch.var, Tensor.std, torch.std, Tensor.norm, torch.norm, torch.linalg.norm,
+    torch.linalg.vector_norm,
+)  # fmt: skip
 DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
 
 
@@ -260,11 +329,22 @@ def _same_draws(model: nn.Module, inputs: Tensor) -> Any:
         return model(inputs)
 
 
+def _attempted(model: nn.Module, inputs: Tensor) -> Any:
+    try:
+        return _same_draws(model, inputs)
+    except Exception as error:  # networks raise anything
+        return error
+
+
 def _forward(compute: Callable[[], Any]) -> Any:
     try:
         return compute()
     except Exception as error:  # whatever the network raises, it is the cut that made it
-        raise WrongCutError(f"it fails ({' '.join(str(error).split())[:160] or type(error).__name__})") from error
+        raise _failing(error) from error
+
+
+def _failing(error: Exception) -> WrongCutError:
+    return WrongCutError(f"it fails ({' '.join(str(error).split())[:160] or type(error).__name__})")
 
 
 def _check(output: Tensor, expected: Tensor) -> None:
@@ -276,11 +356,13 @@ def _check(output: Tensor, expected: Tensor) -> None:
 
 def _difference_in_training(cut: nn.Module, zeroed: nn.Module, inputs: Tensor, shape: torch.Size) -> float:
     """Of all outputs like the logits in training, where some networks have layers that run in no other pass."""
-    made = []
+    made: list[list[Tensor]] = []
+    taken: Taken = {}
     for model in (cut, zeroed):
         model.train()
-        with FixedStatistics(), reproducible(0):
+        with FixedStatistics(taken) as fixed, fixed.watching(model), reproducible(0):
             made.append([one for one in leaves(_forward(partial(model.forward, inputs))) if one.shape == shape])
+        taken = fixed.taken
     return max(map(_difference, *made), default=0.0)
 
 

@@ -2,7 +2,8 @@
 
 Pruning removes elements of a weight: those of a computed one (``weight_norm``, ``spectral_norm``) there would be none to
 remove from, so it is computed once and becomes plain. A tensor of several names is stored, counted and trained once. Of
-what normalises and torch-pruning doesn't know (``FrozenBatchNorm2d``, ``RMSNorm``, tracked ``InstanceNorm2d``) it is told.
+what normalises and torch-pruning doesn't know (``FrozenBatchNorm2d``, ``RMSNorm``, tracked ``InstanceNorm2d``) it is told,
+and of what has a fixed filter for each channel (BlurPool).
 """
 
 from __future__ import annotations
@@ -165,8 +166,40 @@ class RootMeanSquares(tp.pruner.BasePruningFunc):  # type: ignore[misc]
     get_in_channels = get_out_channels
 
 
-def normalising(model: nn.Module) -> dict[type[nn.Module], Statistics | RootMeanSquares]:
-    """The classes of the layers of ``model`` that normalise, and that torch-pruning leaves whole or in part."""
+class Filters(tp.pruner.BasePruningFunc):  # type: ignore[misc]
+    """torch-pruning's way to cut what passes each channel through a filter that isn't trained (Zhang 2019, BlurPool)."""
+
+    def prune_out_channels(self, layer: nn.Module, idxs: list[int]) -> nn.Module:
+        """The same as inputs."""
+        count = self.get_out_channels(layer)
+        left = [i for i in range(count) if i not in set(idxs)]
+        for name in _filters(layer):
+            setattr(layer, name, getattr(layer, name)[left])
+        for name in COUNTING:
+            if getattr(layer, name, None) == count:
+                setattr(layer, name, len(left))
+        return layer
+
+    prune_in_channels = prune_out_channels
+
+    def get_out_channels(self, layer: nn.Module) -> int:
+        """Channels that are left."""
+        return len(getattr(layer, _filters(layer)[0]))
+
+    get_in_channels = get_out_channels
+
+
+COUNTING = ("channels", "num_channels", "in_channels", "out_channels", "groups", "dim")
+"""How such modules call the number of their channels."""
+
+
+def _filters(module: nn.Module) -> list[str]:
+    """The names of a module's buffers [channels, 1, ...]."""
+    return [name for name, one in module.named_buffers(recurse=False) if one.dim() > 2 and one.shape[1] == 1 < len(one)]
+
+
+def by_channel(model: nn.Module) -> dict[type[nn.Module], tp.pruner.BasePruningFunc]:
+    """The classes of the layers of ``model`` that do something of each channel, and that torch-pruning doesn't know."""
     found: dict[type[nn.Module], set[Any]] = {}
     for module in model.modules():
         if not isinstance(module, KNOWN):
@@ -178,14 +211,15 @@ KNOWN = nn.modules.batchnorm._BatchNorm, nn.LayerNorm
 """Those that torch-pruning cuts."""
 
 
-def _way_of(module: nn.Module) -> type[Statistics | RootMeanSquares] | None:
+def _way_of(module: nn.Module) -> type[Statistics | RootMeanSquares | Filters] | None:
     mean, shape = getattr(module, "running_mean", None), getattr(module, "normalized_shape", None)
     sizes = {tuple(parameter.shape) for parameter in module.parameters()}
     if isinstance(mean, Tensor) and mean.dim() == 1 and sizes <= {tuple(mean.shape)} and not list(module.children()):
         return Statistics
     if isinstance(shape, tuple) and len(shape) == 1 and sizes <= {shape} and not list(module.children()):
         return RootMeanSquares
-    return None
+    filters = {len(getattr(module, name)) for name in _filters(module)}
+    return Filters if len(filters) == 1 and not sizes and not type(module).__module__.startswith("torch.") else None
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -43,9 +43,9 @@ def paddable(dense: nn.Module, anatomy: Anatomy) -> bool:
     """
     if families(trace(dense, anatomy), dense, anatomy):
         return False
-    with FixedStatistics() as found, plain_attention(), torch.no_grad():
+    with FixedStatistics() as found, found.watching(dense), plain_attention(), torch.no_grad():
         anatomy.forward_example(dense)
-    return not found.acted
+    return not found.acted and not any(found.taken.values())
 
 
 def padded_width(width: int, dense: int) -> int:

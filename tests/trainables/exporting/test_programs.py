@@ -157,7 +157,7 @@ def test_what_is_too_far_from_pytorch_is_not_written(
 
 @pytest.mark.parametrize(
     ("kind", "name", "why"),
-    [("operator", "onnx", "svd"), ("branch", "torch_export", "data-dependent"), ("batch", "onnx", "batch")],
+    [("operator", "onnx", "svd"), ("branch", "torch_export", "data-dependent"), ("batch", "onnx", "one number of images")],
 )
 def test_a_network_that_can_be_no_program_is_one_line(
     kind: str, name: str, why: str, problem: MakeProblem, recwarn: pytest.WarningsRecorder,

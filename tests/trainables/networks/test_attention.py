@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
-from tests.odd_networks import SelfAttention
-from trainables.networks.attention.heads import Gathered, Heads, Spread, adapt, heads_of
+from tests.odd_networks import AttentionByChunks, AttentionOfFixedWidth, AttentionOfThree, SelfAttention
+from trainables.networks.attention.heads import Heads, adapt, heads_of
+from trainables.networks.attention.parts import Part
 from trainables.networks.parameters import folded_state
 
 BATCH, QUERIES, KEYS, WIDTH, HEADS = 3, 5, 7, 24, 4
@@ -107,7 +108,12 @@ MADE: dict[str, Any] = {
     "windows": lambda: ShiftedWindowAttention(WIDTH, [4, 3], [1, 1], HEADS),
     "windows_v2": lambda: ShiftedWindowAttentionV2(WIDTH, [4, 3], [1, 1], HEADS),
     "own": lambda: SelfAttention(WIDTH, HEADS),
+    "three": lambda: AttentionOfThree(WIDTH, HEADS),
+    "chunks": lambda: AttentionByChunks(WIDTH, HEADS),
+    "fixed": lambda: AttentionOfFixedWidth(WIDTH, HEADS),
 }
+KNOWN = ("torch", "windows", "windows_v2")
+"""Those that compute fewer heads, and take fewer inputs, as they are."""
 
 
 def run(module: Any, x: Tensor) -> Tensor:
@@ -115,7 +121,10 @@ def run(module: Any, x: Tensor) -> Tensor:
     if "Window" in type(module).__name__:
         return module(x)  # type: ignore[no-any-return]
     tokens = x.flatten(1, 2)
-    return module(tokens) if isinstance(module, SelfAttention) else module(tokens, tokens, tokens)[0]  # type: ignore[no-any-return]
+    if isinstance(module, AttentionByChunks):
+        return module(x=tokens)  # type: ignore[no-any-return]
+    alone = isinstance(module, SelfAttention | AttentionOfFixedWidth)
+    return module(tokens) if alone else module(tokens, tokens, tokens)[0]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -127,21 +136,51 @@ def test_without_heads_it_computes_what_their_zeros_compute(name: str) -> None:
     gone = [*range(size, 2 * size), *range(3 * size, 4 * size)]
     with torch.no_grad():
         inner = with_heads(zeroed)
-        inner.first.weight[inner.rows(gone)] = 0
-        inner.first.bias[inner.rows(gone)] = 0
+        for layer, rows in inner.rows(gone):
+            layer.weight[rows] = 0
+            if layer.bias is not None:
+                layer.bias[rows] = 0
         inner.last.weight[:, gone] = 0
     # One after the other: the last head is then the third of three.
     with_heads(cut).remove(gone[:size])
     with_heads(cut).remove(range(2 * size, 3 * size))
     torch.testing.assert_close(run(cut, x), run(zeroed, x))
     left = with_heads(cut)
-    assert (left.width, left.first.out_features, left.last.in_features) == (WIDTH // 2, 3 * WIDTH // 2, WIDTH // 2)
-    assert left.first.weight.shape == (3 * WIDTH // 2, WIDTH)
-    if name == "own":
-        assert isinstance(left.first, Spread)
-        assert isinstance(left.last, Gathered)
-    else:
+    assert left.width == left.last.in_features == WIDTH // 2
+    assert sum(len(one.weight) for one in left.firsts) == sum(one.out_features for one in left.firsts) == 3 * WIDTH // 2
+    if name in KNOWN:
         assert cut.num_heads == HEADS // 2
+    else:
+        assert all(isinstance(one, Part) for one in (*left.firsts, left.last))
+
+
+@pytest.mark.parametrize("name", [name for name in MADE if name not in KNOWN])
+def test_without_inputs_and_outputs_it_computes_what_their_zeros_compute(name: str) -> None:
+    """Twice each, before and after heads; what has lost some is copied as it is."""
+    whole = drawn(MADE[name]()).eval()
+    cut, zeroed, x = copy.deepcopy(whole), copy.deepcopy(whole), torch.randn(2, 8, 6, WIDTH)
+    inputs, outputs = [i for i in range(WIDTH) if i not in (1, 5, 6)], [i for i in range(WIDTH) if i not in (0, 20)]
+    with_heads(cut).remove_inputs([5, 6])
+    with_heads(cut).remove_outputs([20])
+    with_heads(cut).remove(range(WIDTH // HEADS))
+    cut = copy.deepcopy(cut)
+    with_heads(cut).remove_inputs([1])
+    with_heads(cut).remove_outputs([0])
+    with torch.no_grad():
+        inner = with_heads(zeroed)
+        for layer, rows in inner.rows(range(WIDTH // HEADS)):
+            layer.weight[rows] = 0
+            layer.weight[:, [1, 5, 6]] = 0
+            if layer.bias is not None:
+                layer.bias[rows] = 0
+        inner.last.weight[[0, 20]] = 0
+        if inner.last.bias is not None:
+            inner.last.bias[[0, 20]] = 0
+    x[..., [1, 5, 6]] = 0
+    torch.testing.assert_close(run(cut, x[..., inputs]), run(zeroed, x)[..., outputs])
+    left = with_heads(cut)
+    assert {one.in_features for one in left.firsts} == {WIDTH - 3} and left.last.out_features == WIDTH - 2
+    assert cut.state_dict().keys() == whole.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", MADE)

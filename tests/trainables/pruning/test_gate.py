@@ -42,8 +42,10 @@ DIGIT = (1, 8, 8)
 CUT_WHOLE = {
     "auxiliary", "several_outputs", "head_first", "shuffled", "grouped_shuffle", "crossed_split", "gated_halves",
     "concatenated", "other_norms", "parallel", "pixel_shuffle", "weight_norm", "spectral_norm", "old_weight_norm",
-    "conv1d", "conv3d", "lstm", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze", "flattened",
-    "versioned", "residual", "attention", "encoder_layer", "vision_transformer", "shifted_windows", "positions",
+    "conv1d", "conv3d", "lstm", "transposed", "grouped", "depthwise", "group_norm", "one_channel", "squeeze",
+    "versioned", "residual", "attention", "own_attention",
+    "attention_of_three", "attention_by_chunks", "attention_of_fixed_width", "encoder_layer", "vision_transformer",
+    "shifted_windows", "positions", "flattened", "norms_by_hand", "blurred", "attention_of_maps",
     "class_token", "split_stream", "ghost", "lazy", "own_constant", "forgetful",
     "keeps_features", "spaced_names", "frozen_statistics", "named_inputs",
     "viewed", "squeezed", "double_inside", "tells_features", "rms_norm", "glu",
@@ -54,7 +56,6 @@ PROTECTED = {
     "padded_shortcut": ({"body.0.0"}, "another network's"),
     "concatenated_zeros": ({"body.0.0"}, ""),
     "fused_qkv": ({"qkv"}, "shape"),
-    "own_attention": ({"down"}, "shape"),
     "crossed_attention": ({"a.0"}, ""),
     "attention_of_two_scales": ({"body.1.qkv"}, "loses track of its channels"),
     "fixed_scale": ({"body.1.c.0"}, "[1, 20, 1, 1]"),
@@ -74,6 +75,7 @@ PROTECTED = {
     "tokens_as_channels": ({"a.mix", "b.mix"}, "must match the size"),
     "two_halves_by_view": ({"body.0.0"}, "shape"),
     "split_attention": ({"body.1.up"}, "shape"),
+    "seen_by_means": ({"body.0.0"}, "loses track of its channels"),
 }
 """Of which at least these lead what is protected, with words of a reason."""
 NONE_LEFT = "no channel can go"
@@ -130,6 +132,22 @@ def test_what_passes_the_gate_is_cut_right_whatever_the_draw(name: str) -> None:
             torch.testing.assert_close(evaluating(stored)(inputs), evaluating(model)(inputs))
             assert stored(inputs).shape == (3, 10)
     assert widths(model) != widths(dense)
+
+
+@pytest.mark.parametrize(("kind", "fixed"), [("norm", True), ("mean", False)])
+def test_layers_by_hand_have_one_network_s_means_if_they_keep_the_channels(kind: str, fixed: bool) -> None:
+    """Six of eight channels, the others zero: what both normalise by differs, and so does the mean that is put out."""
+    whole, cut = (nn.Sequential(odd_networks.NormByHand(width, 1) if fixed else odd_networks.Mean()) for width in (8, 6))
+    x = torch.randn(2, 8, 3, 3, dtype=torch.float64)
+    x[:, 6:] = 0
+    plain = whole(x)[:, :6]
+    with oracle.FixedStatistics() as first, first.watching(cut):
+        one = cut(x[:, :6])
+    with oracle.FixedStatistics(first.taken) as second, second.watching(whole):
+        other = whole(x)[:, :6]
+    assert not first.acted and second.acted == fixed
+    torch.testing.assert_close(other, one if fixed else plain)
+    assert not torch.allclose(plain, one)
 
 
 def test_blocks_that_repeat_are_narrowed_down_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,7 @@ def test_padding_is_part_of_the_address_only_where_it_has_an_effect(problem: Mak
     assert PADDED not in usual.chain(StructuredSchedule(step_ratio=0.5))[0].settings
 
 
-@pytest.mark.parametrize("name", ["other_norms", "group_norm", "shuffled"])
+@pytest.mark.parametrize("name", ["other_norms", "group_norm", "norms_by_hand", "shuffled"])
 def test_networks_with_statistics_over_channels_or_shuffled_ones_are_trained_as_they_are(
     name: str, problem: MakeProblem
 ) -> None:

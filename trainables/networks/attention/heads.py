@@ -1,8 +1,11 @@
 """Attention, so that it can be pruned: which modules of a network are one, and how heads are taken from them.
 
 torch-pruning follows channels through layers, and loses them in the reshapes of attention. To it an attention is one layer,
-whose inputs are those of the query, key and value projection, and whose outputs are those of the output projection. Between
-these two whole heads are removed here. The dimensions of a head stay as they are, and with them the scale 1/√d.
+whose inputs are those of the projections of queries, keys and values, and whose outputs are those of the output projection.
+Between these whole heads are removed here. The dimensions of a head stay as they are, and with them the scale 1/√d.
+
+Most modules reshape by the width of their inputs or by their number of heads, and some add inputs to outputs. So a module
+that isn't known to do without is given zeros for inputs and heads that were removed, and its other outputs are dropped.
 """
 
 from __future__ import annotations
@@ -13,20 +16,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from trainables.networks.attention import parts
 from trainables.networks.attention.multihead import MultiheadAttention
 from trainables.networks.torch_pruning_alone import tp
 
-IN_NAMES = ("qkv", "in_proj", "to_qkv", "qkv_proj", "Wqkv")
-OUT_NAMES = ("proj", "out_proj", "to_out", "merge", "o", "out", "o_proj")
-HEAD_NAMES = ("num_heads", "n_heads", "heads", "nhead", "num_attention_heads")
-"""How modules call the two projections, and the number of heads."""
+IN_NAMES = ("qkv", "in_proj", "to_qkv", "qkv_proj", "Wqkv", "c_attn")
+APART_NAMES = (
+    ("q", "k", "v"), ("query", "key", "value"), ("queries", "keys", "values"), ("to_q", "to_k", "to_v"),
+    ("q_proj", "k_proj", "v_proj"), ("q_linear", "k_linear", "v_linear"), ("wq", "wk", "wv"), ("Wq", "Wk", "Wv"),
+    ("W_q", "W_k", "W_v"), ("w_q", "w_k", "w_v"), ("w_qs", "w_ks", "w_vs"),
+)  # fmt: skip
+OUT_NAMES = (
+    "proj", "out_proj", "to_out", "merge", "o", "out", "o_proj", "c_proj", "out_linear", "fc", "fc_out", "wo", "Wo",
+    "W_o", "w_o",
+)  # fmt: skip
+HEAD_NAMES = ("num_heads", "n_heads", "heads", "nhead", "num_attention_heads", "n_head", "nheads", "h")
+"""How modules call the projections, and the number of heads."""
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
-"""What an attention has no more of than these two."""
-KEEP, FULL = "keep_heads", "full"
-"""The method of a module that has more to keep for each head, and the attribute of a layer that counts removed channels."""
+"""What an attention has no more of than these."""
+KEEP = "keep_heads"
+"""The method of a module that has more to keep for each head."""
 SWIN, VIT = "torchvision.models.swin_transformer", "torchvision.models.vision_transformer"
 
 
@@ -43,26 +54,27 @@ def adapt(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Heads:
-    """The heads of an attention ``module``: ``first`` makes query, key and value, ``last`` the outputs.
+    """The heads of an attention ``module``: one or three ``firsts`` make query, key and value, ``last`` the outputs.
 
-    A head has ``size`` channels, which is 1 if nothing tells how many heads there are. Of an ``own`` module fewer heads are
-    computed; any other computes all, from zeros where there are none, so that its reshapes stay right.
+    A head has ``size`` channels, which is 1 if there is one head, or nothing tells how many there are. Of an ``own`` module
+    fewer heads are computed; any other computes all, from zeros where there are none, so that its reshapes stay right.
     """
 
     module: nn.Module
-    first: nn.Linear
-    last: nn.Linear
+    firsts: tuple[nn.Module, ...]
+    last: nn.Module
     size: int
     own: bool
 
     @property
     def width(self) -> int:
         """Channels of all heads that are left."""
-        return self.first.out_features // 3
+        return sum(map(parts.outputs_of, self.firsts)) // 3
 
-    def rows(self, channels: Iterable[int]) -> list[int]:
-        """The outputs of ``first`` that make these channels."""
-        return [part * self.width + channel for part in range(3) for channel in channels]
+    def rows(self, channels: Iterable[int]) -> list[tuple[nn.Module, list[int]]]:
+        """The outputs that make these channels: those of the query, the key and the value."""
+        starts = (0,) if len(self.firsts) > 1 else (0, self.width, 2 * self.width)
+        return [(one, [start + channel for channel in channels]) for one in self.firsts for start in starts]
 
     def remove(self, channels: Iterable[int]) -> None:
         """Remove the heads of these channels, which must be whole ones; ValueError otherwise."""
@@ -71,46 +83,86 @@ class Heads:
         whole = len(gone) == len(heads) * self.size and gone[0] >= 0 and gone[-1] < self.width
         if not whole or len(gone) == self.width:
             raise ValueError(f"there are {self.width // self.size} heads of {self.size} channels, and not {gone[:9]}")
-        rows = _others(self.first.out_features, self.rows(gone))
+        columns, rows = parts.others(self.width, gone), self.rows(gone)
+        for one in self.firsts:
+            left = parts.others(parts.outputs_of(one), [row for layer, some in rows if layer is one for row in some])
+            if not self.own:
+                parts.spread(one, left)
+            parts.narrow(one, 0, left)
         if not self.own:
-            _spread(self.first, rows)
-            _gather(self.last, _others(self.width, gone))
-        columns = _others(self.width, gone)
-        _narrow(self.first, 0, rows)
-        _narrow(self.last, 1, columns)
+            parts.gather(self.last, columns)
+        parts.narrow(self.last, 1, columns)
         if self.own:
-            left = _others(self.module.num_heads, heads)  # type: ignore[arg-type]
+            left = parts.others(self.module.num_heads, heads)  # type: ignore[arg-type]
             self.module.num_heads = len(left)  # type: ignore[assignment]
             if keep := getattr(self.module, KEEP, None):
                 keep(left)
             elif hasattr(self.module, "attn_dim"):
                 self.module.attn_dim = len(columns)  # type: ignore[assignment]
 
+    def remove_inputs(self, channels: Iterable[int]) -> None:
+        """Remove these inputs of the module."""
+        count = parts.inputs_of(self.firsts[0])
+        left = parts.others(count, channels)
+        if not self.own:
+            parts.widen(self.module, parts.part_of(self.firsts[0]).axis, count, left)
+        for one in self.firsts:
+            if not self.own:
+                parts.gather(one, left)
+            parts.narrow(one, 1, left)
+
+    def remove_outputs(self, channels: Iterable[int]) -> None:
+        """Remove these outputs of the module."""
+        count = parts.outputs_of(self.last)
+        left = parts.others(count, channels)
+        if not self.own:
+            parts.choose(self.module, parts.part_of(self.last).axis, count, left)
+            parts.spread(self.last, left)
+        parts.narrow(self.last, 0, left)
+
 
 def heads_of(module: Any) -> Heads | None:
-    """The heads of a module that is an attention with one layer for query, key and value; None if it isn't."""
+    """The heads of a module that is an attention of query, key and value alike; None if it isn't."""
     if not isinstance(module, nn.Module):  # a parameter, among torch-pruning's layers
         return None
     if isinstance(module, MultiheadAttention):
-        return Heads(module, module.in_proj, module.out_proj, module.head_dim, own=True)
-    first, last = _child(module, IN_NAMES), _child(module, OUT_NAMES)
-    if first is None or last is None:
+        return Heads(module, (module.in_proj,), module.out_proj, module.head_dim, own=True)
+    firsts, last = _firsts(module), _child(module, OUT_NAMES)
+    if not firsts or last is None:
         return None
-    if hasattr(module, KEEP) or _of_timm(module):
-        return Heads(module, first, last, module.head_dim, own=True)  # type: ignore[arg-type]
-    if any(isinstance(inner, LAYERS) and inner not in (first, last) for inner in module.modules()):
+    if len(firsts) == 1 and (hasattr(module, KEEP) or _of_timm(module)):
+        return Heads(module, firsts, last, module.head_dim, own=True)  # type: ignore[arg-type]
+    return _alike(module, firsts, last)
+
+
+def _alike(module: nn.Module, firsts: tuple[nn.Module, ...], last: nn.Module) -> Heads | None:
+    """The heads of a module that nobody knows, if it has these layers alone, of as many channels for each part."""
+    if any(isinstance(inner, LAYERS) and inner not in (*firsts, last) for inner in module.modules()):
         return None
     count = next((getattr(module, name) for name in HEAD_NAMES if isinstance(getattr(module, name, None), int)), 0)
-    outputs, inputs = getattr(first, FULL, first.out_features), getattr(last, FULL, last.in_features)
-    size = inputs // count if count > 0 and inputs % count == 0 else 1
-    return Heads(module, first, last, size, own=False) if outputs == 3 * inputs else None
+    if not count and not (len(firsts) == 1 and isinstance(last, nn.Linear)):  # torch-pruning may follow what it reshapes
+        return None
+    inputs = getattr(last, "full_inputs", parts.inputs_of(last))
+    outputs = {getattr(one, "full_outputs", parts.outputs_of(one)) for one in firsts}
+    size = inputs // count if count > 1 and inputs % count == 0 else 1
+    return Heads(module, firsts, last, size, own=False) if outputs == {3 * inputs // len(firsts)} else None
 
 
-def _child(module: nn.Module, names: Iterable[str]) -> nn.Linear | None:
+def _firsts(module: nn.Module) -> tuple[nn.Module, ...]:
+    if fused := _child(module, IN_NAMES):
+        return (fused,)
+    for names in APART_NAMES:
+        found = [one for name in names if (one := _child(module, (name,)))]
+        if len(set(found)) == len(names) and len({(type(one), parts.inputs_of(one)) for one in found}) == 1:
+            return tuple(found)
+    return ()
+
+
+def _child(module: nn.Module, names: Iterable[str]) -> nn.Module | None:
     for name in names:
         found = module._modules.get(name)
         found = found[0] if isinstance(found, nn.Sequential) and len(found) else found
-        if isinstance(found, nn.Linear):
+        if parts.is_layer(found):
             return found
     return None
 
@@ -121,89 +173,26 @@ def _of_timm(module: Any) -> bool:
     return type(module) is known and module.gate is None and isinstance(module.norm, nn.Identity)
 
 
-class Spread(nn.Linear):
-    """A linear layer that puts out zeros where its outputs were removed; ``full`` is how many there are with these."""
-
-    full: int
-    kept: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """From [..., inputs] to [..., full]."""
-        made = super().forward(x)
-        return made.new_zeros(*made.shape[:-1], self.full).index_copy(-1, self.kept, made)
-
-
-class Gathered(nn.Linear):
-    """A linear layer that takes no notice of inputs that were removed; ``full`` is how many there are with these."""
-
-    full: int
-    kept: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """From [..., full] to [..., outputs]."""
-        return super().forward(x.index_select(-1, self.kept))
-
-
-def _spread(layer: nn.Linear, left: list[int]) -> None:
-    if not isinstance(layer, Spread):
-        _count_all(layer, layer.out_features, Spread)
-    layer.kept = layer.kept[left]  # type: ignore[index]
-
-
-def _gather(layer: nn.Linear, left: list[int]) -> None:
-    if not isinstance(layer, Gathered):
-        _count_all(layer, layer.in_features, Gathered)
-    layer.kept = layer.kept[left]  # type: ignore[index]
-
-
-def _count_all(layer: nn.Linear, full: int, kind: type[nn.Linear]) -> None:
-    layer.__class__ = kind
-    layer.full = full  # type: ignore[assignment]
-    layer.register_buffer("kept", torch.arange(full, device=layer.weight.device), persistent=False)
-
-
-def _narrow(layer: nn.Linear, dim: int, left: list[int]) -> None:
-    """Keep these outputs (dim 0) or inputs (dim 1) of a layer."""
-    layer.weight = narrowed(layer.weight, dim, left)
-    if dim == 0:
-        layer.out_features = len(left)
-        if layer.bias is not None:
-            layer.bias = narrowed(layer.bias, 0, left)
-    else:
-        layer.in_features = len(left)
-
-
-def narrowed(parameter: Tensor, dim: int, left: list[int]) -> nn.Parameter:
-    """A parameter of what is ``left`` along ``dim``."""
-    chosen = parameter.detach().index_select(dim, torch.tensor(left, device=parameter.device))
-    return nn.Parameter(chosen, requires_grad=parameter.requires_grad)
-
-
-def _others(count: int, gone: Iterable[int]) -> list[int]:
-    without = set(gone)
-    return [i for i in range(count) if i not in without]
-
-
 class Ends(tp.pruner.BasePruningFunc):  # type: ignore[misc]
     """torch-pruning's way to cut an attention's inputs and outputs."""
 
     def prune_out_channels(self, layer: nn.Module, idxs: list[int]) -> nn.Module:
         """Outputs of the last projection."""
-        tp.prune_linear_out_channels(_heads(layer).last, idxs)
+        _heads(layer).remove_outputs(idxs)
         return layer
 
     def prune_in_channels(self, layer: nn.Module, idxs: list[int]) -> nn.Module:
-        """Inputs of the first projection."""
-        tp.prune_linear_in_channels(_heads(layer).first, idxs)
+        """Inputs of the first projections."""
+        _heads(layer).remove_inputs(idxs)
         return layer
 
     def get_out_channels(self, layer: nn.Module) -> int:
         """Outputs that are left."""
-        return _heads(layer).last.out_features
+        return parts.outputs_of(_heads(layer).last)
 
     def get_in_channels(self, layer: nn.Module) -> int:
         """Inputs that are left."""
-        return _heads(layer).first.in_features
+        return parts.inputs_of(_heads(layer).firsts[0])
 
 
 def _heads(module: nn.Module) -> Heads:
