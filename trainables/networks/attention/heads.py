@@ -127,8 +127,9 @@ def heads_of(module: Any) -> Heads | None:
         return None
     if isinstance(module, MultiheadAttention):
         return Heads(module, (module.in_proj,), module.out_proj, module.head_dim, own=True)
-    firsts, last = _firsts(module), _child(module, OUT_NAMES)
-    if not firsts or last is None:
+    last = _child(module, OUT_NAMES) if len(module._modules) > 1 else None  # most modules have none, and are asked often
+    firsts = _firsts(module) if last is not None else ()
+    if last is None or not firsts:
         return None
     if len(firsts) == 1 and (hasattr(module, KEEP) or _of_timm(module)):
         return Heads(module, firsts, last, module.head_dim, own=True)  # type: ignore[arg-type]
@@ -152,7 +153,7 @@ def _firsts(module: nn.Module) -> tuple[nn.Module, ...]:
     if fused := _child(module, IN_NAMES):
         return (fused,)
     for names in APART_NAMES:
-        found = [one for name in names if (one := _child(module, (name,)))]
+        found = [one for name in names if (one := _child(module, (name,)))] if names[0] in module._modules else []
         if len(set(found)) == len(names) and len({(type(one), parts.inputs_of(one)) for one in found}) == 1:
             return tuple(found)
     return ()
