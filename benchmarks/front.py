@@ -146,10 +146,11 @@ def _known(cell: str) -> str:
 def drawn(fronts: pd.DataFrame) -> Figure:
     """The highest accuracy at so many times fewer bytes: means over seeds, and from the lowest to the highest."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes, dense = figure.subplots(), fronts["dense"].mean()
+    axes, searches = figure.subplots(), judged(fronts)
+    dense, whole = searches["dense"].mean(), fronts[fronts["seed"].isin(searches["seed"])]
     rows = pd.DataFrame(
         {"space": space, n.COMPRESSION: factor, n.ACCURACY: 100 * best(points, factor)}
-        for (space, _), points in fronts.groupby(["space", "seed"], sort=False)
+        for (space, _), points in whole.groupby(["space", "seed"], sort=False)
         for factor in SHOWN
     )
     sns.lineplot(rows, x=n.COMPRESSION, y=n.ACCURACY, hue="space", errorbar=("pi", 100), palette="colorblind", ax=axes)

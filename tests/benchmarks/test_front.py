@@ -65,7 +65,9 @@ def test_differences_are_paired_by_seed() -> None:
 
 def test_a_figure_has_a_line_a_space_and_the_dense_network() -> None:
     fronts = pd.concat([found(space, seed) for space in ("old", "new") for seed in range(2)])
-    (axes,) = drawn(fronts).axes
+    other = found("old", 2).assign(dense=0.5)  # a seed with which one space alone was searched
+    (axes,) = drawn(pd.concat([fronts, other])).axes
+    assert [float(line.get_ydata()[0]) for line in axes.lines if line.get_linestyle() == ":"] == [pytest.approx(90)]
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"old", "new", "dense, fp32"}
 
 

@@ -178,6 +178,7 @@ class Filters(tp.pruner.BasePruningFunc):  # type: ignore[misc]
         for name in COUNTING:
             if getattr(layer, name, None) == count:
                 setattr(layer, name, len(left))
+        setattr(layer, CUT, True)
         return layer
 
     prune_in_channels = prune_out_channels
@@ -193,9 +194,15 @@ COUNTING = ("channels", "num_channels", "in_channels", "out_channels", "groups",
 """How such modules call the number of their channels."""
 
 
+CUT = "has_lost_filters"
+"""The attribute that tells the one filter left of many from one for all channels."""
+
+
 def _filters(module: nn.Module) -> list[str]:
     """The names of a module's buffers [channels, 1, ...]."""
-    return [name for name, one in module.named_buffers(recurse=False) if one.dim() > 2 and one.shape[1] == 1 < len(one)]
+    fewest = 1 if hasattr(module, CUT) else 2
+    buffers = module.named_buffers(recurse=False)
+    return [name for name, one in buffers if one.dim() > 2 and one.shape[1] == 1 and len(one) >= fewest]
 
 
 def by_channel(model: nn.Module) -> dict[type[nn.Module], tp.pruner.BasePruningFunc]:

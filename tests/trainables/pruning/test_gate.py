@@ -150,6 +150,17 @@ def test_layers_by_hand_have_one_network_s_means_if_they_keep_the_channels(kind:
     assert not torch.allclose(plain, one)
 
 
+def test_of_filters_by_channel_a_single_one_may_be_left() -> None:
+    assert looked_at("blurred").floors == {}
+    dense = factory("blurred")()
+    anatomy, model = survey(dense, DIGIT), copied(dense)
+    removed: Removed = []
+    for removed_ppm in (950_000, 999_999):
+        removed += random_cut(model, anatomy, "local", removed_ppm)
+    assert {len(one.filt) for one in model.modules() if isinstance(one, odd_networks.Blur)} == {1}
+    assert oracle.compare(dense, removed, anatomy) < oracle.EXACT
+
+
 def test_blocks_that_repeat_are_narrowed_down_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def fixed(m: Any, x: torch.Tensor) -> torch.Tensor:
         return x + m.b(m.a(x) * m.g.view(1, 20, 1, 1))
