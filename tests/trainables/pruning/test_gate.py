@@ -155,7 +155,7 @@ def test_of_filters_by_channel_a_single_one_may_be_left() -> None:
     dense = factory("blurred")()
     anatomy, model = survey(dense, DIGIT), copied(dense)
     removed: Removed = []
-    for removed_ppm in (950_000, 999_999):
+    for removed_ppm in (900_000, 999_999):  # one of the three has a single one before the others
         removed += random_cut(model, anatomy, "local", removed_ppm)
     assert {len(one.filt) for one in model.modules() if isinstance(one, odd_networks.Blur)} == {1}
     assert oracle.compare(dense, removed, anatomy) < oracle.EXACT
