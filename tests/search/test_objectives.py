@@ -71,7 +71,7 @@ def give(folder: Path, source: str) -> None:
     """The module, imported anew."""
     (folder / "own_objective_for_tests.py").write_text(source)
     sys.modules.pop("own_objective_for_tests", None)
-    own.source_hash.cache_clear()
+    own.cached_hash.cache_clear()
 
 
 @pytest.mark.parametrize("one", OBJECTIVES.values(), ids=OBJECTIVES)

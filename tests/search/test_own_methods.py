@@ -78,7 +78,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget() -> None:
     """As a new process would: nothing of the user's own is known."""
     sys.modules.pop(MODULE, None)
-    own.source_hash.cache_clear()
+    own.cached_hash.cache_clear()
     registries: tuple[Registry[Any], ...] = (WEIGHT_IMPORTANCES, CHANNEL_IMPORTANCES, RETRAININGS)
     for registry in registries:
         registry._own.clear()
@@ -172,7 +172,7 @@ def test_a_network_of_ones_own_that_changed_is_another_network(here: Path) -> No
     from trainables.networks.factory import ModelSettings  # noqa: PLC0415
 
     def root() -> str:
-        own.source_hash.cache_clear()
+        own.cached_hash.cache_clear()
         return digits_problem(model=ModelSettings(name=f"{MODULE}:net"), trusted=True).root(0).id
 
     layers = "nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)"

@@ -15,7 +15,7 @@ from trainables.records.names import InputError
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    own.source_hash.cache_clear()
+    own.cached_hash.cache_clear()
     return tmp_path
 
 
@@ -26,7 +26,7 @@ def write(file: Path, text: str) -> None:
 
 def hash_after(file: Path, text: str, name: str) -> str:
     write(file, text)
-    own.source_hash.cache_clear()
+    own.cached_hash.cache_clear()
     return own.source_hash(name)
 
 
@@ -54,6 +54,17 @@ def test_a_relative_import_is_followed(here: Path) -> None:
     write(here / "own_beside_c.py", "x = 1\n")
     before = own.source_hash("own_package_c.nets:net")
     assert hash_after(here / "own_beside_c.py", "x = 2\n", "own_package_c.nets:net") != before
+
+
+def test_an_import_is_found_in_any_block(here: Path) -> None:
+    names = [f"own_inner_f{place}" for place in range(6)]
+    for name in names:
+        write(here / f"{name}.py", "")
+    blocks = "try:\n    {}\nexcept ImportError:\n    {}\nelse:\n    {}\nfinally:\n    {}\n"
+    blocks += "class A:\n    def f(self, kind):\n        match kind:\n            case 1:\n                {}\n"
+    blocks += "if True: pass\nelse:\n    {}\n"
+    write(here / "own_nets_f.py", blocks.format(*(f"import {name}" for name in names)))
+    assert set(own._sources("own_nets_f")) == {"own_nets_f", *names}
 
 
 def test_what_is_installed_or_this_program_is_no_part_of_it(here: Path) -> None:

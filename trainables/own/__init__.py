@@ -47,11 +47,10 @@ def load(name: str, field: str, kind: str, *, trusted: bool) -> Any:
     return found
 
 
-@lru_cache
 def source_hash(name: str) -> str:
-    """SHA-256 of the source that ``package.module:attribute`` leads to, 64 hexadecimal digits."""
+    """SHA-256 of the source that ``package.module:attribute`` leads to, 64 hexadecimal digits; read once a process."""
     _find_here()
-    return hash_of_sources(name.partition(":")[0])
+    return cached_hash(name.partition(":")[0])
 
 
 def hash_of_sources(module: str) -> str:
@@ -64,6 +63,10 @@ def hash_of_sources(module: str) -> str:
     for name, file in sorted(_sources(module).items()):
         digest.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+cached_hash = lru_cache(hash_of_sources)
+"""The hash of a module's sources as they were when it was first asked for."""
 
 
 def modules_of(module: str) -> list[str]:
@@ -129,7 +132,7 @@ def _below(package: str) -> Iterator[str]:
 def _imports(module: str, file: Path) -> Iterator[str]:
     """Names that a module imports, which may be modules."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in _statements(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -137,3 +140,11 @@ def _imports(module: str, file: Path) -> Iterator[str]:
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _statements(block: ast.AST) -> Iterator[ast.AST]:
+    """The statements inside, those of inner blocks too; expressions, of which there are many, hold none."""
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for inner in getattr(block, part, ()):
+            yield inner
+            yield from _statements(inner)

@@ -32,7 +32,7 @@ from tests import ROOT
 from tests.conftest import digits_problem
 from tests.search_helpers import raw_study, refusal, write
 from trainables.measuring import quiet
-from trainables.own import source_hash
+from trainables.own import cached_hash, source_hash
 from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.storage.store import Store
@@ -287,7 +287,7 @@ def test_a_machine_s_hardware_is_told_without_a_gpu_too() -> None:
 def test_a_node_with_other_code_of_the_user_s_own_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "code_of_a_users_own.py").write_text("def net(): pass\n")
     monkeypatch.chdir(tmp_path)
-    source_hash.cache_clear()
+    cached_hash.cache_clear()
     here = this_machine("cpu")
     same = Terms(here, "cpu", None, tmp_path, "secret", {"code_of_a_users_own:net": source_hash("code_of_a_users_own:net")})
     other = replace(same, sources={"code_of_a_users_own:net": "0" * 64})

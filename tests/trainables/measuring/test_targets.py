@@ -67,7 +67,7 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     (tmp_path / "boards_for_tests.py").write_text(BOARD)
     sys.modules.pop("boards_for_tests", None)
-    own.source_hash.cache_clear()
+    own.cached_hash.cache_clear()
     return tmp_path
 
 
@@ -105,7 +105,7 @@ def test_a_function_of_one_s_own_is_given_each_network_s_file(tree: Tree, board:
     masked = next(walk(UnstructuredSchedule(step_ratio=0.5, fine_tune_epochs=0), tree))
     assert one.find(masked) is None  # what it runs on may save zeros
     (board / "boards_for_tests.py").write_text(BOARD + "\n# another source\n")
-    own.source_hash.cache_clear()
+    own.cached_hash.cache_clear()
     assert one.find(root) is None
 
 

@@ -50,7 +50,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     (tmp_path / f"{MODULE}.py").write_text(NETS)
     sys.modules.pop(MODULE, None)
-    own.source_hash.cache_clear()
+    own.cached_hash.cache_clear()
     TASKS._own.clear()
     of_spec.cache_clear()
     return tmp_path

@@ -140,7 +140,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("optimizer_for_tests", None)
-    own.source_hash.cache_clear()
+    own.cached_hash.cache_clear()
     OPTIMIZERS._own.clear()
     return "optimizer_for_tests"
 
