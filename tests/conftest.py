@@ -52,11 +52,16 @@ MakeProblem = Callable[..., Problem]
 
 
 LONGEST = (
-    "search/cluster/test_cluster.py", "faults/test_storms.py", "search/test_comparison_study.py", "search/test_confirm.py",
-    "trainables/pruning/test_structured.py", "search/test_storage.py", "search/test_runs.py", "faults/test_trial_ends.py",
-    "faults/test_interrupts.py", "faults/test_damage.py", "faults/test_workers.py",
+    "search/cluster/test_cluster.py", "trainables/pruning/test_structured.py", "search/test_storage.py",
+    "trainables/pruning/test_gate.py", "search/test_runs.py", "search/cluster/test_jobs.py", "faults/test_storms.py",
+    "search/test_confirm.py", "faults/test_interrupts.py", "search/test_notebook.py", "faults/test_trial_ends.py",
+    "search/test_gated_studies.py", "analysis/test_mattered.py", "analysis/test_compare.py", "analysis/test_report.py",
+    "trainables/test_walk.py", "trainables/training/test_training.py", "faults/test_damage.py",
+    "trainables/training/test_resuming.py", "search/tune/test_searcher.py", "test_hostile.py",
+    "benchmarks/test_search_efficiency.py", "faults/test_workers.py", "search/test_input.py",
+    "search/test_comparison_study.py", "trainables/training/test_padding.py", "trainables/storage/test_store.py",
 )  # fmt: skip
-"""A process of pytest-xdist takes a whole file, and several share the cores: what takes minutes has to begin first."""
+"""A process of pytest-xdist takes a whole file, and several share the cores: what takes a minute has to begin first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,6 +19,8 @@ from trainables.networks.reproducible import reproducible
 LOGITS = "logits"
 ROW_MAJOR = "row_major"
 """The attribute of a network that fails on images that are channels-last in memory."""
+TORCH_S_OWN = vars(nn.Module()).keys() - {"_buffers"}
+"""Attributes of a module in which torch keeps hooks, layers and parameters: nothing that a forward pass gave."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,7 +33,8 @@ def evaluating(model: M) -> M:
 
 def copied(model: M) -> M:
     """A deep copy; of outputs that the network keeps as attributes (features, for plots) it has the values alone."""
-    kept = [one for module in model.modules() for one in _tensors(vars(module)) if one.grad_fn is not None]
+    held = [value for module in model.modules() for name, value in vars(module).items() if name not in TORCH_S_OWN]
+    kept = [one for one in _tensors(held) if one.grad_fn is not None]
     return copy.deepcopy(model, {id(one): one.detach().clone() for one in kept})
 
 

@@ -6,6 +6,7 @@ import copy
 import itertools
 import random
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -98,8 +99,9 @@ def factory(name: str) -> Any:
     return lambda: build(settings, 10, DIGIT, trusted=True, check=False)
 
 
-def looked_at(name: str, wishes: Wishes | None = None) -> Gate:
-    return gate(factory(name), DIGIT, 10, wishes or Wishes())
+@cache
+def looked_at(name: str) -> Gate:
+    return gate(factory(name), DIGIT, 10, Wishes())
 
 
 def random_cut(model: nn.Module, anatomy: Anatomy, scope: str, removed_ppm: int, seed: int = 5) -> Removed:
@@ -282,7 +284,7 @@ def test_nothing_of_the_networks_of_the_literature_is_protected(name: str, width
 
 def test_the_gate_draws_nothing_and_says_the_same_every_time() -> None:
     states = [torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()]  # type: ignore[index]
-    one, other = looked_at("tied"), looked_at("tied")
+    one, other = (gate(factory("tied"), DIGIT, 10, Wishes()) for _ in range(2))
     assert one == other
     assert torch.equal(states[0], torch.get_rng_state())
     assert np.array_equal(states[1], np.random.get_state()[1])  # type: ignore[index]
@@ -345,7 +347,7 @@ def test_a_global_cut_makes_up_for_what_stays() -> None:
 
 
 def test_all_layers_that_stay_with_one_that_is_kept_count_as_whole() -> None:
-    found = looked_at("residual", Wishes(keep=("body.1.c.1.0",)))
+    found = gate(factory("residual"), DIGIT, 10, Wishes(keep=("body.1.c.1.0",)))
     sizes = {"body.0.0": 9 * 16, "body.1.c.0.0": 9 * 16 * 20, "body.1.c.1.0": 9 * 16 * 20}
     sizes |= {"body.2.c.0.0": 9 * 16 * 12, "body.2.c.1.0": 9 * 16 * 12, "head": 160}
     # All but the layer that no other hangs on: what goes into the one that is kept stays too.
