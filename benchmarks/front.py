@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 import search
-from analysis.comparison.statistics import estimate
+from analysis.comparison.statistics import estimate, step_of
 from trainables.records import names as n
 
 HOME = Path(__file__).parent
@@ -114,13 +114,16 @@ def told(frame: pd.DataFrame) -> str:
         SMALLEST: (f"times fewer bytes at dense − {100 * DROP:g} point", 1.0), HYPERVOLUME: ("hypervolume", 1.0),
     }  # fmt: skip
     *others, last = by
+    image = step_of(frame["dense"], *(frame[f"{factor}x"] for factor in FACTORS))
     rows = {
         space: [_known(f"{scale * of[column].mean(skipna=False):.2f}") for column, (_, scale) in columns.items()]
         for space, of in by.items()
     }
     for other in others:
-        more = [scale * (by[last][column] - by[other][column]) for column, (_, scale) in columns.items()]
-        rows[f"{last} less {other}"] = [_difference(some) for some in more]
+        rows[f"{last} less {other}"] = [
+            _difference(scale * (by[last][column] - by[other][column]), scale * image * column.endswith("x"))
+            for column, (_, scale) in columns.items()
+        ]
     lines = [["", *(heading for heading, _ in columns.values())], ["---"] * (1 + len(columns))]
     lines += [[name, *cells] for name, cells in rows.items()]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -133,8 +136,8 @@ def told(frame: pd.DataFrame) -> str:
     )
 
 
-def _difference(pairs: pd.Series) -> str:
-    found = estimate(pairs)
+def _difference(pairs: pd.Series, step: float) -> str:
+    found = estimate(pairs, step)
     return _known(f"{found.mean:+.2f} ± {found.high - found.mean:.2f}")
 
 
@@ -156,6 +159,7 @@ def drawn(fronts: pd.DataFrame) -> Figure:
     sns.lineplot(rows, x=n.COMPRESSION, y=n.ACCURACY, hue="space", errorbar=("pi", 100), palette="colorblind", ax=axes)
     axes.axhline(100 * dense, color="#888888", linestyle=":", label="dense, fp32")
     axes.set(xscale="log", xlabel="times fewer bytes", ylabel="validation accuracy (%)", ylim=(100 * dense - 15, None))
+    axes.set_ylim(top=min(100, axes.get_ylim()[1]))
     axes.set_xticks((2, 4, 8, 16, 32, 64))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     axes.xaxis.set_minor_formatter(NullFormatter())
