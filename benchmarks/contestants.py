@@ -165,10 +165,9 @@ def knowing(space: SearchSpace, seed: int) -> Make:
             def _believed(self, told: Any, values: Any, wanted: Any, seed: int) -> np.ndarray:  # noqa: ARG002
                 above = np.array([tree.seen(one.chain[-1]) for one in self._tree.candidates]) - ledger.reference
                 # The scale of the values told: what is told and what is known agree on it.
-                values = values.reshape(-1, *above.shape[1:])
                 size = np.nanmax(above[told] / np.where(values == 0, np.nan, values), axis=(0, 1))
                 known = np.nan_to_num(above[wanted] / size, nan=WORST)  # a step that fails
-                return known.reshape(len(wanted), 1, -1)
+                return known[:, None]
 
         return ours("tree", Knowing)(space, seed)(tree, ledger)
 

@@ -53,38 +53,29 @@ def farthest(values: Floats, along: Floats) -> Radii:
     return np.asarray(reach(values, along).max(axis=-2))
 
 
-def draws(features: Floats, values: Floats, at: Floats, seed: int) -> Floats:
-    """Believable values at candidates, [candidate, draw, objective]: each tree of a forest is a draw.
+def draws(features: Floats, values: Floats, at: Floats, seed: int, looks: tuple[Floats, Floats] | None = None) -> Floats:
+    """Believable values at candidates, [candidate, draw, form, objective]: each tree of a forest is a draw.
 
-    Extremely randomised trees (Geurts et al. 2006), a forest for each objective; they reproduce what they were told.
+    ``values`` are those told, [candidate, form, objective]. Extremely randomised trees (Geurts et al. 2006), a forest for
+    each objective; they reproduce what they were told. The forms of a step share a tree, as they share its luck: were each
+    drawn by itself, the best of several would be expected to lie far above all of them.
+
+    ``looks`` are numbers that say something of the values: of the candidates told [candidate], and what is believed of the
+    others [candidate, draw], of which each draw of the values goes with one.
     """
     from sklearn.ensemble import ExtraTreesRegressor  # noqa: PLC0415 - a second, and most commands ask no sampler
 
-    wanted = np.ascontiguousarray(at, np.float32)
-    found = np.empty((len(at), TREES, values.shape[1]))
-    for i in range(values.shape[1]):
-        forest = ExtraTreesRegressor(TREES, random_state=seed, n_jobs=1).fit(features, values[:, i])
+    known, wanted = features, np.ascontiguousarray(at, np.float32)
+    if looks is not None:
+        known, wanted = np.column_stack([features, looks[0]]), np.column_stack([wanted, looks[1][:, :1]]).astype(np.float32)
+    found = np.empty((len(at), TREES, *values.shape[1:]))
+    for i in range(values.shape[-1]):
+        forms = values[..., i] if values.shape[1] > 1 else values[:, 0, i]
+        forest = ExtraTreesRegressor(TREES, random_state=seed, n_jobs=1).fit(known, forms)
         for tree, estimator in enumerate(forest.estimators_):
-            found[:, tree, i] = estimator.tree_.predict(wanted)[:, 0]
-    return found
-
-
-def draws_with(features: Floats, looks: Floats, values: Floats, at: Floats, believed: Floats, seed: int) -> Floats:
-    """The same of values that a look at each candidate [candidate] says something of.
-
-    Of the wanted candidates the looks are ``believed`` [candidate, draw]: each draw of the values goes with one of them.
-    """
-    from sklearn.ensemble import ExtraTreesRegressor  # noqa: PLC0415 - as above
-
-    known = np.column_stack([features, looks])
-    wanted = np.empty((len(at), known.shape[1]), np.float32)
-    wanted[:, :-1] = at
-    found = np.empty((len(at), TREES, values.shape[1]))
-    for i in range(values.shape[1]):
-        forest = ExtraTreesRegressor(TREES, random_state=seed, n_jobs=1).fit(known, values[:, i])
-        for tree, estimator in enumerate(forest.estimators_):
-            wanted[:, -1] = believed[:, tree]
-            found[:, tree, i] = estimator.tree_.predict(wanted)[:, 0]
+            if looks is not None:
+                wanted[:, -1] = looks[1][:, tree]
+            found[:, tree, :, i] = estimator.tree_.predict(wanted).reshape(len(at), values.shape[1])
     return found
 
 

@@ -17,7 +17,7 @@ from optuna.trial import TrialState, create_trial
 
 from search.sampling import tree_sampler
 from search.sampling.candidates import step_tree
-from search.sampling.expected_gain import directions, reach
+from search.sampling.expected_gain import directions, draws, reach
 from search.sampling.samplers import sampler_for_ask
 from search.sampling.space import SearchSpace, SpaceSettings
 from search.sampling.step_tree import Candidate, Floats, StepTree, encode
@@ -296,3 +296,13 @@ def test_every_schedule_of_a_space_is_a_candidate(tree: Tree, tmp_path: Any) -> 
 def test_without_candidates_it_draws_at_random() -> None:
     study = optuna.create_study(sampler=sampler_for_ask("tree", 0, 0), directions=["maximize"] * 2)
     assert 0 <= study.ask().suggest_int("x", 0, 9) <= 9
+
+
+def test_forms_that_are_alike_are_believed_to_be_alike() -> None:
+    """Drawn apart, the best of three would be expected above what was ever told."""
+    random = np.random.default_rng(0)
+    features, wanted = random.random((30, 4)), random.random((20, 4))
+    one = random.random((30, 1, 2))
+    drawn = draws(features, one + np.arange(3)[:, None], wanted, 0)
+    np.testing.assert_allclose(drawn - drawn[:, :, :1], np.broadcast_to(np.arange(3)[:, None], drawn.shape))
+    assert drawn[..., 0].std(axis=1).max() > 0 and np.isin(drawn[:, :, 1, 0].round(9), (one[:, 0, 0] + 1).round(9)).all()
