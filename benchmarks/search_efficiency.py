@@ -19,7 +19,7 @@ import multiprocessing
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ TABLES = ("digits", "cifar10")
 REPLAYS = 21
 MOST_EPOCHS = 8000
 GOAL = 12
+AFTER = (500, 1000, 2000)
 GRID = np.unique(np.geomspace(5, MOST_EPOCHS, 120).round())
 """Epochs at which the curves are kept."""
 FIGURE = Path(__file__).parent / "figures" / "search_efficiency.png"
@@ -49,14 +50,14 @@ Job = tuple[str, str, int, int]
 """(table, contestant, trials in flight, number of the replay)"""
 
 
-def one(job: Job) -> Result:
+def one(most_epochs: float, job: Job) -> Result:
     """Replay one search; its number is the sampler's seed and says which of the table's seeds it sees."""
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     name, contestant, at_once, number = job
     table = step_table.read(name)
     make = CONTESTANTS[contestant](table.space, number)
-    found = replay(table, number % len(table.dense), make, at_once, MOST_EPOCHS, LIMITS.get(contestant))
+    found = replay(table, number % len(table.dense), make, at_once, most_epochs, LIMITS.get(contestant))
     return {
         "job": list(job),
         "reached": {str(mark): found.reached(mark) if np.isfinite(found.reached(mark)) else None for mark in MARKS},
@@ -83,13 +84,13 @@ def _has_looks(table: str, number: int) -> bool:
     return bool(np.isfinite(recalibrated[number % len(recalibrated)]).any())
 
 
-def run(wanted: Sequence[Job], processes: int, kept: Path | None) -> list[Result]:
+def run(wanted: Sequence[Job], processes: int, kept: Path | None, most_epochs: int = MOST_EPOCHS) -> list[Result]:
     """Results of all jobs; those in the file ``kept`` are not replayed again, and new ones are added to it."""
     lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
     done = {tuple(result["job"]): result for result in map(json.loads, lines)}
     left = [job for job in wanted if job not in done]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for result in pool.imap_unordered(one, left):
+        for result in pool.imap_unordered(partial(one, most_epochs), left):
             done[tuple(result["job"])] = result
             if kept is not None:
                 with kept.open("a") as file:
@@ -97,8 +98,10 @@ def run(wanted: Sequence[Job], processes: int, kept: Path | None) -> list[Result
     return [done[job] for job in wanted]
 
 
-def summary(results: Sequence[Result]) -> dict[str, Any]:
+def summary(results: Sequence[Result], most_epochs: int = MOST_EPOCHS) -> dict[str, Any]:
     """Median and quartiles of the epochs to each mark, and plain TPE's median over ours, by table and trials in flight.
+
+    Beside them is the median score after so many epochs (``AFTER``), which also tells of those that reach no mark.
 
     None stands for more epochs than a replay goes on for (or more trials, see ``LIMITS``); ``not_reached`` says of which
     medians. A ratio to a median that is None
@@ -112,18 +115,26 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
         epochs = {c: {str(mark): _quartiles(some, mark) for mark in MARKS} for c, some in runs.items()}
         choosing = {c: float(np.median([r["choosing"] for r in some])) for c, some in runs.items()}
         key = name if at_once == 1 else f"{name}, {at_once} in flight"
-        missed = not_reached(epochs)
-        tables[key] = {"epochs": epochs, "not_reached": missed, "seconds_per_trial_choosing": choosing, **_ratios(epochs)}
-    return {"replays": len({r["job"][3] for r in results}), "most_epochs": MOST_EPOCHS, "goal": GOAL, "tables": tables}
+        tables[key] = {
+            "epochs": epochs, "not_reached": not_reached(epochs, most_epochs), "seconds_per_trial_choosing": choosing,
+            "scores": {c: {str(after): _score(some, after) for after in AFTER} for c, some in runs.items()},
+            **_ratios(epochs, most_epochs),
+        }  # fmt: skip
+    return {"replays": len({r["job"][3] for r in results}), "most_epochs": most_epochs, "goal": GOAL, "tables": tables}
 
 
-def not_reached(epochs: Mapping[str, Mapping[str, Sequence[float | None]]]) -> dict[str, str]:
+def _score(results: Sequence[Result], after: int) -> float:
+    """The median of the scores at the last point of the curves until then."""
+    return float(np.median([result["curve"][int(np.searchsorted(GRID, after, side="right")) - 1] for result in results]))
+
+
+def not_reached(epochs: Mapping[str, Mapping[str, Sequence[float | None]]], most_epochs: int) -> dict[str, str]:
     """Of each contestant whose median is None at a mark: the lowest such mark, and when its replays were broken off."""
     missed = {}
     for contestant, marks in epochs.items():
         lowest = next((mark for mark, values in marks.items() if values[0] is None), None)
         if lowest is not None:
-            end = f"{LIMITS[contestant]} trials" if contestant in LIMITS else f"{MOST_EPOCHS:,} epochs"
+            end = f"{LIMITS[contestant]} trials" if contestant in LIMITS else f"{most_epochs:,} epochs"
             missed[contestant] = f"{float(lowest):.0%} not reached in {end}"
     return missed
 
@@ -134,13 +145,13 @@ def _quartiles(results: Sequence[Result], mark: float) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in found]
 
 
-def _ratios(epochs: Mapping[str, Mapping[str, Sequence[float | None]]]) -> dict[str, Any]:
+def _ratios(epochs: Mapping[str, Mapping[str, Sequence[float | None]]], most_epochs: int) -> dict[str, Any]:
     if PLAIN_TPE not in epochs or TREE_SEARCH not in epochs:
         return {}
     ratios, bounds = {}, []
     for mark in map(str, MARKS):
         plain, ours = epochs[PLAIN_TPE][mark][0], epochs[TREE_SEARCH][mark][0]
-        ratios[mark] = None if ours is None else round((plain or MOST_EPOCHS) / ours, 1)
+        ratios[mark] = None if ours is None else round((plain or most_epochs) / ours, 1)
         bounds += [mark] if plain is None else []
     return {"ratio_to_plain_tpe": ratios, "ratio_is_lower_bound_at": bounds}
 
@@ -149,10 +160,12 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The summary as text: median (quartiles) of the epochs to each mark."""
     for name, table in found["tables"].items():
         head = f"{name} ({found['replays']} replays)"
-        yield f"{head:32}" + "".join(f"{f'{mark:.0%}':>24}" for mark in MARKS) + "    s/trial"
+        after = "".join(f"{f'at {epochs:,}':>10}" for epochs in AFTER)
+        yield f"{head:32}" + "".join(f"{f'{mark:.0%}':>24}" for mark in MARKS) + "    s/trial" + after
         for contestant, marks in table["epochs"].items():
-            cells = "".join(f"{_cell(marks[str(mark)], contestant):>24}" for mark in MARKS)
-            yield f"  {contestant:30}{cells}{table['seconds_per_trial_choosing'][contestant]:>11.3f}"
+            cells = "".join(f"{_cell(marks[str(mark)], contestant, found['most_epochs']):>24}" for mark in MARKS)
+            scores = "".join(f"{score:>10.1%}" for score in table["scores"][contestant].values())
+            yield f"  {contestant:30}{cells}{table['seconds_per_trial_choosing'][contestant]:>11.3f}{scores}"
         if "ratio_to_plain_tpe" in table:
             at_least = table["ratio_is_lower_bound_at"]
             ratios = [(">= " if m in at_least else "") + f"{r} times" for m, r in table["ratio_to_plain_tpe"].items()]
@@ -175,18 +188,19 @@ def readme_rows(found: Mapping[str, Any]) -> Iterator[str]:
         if not table["epochs"].keys() >= set(shown):
             continue
         medians = [
-            " / ".join(_median(table["epochs"][contestant][mark][0]) for mark in ("0.97", "0.99")) for contestant in shown
+            " / ".join(_median(table["epochs"][contestant][mark][0], found["most_epochs"]) for mark in ("0.97", "0.99"))
+            for contestant in shown
         ]
         ratios = " / ".join(str(table["ratio_to_plain_tpe"][mark]) for mark in ("0.97", "0.99"))
         yield f"| {name} | {medians[0]} | {medians[1]} | {ratios} | {medians[2]} |"
 
 
-def _median(value: float | None) -> str:
-    return f"> {MOST_EPOCHS:,}" if value is None else f"{value:,.0f}"
+def _median(value: float | None, most_epochs: int) -> str:
+    return f"> {most_epochs:,}" if value is None else f"{value:,.0f}"
 
 
-def _cell(values: Sequence[float | None], contestant: str) -> str:
-    never = f"> {LIMITS[contestant]} trials" if contestant in LIMITS else f"> {MOST_EPOCHS:,}"
+def _cell(values: Sequence[float | None], contestant: str, most_epochs: int) -> str:
+    never = f"> {LIMITS[contestant]} trials" if contestant in LIMITS else f"> {most_epochs:,}"
     median, low, high = (None if value is None else f"{value:,.0f}" for value in values)
     return never if low is None else f"{median or never} ({low} - {high or '…'})"
 
@@ -255,6 +269,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", default=TABLES, help=f"tables to replay (default {' '.join(TABLES)})")
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), metavar="NAME", help="default: all")
     parser.add_argument("--replays", type=int, default=REPLAYS, help=f"replays of each (default {REPLAYS})")
+    parser.add_argument("--epochs", type=int, default=MOST_EPOCHS, help=f"most epochs of a replay (default {MOST_EPOCHS})")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="file of finished replays, to go on from")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--figure", type=Path, default=FIGURE, help="file for the figure")
@@ -268,8 +283,10 @@ def main() -> None:
         print(f"{steps:,} steps and {points:,} points a seed; {epochs:,} epochs for {len(SEEDS)} seeds")
         return
     wanted = list(jobs(arguments.tables, arguments.contestants, arguments.replays))
-    results = run(wanted, arguments.processes, arguments.keep)
-    found = summary(results) | {"left_by_stopping": {name: left_by(step_table.read(name)) for name in arguments.tables}}
+    results = run(wanted, arguments.processes, arguments.keep, arguments.epochs)
+    found = summary(results, arguments.epochs) | {
+        "left_by_stopping": {name: left_by(step_table.read(name)) for name in arguments.tables}
+    }
     print("\n".join([*lines(found), *stopping_lines(found["left_by_stopping"]), *readme_rows(found)]))
     figure(results, arguments.figure)
     if arguments.json is not None:

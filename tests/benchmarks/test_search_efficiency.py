@@ -335,7 +335,8 @@ def test_all_begin_with_the_same_starting_points(table: StepTable) -> None:
 def test_ratios_to_what_never_arrives_are_lower_bounds() -> None:
     def result(contestant: str, number: int, epochs: float | None) -> search_efficiency.Result:
         reached = dict.fromkeys(("0.95", "0.97", "0.99"), epochs)
-        return {"job": ["t", contestant, 1, number], "reached": reached, "choosing": 0.1}
+        curve = [0.5 + number * (epochs > 1000) for epochs in search_efficiency.GRID]
+        return {"job": ["t", contestant, 1, number], "reached": reached, "choosing": 0.1, "curve": curve}
 
     results = [result(TREE_SEARCH, i, 100.0 + i) for i in range(3)] + [result(PLAIN_TPE, i, None) for i in range(3)]
     found = search_efficiency.summary(results)["tables"]["t"]
@@ -343,7 +344,8 @@ def test_ratios_to_what_never_arrives_are_lower_bounds() -> None:
     assert found["epochs"][PLAIN_TPE]["0.99"] == [None] * 3
     assert found["ratio_to_plain_tpe"]["0.99"] == round(search_efficiency.MOST_EPOCHS / 101, 1)
     assert found["ratio_is_lower_bound_at"] == ["0.95", "0.97", "0.99"]
-    assert "> " in "\n".join(search_efficiency.lines(search_efficiency.summary(results)))
+    assert found["scores"][PLAIN_TPE] == {"500": 0.5, "1000": 0.5, "2000": 1.5}
+    assert "> 60" in "\n".join(search_efficiency.lines(search_efficiency.summary(results, 60)))
 
 
 def test_the_command_replays_and_writes(
@@ -355,11 +357,21 @@ def test_the_command_replays_and_writes(
     monkeypatch.setattr(step_table.read, "__defaults__", (folder,))
     wanted = list(search_efficiency.jobs(["tiny"], [TREE_SEARCH, PLAIN_TPE], 3))
     assert len(wanted) == 3 * 2 * 2
-    monkeypatch.setattr(search_efficiency, "MOST_EPOCHS", 60)
-    results = [search_efficiency.one(job) for job in wanted]
+    results = [search_efficiency.one(60, job) for job in wanted]
     kept = tmp_path / "kept.jsonl"
     kept.write_text("".join(json.dumps(result) + "\n" for result in results))
-    arguments = ["--replay", "--tables", "tiny", "--contestants", TREE_SEARCH, PLAIN_TPE, "--replays", "3"]
+    arguments = [
+        "--replay",
+        "--tables",
+        "tiny",
+        "--contestants",
+        TREE_SEARCH,
+        PLAIN_TPE,
+        "--replays",
+        "3",
+        "--epochs",
+        "60",
+    ]
     files = ["--keep", str(kept), "--json", str(tmp_path / "found.json"), "--figure", str(tmp_path / "figure.png")]
     monkeypatch.setattr("sys.argv", ["search_efficiency", *arguments, *files])
     search_efficiency.main()
