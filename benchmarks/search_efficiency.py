@@ -168,7 +168,10 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {contestant:30}{cells}{table['seconds_per_trial_choosing'][contestant]:>11.3f}{scores}"
         if "ratio_to_plain_tpe" in table:
             at_least = table["ratio_is_lower_bound_at"]
-            ratios = [(">= " if m in at_least else "") + f"{r} times" for m, r in table["ratio_to_plain_tpe"].items()]
+            ratios = [
+                "" if r is None else (">= " if m in at_least else "") + f"{r} times"
+                for m, r in table["ratio_to_plain_tpe"].items()
+            ]
             yield f"  {f'{TREE_SEARCH} against plain TPE':30}" + "".join(f"{ratio:>24}" for ratio in ratios)
 
 
@@ -191,7 +194,7 @@ def readme_rows(found: Mapping[str, Any]) -> Iterator[str]:
             " / ".join(_median(table["epochs"][contestant][mark][0], found["most_epochs"]) for mark in ("0.97", "0.99"))
             for contestant in shown
         ]
-        ratios = " / ".join(str(table["ratio_to_plain_tpe"][mark]) for mark in ("0.97", "0.99"))
+        ratios = " / ".join(str(table["ratio_to_plain_tpe"][mark] or "–") for mark in ("0.97", "0.99"))
         yield f"| {name} | {medians[0]} | {medians[1]} | {ratios} | {medians[2]} |"
 
 

@@ -346,6 +346,8 @@ def test_ratios_to_what_never_arrives_are_lower_bounds() -> None:
     assert found["ratio_is_lower_bound_at"] == ["0.95", "0.97", "0.99"]
     assert found["scores"][PLAIN_TPE] == {"500": 0.5, "1000": 0.5, "2000": 1.5}
     assert "> 60" in "\n".join(search_efficiency.lines(search_efficiency.summary(results, 60)))
+    neither = search_efficiency.summary([result(name, 0, None) for name in (TREE_SEARCH, PLAIN_TPE)])
+    assert "None" not in "\n".join(search_efficiency.lines(neither))
 
 
 def test_the_command_replays_and_writes(
