@@ -208,7 +208,7 @@ def _cell(values: Sequence[float | None], contestant: str, most_epochs: int) -> 
     return never if low is None else f"{median or never} ({low} - {high or '…'})"
 
 
-def figure(results: Sequence[Result], file: Path) -> None:
+def figure(results: Sequence[Result], file: Path, most_epochs: int = MOST_EPOCHS) -> None:
     """The median score against the epochs spent, one trial in flight: ours against others, and against itself changed."""
     import matplotlib as mpl  # noqa: PLC0415
 
@@ -219,8 +219,10 @@ def figure(results: Sequence[Result], file: Path) -> None:
     taking_part = list(dict.fromkeys(result["job"][1] for result in results))
     changed = [contestant for contestant in taking_part if contestant.startswith(TREE_SEARCH) or "stopped" in contestant]
     others = [contestant for contestant in taking_part if contestant not in changed or contestant in (TREE_SEARCH, KNOWING)]
-    canvas, axes = plt.subplots(2, len(tables), figsize=(6 * len(tables), 8), sharex=True, sharey=True, squeeze=False)
-    for row, contestants in zip(axes, (others, changed), strict=True):
+    rows = [others, changed] if set(changed) > {TREE_SEARCH, KNOWING} else [others]
+    size = (6 * len(tables), 4 * len(rows))
+    canvas, axes = plt.subplots(len(rows), len(tables), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for row, contestants in zip(axes, rows, strict=True):
         for axis, name in zip(row, tables, strict=True):
             for number, contestant in enumerate(contestants):
                 mine = [r for r in results if r["job"][:3] == [name, contestant, 1]]
@@ -229,7 +231,7 @@ def figure(results: Sequence[Result], file: Path) -> None:
                     axis.plot(GRID, _median_curve(mine), label=contestant, lw=2.5, color="black", zorder=3)
                 elif mine:
                     axis.plot(GRID, _median_curve(mine), label=contestant, lw=1.3, color=colour, ls=style)
-            axis.set(xscale="log", xlim=(10, MOST_EPOCHS), ylim=(0.5, 1.02), title=name)
+            axis.set(xscale="log", xlim=(10, most_epochs), ylim=(0.5, 1.02), title=name)
             axis.grid(alpha=0.3)
         row[0].set_ylabel("hypervolume, share of the whole table's")
         row[-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
@@ -291,7 +293,7 @@ def main() -> None:
         "left_by_stopping": {name: left_by(step_table.read(name)) for name in arguments.tables}
     }
     print("\n".join([*lines(found), *stopping_lines(found["left_by_stopping"]), *readme_rows(found)]))
-    figure(results, arguments.figure)
+    figure(results, arguments.figure, arguments.epochs)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
