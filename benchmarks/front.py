@@ -31,6 +31,7 @@ HOME = Path(__file__).parent
 DECLARED = HOME / "front.yaml"
 FACTORS, DROP = (8, 16, 24), 0.01
 """At how many times fewer bytes accuracies are compared, and what a file may cost whose bytes are."""
+ACCURACIES = tuple(f"{factor}x" for factor in FACTORS)
 SMALLEST, HYPERVOLUME = "smallest", "hypervolume"
 SHOWN = np.geomspace(2, 64, 121)
 """How many times fewer bytes the figure goes from and to."""
@@ -114,14 +115,14 @@ def told(frame: pd.DataFrame) -> str:
         SMALLEST: (f"times fewer bytes at dense − {100 * DROP:g} point", 1.0), HYPERVOLUME: ("hypervolume", 1.0),
     }  # fmt: skip
     *others, last = by
-    image = step_of(frame["dense"], *(frame[f"{factor}x"] for factor in FACTORS))
+    image = step_of(frame["dense"], *(frame[column] for column in ACCURACIES))
     rows = {
         space: [_known(f"{scale * of[column].mean(skipna=False):.2f}") for column, (_, scale) in columns.items()]
         for space, of in by.items()
     }
     for other in others:
         rows[f"{last} less {other}"] = [
-            _difference(scale * (by[last][column] - by[other][column]), scale * image * column.endswith("x"))
+            _difference(scale * (by[last][column] - by[other][column]), scale * image if column in ACCURACIES else 0.0)
             for column, (_, scale) in columns.items()
         ]
     lines = [["", *(heading for heading, _ in columns.values())], ["---"] * (1 + len(columns))]

@@ -362,19 +362,17 @@ def test_the_command_replays_and_writes(
     results = [search_efficiency.one(60, job) for job in wanted]
     kept = tmp_path / "kept.jsonl"
     kept.write_text("".join(json.dumps(result) + "\n" for result in results))
-    arguments = [
-        "--replay",
-        "--tables",
-        "tiny",
-        "--contestants",
-        TREE_SEARCH,
-        PLAIN_TPE,
-        "--replays",
-        "3",
+    arguments = ["--replay", "--tables", "tiny", "--contestants", TREE_SEARCH, PLAIN_TPE, "--replays", "3"]
+    files = [
         "--epochs",
         "60",
+        "--keep",
+        str(kept),
+        "--json",
+        str(tmp_path / "found.json"),
+        "--figure",
+        str(tmp_path / "figure.png"),
     ]
-    files = ["--keep", str(kept), "--json", str(tmp_path / "found.json"), "--figure", str(tmp_path / "figure.png")]
     monkeypatch.setattr("sys.argv", ["search_efficiency", *arguments, *files])
     search_efficiency.main()
     tables = json.loads((tmp_path / "found.json").read_text())["tables"]
@@ -416,6 +414,15 @@ def test_the_documentation_says_what_the_last_replay_found() -> None:
     rows = list(search_efficiency.readme_rows(found))
     assert len(rows) == 4
     assert all(row in readme for row in rows)
+
+
+def test_the_documentation_says_how_far_searches_of_the_realistic_table_came() -> None:
+    folder = Path(search_efficiency.__file__).parent
+    tables = json.loads((folder / "figures" / "search_efficiency_realistic.json").read_text())["tables"]
+    page = (folder.parent / "docs" / "search.md").read_text()
+    for name in (PLAIN_TPE, TREE_SEARCH, KNOWING):
+        scores = [score for table in tables.values() for score in table["scores"][name].values()]
+        assert f"| {' | '.join(f'{score:.1%}'.replace('%', ' %') for score in scores)} |" in page
 
 
 def test_a_stopped_trial_is_replayed_as_far_as_it_went(table: StepTable) -> None:

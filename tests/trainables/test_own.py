@@ -56,6 +56,12 @@ def test_a_relative_import_is_followed(here: Path) -> None:
     assert hash_after(here / "own_beside_c.py", "x = 2\n", "own_package_c.nets:net") != before
 
 
+def test_a_module_s_sources_are_read_once_for_all_that_it_has(here: Path) -> None:
+    write(here / "own_nets_g.py", "def a(): pass\ndef b(): pass\n")
+    assert own.source_hash("own_nets_g:a") == own.source_hash("own_nets_g:b")
+    assert own.cached_hash.cache_info().misses == 1
+
+
 def test_an_import_is_found_in_any_block(here: Path) -> None:
     names = [f"own_inner_f{place}" for place in range(6)]
     for name in names:

@@ -126,12 +126,13 @@ def test_tiny_numbers_are_0_while_something_is_timed_and_only_then() -> None:
 
 def test_what_is_unsteady_is_measured_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "MAX_SECONDS", 2.0)
-    runs = {}
+    runs, took, found = {}, {}, {}
     for spread in (0.0, math.inf):
         monkeypatch.setattr(timing, "SPREAD", spread)
-        model = Unsteady()
-        measure(model, (1, 1, 1), 1, 1)
-        runs[spread] = model.calls
+        model, began = Unsteady(), time.monotonic()
+        found[spread] = measure(model, (1, 1, 1), 1, 1)
+        runs[spread], took[spread] = model.calls, time.monotonic() - began
+    assert took[0.0] > 2.0 and found[0.0].iqr_ms > 0
     assert runs[0.0] > runs[math.inf]
 
 

@@ -125,3 +125,11 @@ def test_what_a_network_keeps_of_a_pass_is_copied_without_its_history() -> None:
     kept = twin.body[1].maps["all"][0]
     assert kept.grad_fn is None and torch.equal(kept, model.body[1].maps["all"][0])
     assert twin.head.weight is not model.head.weight and twin.head.weight.requires_grad
+
+
+def test_a_buffer_that_a_pass_computed_is_copied_as_its_value() -> None:
+    model = nn.BatchNorm1d(3)
+    model.running_mean = model.weight * 2  # a buffer with a graph, which deepcopy refuses
+    twin = copied(model)
+    assert twin.running_mean is not None and twin.running_mean.grad_fn is None
+    torch.testing.assert_close(twin.running_mean, model.running_mean.detach())
