@@ -162,12 +162,11 @@ def knowing(space: SearchSpace, seed: int) -> Make:
 
     def make(tree: ReplayTree, ledger: ReplayLedger) -> Contestant:
         class Knowing(TreeSampler):
-            def _believed(self, told: Any, values: Any, wanted: Any, seed: int) -> np.ndarray:  # noqa: ARG002
+            def _believed(self, told: Any, values: Any, wanted: Any, random: Any) -> np.ndarray:  # noqa: ARG002
                 above = np.array([tree.seen(one.chain[-1]) for one in self._tree.candidates]) - ledger.reference
                 # The scale of the values told: what is told and what is known agree on it.
                 size = np.nanmax(above[told] / np.where(values == 0, np.nan, values), axis=(0, 1))
-                known = np.nan_to_num(above[wanted] / size, nan=WORST)  # a step that fails
-                return known[:, None]
+                return np.asarray(np.nan_to_num(above[wanted] / size, nan=WORST))  # a step that fails
 
         return ours("tree", Knowing)(space, seed)(tree, ledger)
 

@@ -26,6 +26,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 import search
 from analysis.comparison.statistics import estimate, step_of
 from trainables.records import names as n
+from trainables.records.words import counted
 
 HOME = Path(__file__).parent
 DECLARED = HOME / "front.yaml"
@@ -128,9 +129,8 @@ def told(frame: pd.DataFrame) -> str:
     lines = [["", *(heading for heading, _ in columns.values())], ["---"] * (1 + len(columns))]
     lines += [[name, *cells] for name, cells in rows.items()]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    setting = (
-        f"{frame['epochs'].iloc[0]} epochs, means over {len(by[last])} seeds; dense {100 * frame['dense'].mean():.2f} %"
-    )
+    seeds, dense = counted(len(by[last]), "seed"), 100 * frame["dense"].mean()
+    setting = f"{frame['epochs'].iloc[0]} epochs, means over {seeds}; dense {dense:.2f} %"
     return (
         f"Validation accuracy after {setting}. Differences with 95 % intervals, paired by seed "
         f"(`python -m benchmarks.front`).\n\n{table}\n"

@@ -40,14 +40,16 @@ def _prefixes(
     except (InputError, ValidationError):
         return
     chain: list[Hashable] = []
+    before = 0.0
     nodes = tree.chain(schedule)
     looked = [node.id for node in tree.looks(schedule)] if looks else [None] * len(nodes)
     for number, (node, halvings, look) in enumerate(zip(nodes, schedule.halvings(), looked, strict=True), start=1):
         for one in node.own_nodes:
             costs[one.id] = tree.epochs_of(one)
             chain.append(one.id)
-        # Halvings of what is left: the nearest that is known beforehand to the compression.
-        yield Candidate(space.prefix(params, number), tuple(chain), (halvings,), look)
+        # Halvings of what is left, so far and by this step: the nearest that is known beforehand to the compression.
+        yield Candidate(space.prefix(params, number), tuple(chain), (halvings, halvings - before), look)
+        before = halvings
 
 
 def epochs_ahead(schedules: Iterable[Schedule], tree: Tree) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Expected growth of the hypervolume by whole chains of points, for any number of objectives.
+"""Growth of the hypervolume by whole chains of points, for any number of objectives.
 
 The hypervolume above a reference is, up to a constant, the mean over directions of r^m, where r is how far the front
 reaches in that direction (Deng and Zhang 2019; Zhang and Golovin 2020, arXiv:2006.04655). So a set of points counts by
@@ -20,7 +20,6 @@ PLANE_DIRECTIONS = 64
 SPACE_DIRECTIONS = 256
 """Of a low-discrepancy set. On 300 made-up fronts of three objectives the hypervolume is off by .6 % (root mean square; at
 most 5.3 %), and by 1.2 % and 12 % with 128 directions; 128 that are drawn at random are off by 7 % and 31 %."""
-TREES = 32
 
 
 def directions(objectives: int) -> Floats:
@@ -53,43 +52,17 @@ def farthest(values: Floats, along: Floats) -> Radii:
     return np.asarray(reach(values, along).max(axis=-2))
 
 
-def draws(features: Floats, values: Floats, at: Floats, seed: int, looks: tuple[Floats, Floats] | None = None) -> Floats:
-    """Believable values at candidates, [candidate, draw, form, objective]: each tree of a forest is a draw.
-
-    ``values`` are those told, [candidate, form, objective]. Extremely randomised trees (Geurts et al. 2006), a forest for
-    each objective; they reproduce what they were told. The forms of a step share a tree, as they share its luck: were each
-    drawn by itself, the best of several would be expected to lie far above all of them.
-
-    ``looks`` are numbers that say something of the values: of the candidates told [candidate], and what is believed of the
-    others [candidate, draw], of which each draw of the values goes with one.
-    """
-    from sklearn.ensemble import ExtraTreesRegressor  # noqa: PLC0415 - a second, and most commands ask no sampler
-
-    known, wanted = features, np.ascontiguousarray(at, np.float32)
-    if looks is not None:
-        known, wanted = np.column_stack([features, looks[0]]), np.column_stack([wanted, looks[1][:, :1]]).astype(np.float32)
-    found = np.empty((len(at), TREES, *values.shape[1:]))
-    for i in range(values.shape[-1]):
-        forms = values[..., i] if values.shape[1] > 1 else values[:, 0, i]
-        forest = ExtraTreesRegressor(TREES, random_state=seed, n_jobs=1).fit(known, forms)
-        for tree, estimator in enumerate(forest.estimators_):
-            if looks is not None:
-                wanted[:, -1] = looks[1][:, tree]
-            found[:, tree, :, i] = estimator.tree_.predict(wanted).reshape(len(at), values.shape[1])
-    return found
-
-
 def chain_gains(tree: StepTree, nodes: Flags, known: Flags, at: Integers, values: Floats, front: Radii) -> Floats:
-    """Expected growth of the hypervolume by each flagged node and the unknown ones above it, [node] (0 elsewhere).
+    """Growth of the hypervolume by each flagged node and the unknown ones above it, [node] (0 elsewhere).
 
-    ``nodes`` are closed upwards as far as they are unknown; ``values`` [candidate of ``at``, draw, form, objective] are
-    above the reference; ``front`` [draw, direction] is what is reached already.
+    ``nodes`` are closed upwards as far as they are unknown; ``values`` [candidate of ``at``, form, objective] are above
+    the reference; ``front`` [direction] is what is reached already.
     """
     objectives = values.shape[-1]
     along = directions(objectives)
     row = np.zeros(len(tree.parent), np.int64)
     row[nodes] = np.arange(1, int(nodes.sum()) + 1)
-    far = np.empty((int(nodes.sum()) + 1, *front.shape), np.float32)
+    far = np.empty((int(nodes.sum()) + 1, len(front)), np.float32)
     far[0] = front
     value = np.zeros(len(tree.candidates), np.int64)
     value[at] = np.arange(len(at))
@@ -100,5 +73,5 @@ def chain_gains(tree: StepTree, nodes: Flags, known: Flags, at: Integers, values
         points = some[tree.point[some] >= 0]
         far[row[points]] = np.maximum(far[row[points]], farthest(values[value[tree.point[points]]], along))
     gains = np.zeros(len(tree.parent))
-    gains[nodes] = (far[1:] ** objectives - front**objectives).mean(axis=(1, 2))
+    gains[nodes] = (far[1:] ** objectives - front**objectives).mean(axis=1)
     return gains

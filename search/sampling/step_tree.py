@@ -68,7 +68,7 @@ class StepTree:
         self.look: Integers = np.array([numbers.get(one.look, -1) for one in self.candidates], np.int64)
         """The number of the look at each candidate's last step, or -1."""
         self.levels = [np.flatnonzero(self.depth == level) for level in range(int(self.depth.max(initial=-1)) + 1)]
-        self.features = np.hstack([encode([candidate.params for candidate in self.candidates]), self._shape()])
+        self.features = _standardised(np.hstack([encode([one.params for one in self.candidates]), self._shape()]))
 
     def number(self, params: Mapping[str, Any]) -> int | None:
         """Which candidate has these parameters."""
@@ -104,13 +104,14 @@ class StepTree:
         return cost
 
     def _shape(self) -> Floats:
-        """For each candidate: points on its chain, cost of the whole chain and of its last step, and its hints."""
+        """For each candidate: points on its chain, logarithms of what the chain and its last step cost, and its hints."""
         points = (self.point >= 0).astype(np.float64)
         total = self.new_cost(np.zeros(len(self.cost), bool))
         for nodes in self.levels[1:]:
             points[nodes] += points[self.parent[nodes]]
         hints = [np.array(column, np.float64) for column in zip(*(one.hints for one in self.candidates), strict=True)]
-        return np.column_stack([points[self.node], total[self.node], self.cost[self.node], *hints])
+        costs = np.log2(1 + np.column_stack([total[self.node], self.cost[self.node]]))
+        return np.column_stack([points[self.node], costs, *hints])
 
 
 def key_of(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -119,13 +120,25 @@ def key_of(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def encode(params: Sequence[Mapping[str, Any]]) -> Floats:
-    """Numbers as they are (0 where a candidate doesn't have the parameter), anything else one column a value."""
+    """Numbers as they are (0 where a candidate doesn't have the parameter), anything else one column a value.
+
+    Parameters of the same name after the last dot share columns, so that what is learnt of ``a.x`` serves for ``b.x``.
+    """
+    shared = [{name.rpartition(".")[2]: value for name, value in one.items() if value is not None} for one in params]
     columns = []
-    for name in dict.fromkeys(name for one in params for name in one):
-        values = [one.get(name) for one in params]
+    for name in dict.fromkeys(name for one in shared for name in one):
+        values = [one.get(name) for one in shared]
         given = [value for value in values if value is not None]
         if all(isinstance(value, int | float) for value in given):
             columns.append([0.0 if value is None else float(value) for value in values])
         else:
             columns += [[float(value == choice) for value in values] for choice in dict.fromkeys(given)]
     return np.array(columns, np.float64).reshape(len(columns), len(params)).T
+
+
+def _standardised(features: Floats) -> Floats:
+    """Columns of mean 0 and variance 1, without those that are the same everywhere."""
+    if not len(features):
+        return features
+    spread = features.std(axis=0)
+    return np.asarray((features - features.mean(axis=0))[:, spread > 0] / spread[spread > 0])

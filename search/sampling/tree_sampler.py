@@ -26,9 +26,10 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.sampling.constraints import EXCESS
-from search.sampling.expected_gain import Radii, chain_gains, directions, draws, farthest
+from search.sampling.expected_gain import Radii, chain_gains, directions, farthest
 from search.sampling.looks import Looks
 from search.sampling.step_tree import Flags, Floats, Integers, StepTree
+from search.sampling.surrogate import believed
 
 PICK = "tree_sampler:pick"
 """System attribute of a trial: the number of the candidate that was picked for it."""
@@ -171,13 +172,11 @@ class TreeSampler(BaseSampler):
         wanted = np.concatenate([at, self._waited_for(state)])
         far = farthest(np.where(_beyond(state.excess), WORST, values), along)
         fitted = _worth_fitting(far, random)
-        drawn = self._believed(state.told[fitted], values[fitted], wanted, int(random.integers(2**31)))
+        found = self._believed(state.told[fitted], values[fitted], wanted, random)
         excess = self._believed_excess(state, fitted, wanted, random)
-        drawn = np.where(_beyond(excess), WORST, drawn)  # what can't come within the limits is no gain
-        front = np.repeat(far.max(axis=0)[None], drawn.shape[1], axis=0)
-        for pending in farthest(drawn[len(at) :], along):
-            front = np.maximum(front, pending)
-        gains = chain_gains(tree, nodes, state.known, at, drawn[: len(at)], front)
+        found = np.where(_beyond(excess), WORST, found)  # what can't come within the limits is no gain
+        front = np.concatenate([far, farthest(found[len(at) :], along)]).max(axis=0)
+        gains = chain_gains(tree, nodes, state.known, at, found[: len(at)], front)
         rates = gains / np.maximum(self._costs(state), tree.cost[tree.cost > 0].min(initial=1.0)) ** self.haste
         rates[~self._open(state)] = 0.0
         if rates.max() > 0:
@@ -187,30 +186,31 @@ class TreeSampler(BaseSampler):
                 self._to_look_at = self._looks.wanted(tree, rates, self._seen, state.told, busy)
             return pick
         if excess.size and (among := self._open(state)[tree.node[at]]).any():  # the nearest to what is within them
-            missed = np.where(among, excess[: len(at)].clip(min=0).sum(-1).min(-1).mean(-1), np.inf)
+            missed = np.where(among, excess[: len(at)].clip(min=0).sum(-1).min(-1), np.inf)
             return int(at[random.choice(np.flatnonzero(missed == missed.min()))])
         return self._any(state, random)
 
-    def _believed(self, told: Integers, values: Floats, wanted: Integers, seed: int) -> Floats:
-        """Draws of the values of the wanted candidates, [candidate, draw, form, objective]."""
+    def _believed(self, told: Integers, values: Floats, wanted: Integers, random: np.random.Generator) -> Floats:
+        """Values of the wanted candidates, [candidate, form, objective]."""
         features, values = self._tree.features, np.maximum(values, WORST)
         if self._seen is None or np.isfinite(self._seen[told]).sum() < FIRST:
-            return draws(features[told], values, features[wanted], seed)
+            return believed(features[told], values, features[wanted], random)
         seen = np.flatnonzero(np.isfinite(self._seen))
-        looks = draws(features[seen], self._seen[seen, None, None], features[wanted], seed)[..., 0, 0]
-        own = self._seen[wanted]
-        looks = np.where(np.isnan(own)[:, None], looks, own[:, None])
+        unseen = believed(features[seen], self._seen[seen, None, None], features[wanted], random)[:, 0, 0]
+        looks = np.where(np.isnan(self._seen[wanted]), unseen, self._seen[wanted])
         known = np.isfinite(self._seen[told])
         told, values = told[known], values[known]
-        return draws(features[told], values, features[wanted], seed, (self._seen[told], looks))
+        spread = max(float(self._seen[seen].std()), 1e-9)
+        with_looks = np.column_stack([features[told], self._seen[told] / spread])
+        return believed(with_looks, values, np.column_stack([features[wanted], looks / spread]), random)
 
     def _believed_excess(self, state: State, fitted: Integers, wanted: Integers, random: np.random.Generator) -> Floats:
-        """Draws of how far the wanted candidates are beyond the limits, [candidate, draw, form, limit]."""
+        """How far the wanted candidates are beyond the limits, [candidate, form, limit]."""
         known = state.excess[fitted]
         if not known.shape[-1]:
-            return np.zeros((len(wanted), 1, 1, 0))
+            return np.zeros((len(wanted), 1, 0))
         features = self._tree.features
-        return draws(features[state.told[fitted]], known.clip(-1, 1), features[wanted], int(random.integers(2**31)))
+        return believed(features[state.told[fitted]], known.clip(-1, 1), features[wanted], random)
 
     def _costs(self, state: State) -> Floats:
         """What each node counts as costing."""

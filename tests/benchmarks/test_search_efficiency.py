@@ -255,16 +255,16 @@ def test_a_table_of_forms_is_found(name: str, seen: int, table_of_forms: StepTab
 
 
 def test_a_search_that_knows_every_form_believes_what_they_measure(table_of_forms: StepTable) -> None:
-    """In the scale of the values told, [candidate, draw, form, objective]; what fails is worth nothing."""
+    """In the scale of the values told, [candidate, form, objective]; what fails is worth nothing."""
     tree, ledger = ReplayTree(table_of_forms, 2), ReplayLedger(table_of_forms.reference(2).tolist())
     searcher: Any = CONTESTANTS[KNOWING](table_of_forms.space, 0)(tree, ledger).searcher
     sampler = searcher._sampler_of(0, 0)
     above = np.array([tree.seen(one.chain[-1]) for one in sampler._tree.candidates]) - ledger.reference
     told = np.array([0, 1])
     scaled = above / above[told].max(axis=(0, 1))
-    believed = sampler._believed(told, scaled[told], np.arange(5), 0)
-    assert believed.shape == (5, 1, 3, len(METRICS))
-    np.testing.assert_allclose(believed[:4, 0], scaled[:4])
+    believed = sampler._believed(told, scaled[told], np.arange(5), np.random.default_rng(0))
+    assert believed.shape == (5, 3, len(METRICS))
+    np.testing.assert_allclose(believed[:4], scaled[:4])
     assert (believed[4] < 0).all()
 
 

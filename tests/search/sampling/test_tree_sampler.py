@@ -17,10 +17,11 @@ from optuna.trial import TrialState, create_trial
 
 from search.sampling import tree_sampler
 from search.sampling.candidates import step_tree
-from search.sampling.expected_gain import directions, draws, reach
+from search.sampling.expected_gain import directions, reach
 from search.sampling.samplers import sampler_for_ask
 from search.sampling.space import SearchSpace, SpaceSettings
 from search.sampling.step_tree import Candidate, Floats, StepTree, encode
+from search.sampling.surrogate import MOST_FITTED, believed
 from search.sampling.tree_sampler import TreeSampler, state_of
 from tests.sampling_helpers import LENGTH, ask, chains, kinds, line
 from tests.search_helpers import SPACE
@@ -298,11 +299,51 @@ def test_without_candidates_it_draws_at_random() -> None:
     assert 0 <= study.ask().suggest_int("x", 0, 9) <= 9
 
 
-def test_forms_that_are_alike_are_believed_to_be_alike() -> None:
-    """Drawn apart, the best of three would be expected above what was ever told."""
+def test_parameters_of_one_name_share_columns() -> None:
+    rows = [{"kind": "a", "a.x": 2, "a.w": "u"}, {"kind": "b", "b.x": 3, "b.w": "v", "b.only": 1}]
+    assert encode(rows).tolist() == [[1, 0, 2, 1, 0, 0], [0, 1, 3, 0, 1, 1]]
+
+
+def test_features_are_on_one_scale_and_all_of_them_differ() -> None:
+    tree = chains()
+    np.testing.assert_allclose(tree.features.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(tree.features.std(axis=0), 1)
+
+
+def surface(features: Floats) -> Floats:
+    """One objective in one form, which only the first of the features matters to."""
+    return np.sin(2 * features[:, 0])[:, None, None]
+
+
+@pytest.mark.parametrize("count", [40, MOST_FITTED + 50])
+def test_luck_is_told_from_what_settings_do(count: int) -> None:
+    """Measured with an error of .2, values are believed to within half of it, and the luckiest isn't taken at its word."""
     random = np.random.default_rng(0)
-    features, wanted = random.random((30, 4)), random.random((20, 4))
+    features, wanted = random.normal(size=(count, 4)), random.normal(size=(200, 4))
+    luck = random.normal(scale=0.2, size=count)
+    told = surface(features) + luck[:, None, None]
+    found = believed(features, told, wanted, random) - surface(wanted)
+    assert found.shape == (200, 1, 1) and np.abs(found[np.abs(wanted).max(axis=1) < 1.5]).mean() < 0.1
+    luckiest = int(luck.argmax())
+    again = believed(features, told, features[[luckiest]], random).item()
+    assert again < told[luckiest].item() - luck[luckiest] / 2
+
+
+def test_exact_values_are_reproduced() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(30, 2))
+    np.testing.assert_allclose(believed(features, surface(features), features, random), surface(features), atol=0.01)
+
+
+def test_forms_that_are_alike_are_believed_to_be_alike() -> None:
+    random = np.random.default_rng(0)
+    features, wanted = random.normal(size=(30, 4)), random.normal(size=(20, 4))
     one = random.random((30, 1, 2))
-    drawn = draws(features, one + np.arange(3)[:, None], wanted, 0)
-    np.testing.assert_allclose(drawn - drawn[:, :, :1], np.broadcast_to(np.arange(3)[:, None], drawn.shape))
-    assert drawn[..., 0].std(axis=1).max() > 0 and np.isin(drawn[:, :, 1, 0].round(9), (one[:, 0, 0] + 1).round(9)).all()
+    found = believed(features, one + np.arange(3)[:, None], wanted, random)
+    np.testing.assert_allclose(found - found[:, :1], np.broadcast_to(np.arange(3)[:, None], found.shape), atol=1e-6)
+
+
+def test_values_that_are_all_the_same_are_believed_everywhere() -> None:
+    random = np.random.default_rng(0)
+    found = believed(random.normal(size=(5, 2)), np.full((5, 2, 1), 0.3), random.normal(size=(7, 2)), random)
+    np.testing.assert_allclose(found, 0.3)
