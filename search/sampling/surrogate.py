@@ -7,13 +7,17 @@ and learn from few points which settings matter (Rasmussen and Williams 2006, ch
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from search.sampling.step_tree import Floats
 
-MOST_FITTED = 150
+MOST_FITTED = 100
 """Length scales are fitted to so many points; fitting takes cubic time, and more points hardly change them."""
+ITERATIONS = 40
+"""Of the fit of length scales: what comes after is too little for its time."""
 
 
 def believed(features: Floats, values: Floats, at: Floats, random: np.random.Generator) -> Floats:
@@ -39,9 +43,16 @@ def _mean(features: Floats, values: Floats, at: Floats, some: np.ndarray) -> Flo
     dimensions = features.shape[1]
     scales = Matern(np.full(dimensions, dimensions**0.5), length_scale_bounds=(0.5, 100), nu=2.5)
     kernel = ConstantKernel(1.0, (0.01, 100)) * scales + WhiteKernel(0.01, noise_level_bounds=(1e-6, 1))
-    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
+    process = GaussianProcessRegressor(kernel, optimizer=_fitted, normalize_y=True)
     with warnings.catch_warnings():  # a scale at its bound says that a setting doesn't matter
         warnings.simplefilter("ignore", ConvergenceWarning)
         process.fit(features[some], values[some].mean(axis=1))
-    fitted = GaussianProcessRegressor(process.kernel_, optimizer=None, normalize_y=True).fit(features, values)
-    return np.asarray(fitted.predict(at), np.float64).reshape(len(at), -1)
+    whole = GaussianProcessRegressor(process.kernel_, optimizer=None, normalize_y=True).fit(features, values)
+    return np.asarray(whole.predict(at), np.float64).reshape(len(at), -1)
+
+
+def _fitted(objective: Callable[..., Any], start: Floats, bounds: Floats) -> tuple[Floats, float]:
+    from scipy.optimize import minimize  # noqa: PLC0415
+
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS})
+    return found.x, float(found.fun)
