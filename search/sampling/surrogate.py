@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from search.sampling.step_tree import Floats
 
@@ -31,7 +32,8 @@ def believed(features: Floats, values: Floats, at: Floats, random: np.random.Gen
     some = np.arange(len(values))
     if len(values) > MOST_FITTED:
         some = np.sort(random.choice(some, MOST_FITTED, replace=False))
-    found = [_mean(features, values[..., i], at, some) for i in range(values.shape[-1])]
+    with threadpool_limits(1):  # more threads take longer for what is this small, and workers have the cores
+        found = [_mean(features, values[..., i], at, some) for i in range(values.shape[-1])]
     return np.stack(found, axis=-1)
 
 
