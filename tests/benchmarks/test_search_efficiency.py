@@ -423,6 +423,15 @@ def test_the_documentation_says_how_far_searches_of_the_realistic_table_came() -
     for name in (PLAIN_TPE, TREE_SEARCH, KNOWING):
         scores = [score for table in tables.values() for score in table["scores"][name].values()]
         assert f"| {' | '.join(f'{score:.1%}'.replace('%', ' %') for score in scores)} |" in page
+    one, four = (tables[name]["epochs"][TREE_SEARCH]["0.97"] for name in ("realistic", "realistic, 4 in flight"))
+    assert f"`tree` needs {one[0]:,.0f} epochs to 97 % (quartiles {one[1]:,.0f} and {one[2]:,.0f})" in " ".join(
+        page.split()
+    )
+    assert f"{four[0]:,.0f} with four in flight ({four[1]:,.0f} and {four[2]:,.0f})" in " ".join(page.split())
+    longer = json.loads((folder / "figures" / "search_efficiency_realistic_tpe.json").read_text())
+    plain, flying = (table["epochs"][PLAIN_TPE]["0.97"] for table in longer["tables"].values())
+    assert plain[0] is None and longer["most_epochs"] / one[0] > search_efficiency.GOAL
+    assert f"{flying[0] / four[0]:.1f} times with four" in " ".join(page.split())
 
 
 def test_a_stopped_trial_is_replayed_as_far_as_it_went(table: StepTable) -> None:
