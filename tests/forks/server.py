@@ -23,7 +23,7 @@ import torch
 from tests.forks.worker import LONGEST, SOCKET
 
 IMPORTED = (
-    "trainables.tree", "trainables.measuring.latency", "torch._dynamo", "sklearn.datasets", "sklearn.ensemble",
+    "trainables.tree", "trainables.measuring.latency", "torch._dynamo", "sklearn.datasets", "sklearn.gaussian_process",
     "sklearn.model_selection", "pandas", "pyarrow.fs", "fsspec", "jsonschema", "moocore", "optuna.storages.journal",
     "requests", "rich.live", "scipy.stats",
 )  # fmt: skip
