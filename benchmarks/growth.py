@@ -36,7 +36,7 @@ SIZES = (100, 1_000, 10_000)
 RECIPES, STEPS = 1_500, 10
 ASKS = 5
 CHAIN = 4
-MOST_SECONDS = {"suggestion": 1.0, "report": 60.0}
+MOST_SECONDS = {"suggestion": 0.5, "report": 60.0}
 PACKAGES = ("optuna", "scikit-learn", "numpy", "pandas", "matplotlib", "moocore")
 CPU, WALL = "cpu_seconds", "wall_seconds"
 

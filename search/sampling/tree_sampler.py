@@ -46,7 +46,7 @@ long chains that most of a front is made of; at 0 it is blind to costs. From .1 
 WORST = -0.5
 """Values below the reference count as this far below it at most (1 is from the reference to the best told): how bad a bad
 point is must not shape the surrogate."""
-MOST_TOLD = 500
+MOST_TOLD = 350
 """Points that a surrogate is fitted to: half the farthest out, half any."""
 MOST_NODES = 2500
 """Nodes that one ask looks at."""
