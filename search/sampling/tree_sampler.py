@@ -48,8 +48,8 @@ WORST = -0.5
 point is must not shape the surrogate."""
 MOST_TOLD = 350
 """Points that a surrogate is fitted to: half the farthest out, half any."""
-MOST_NODES = 2500
-"""Nodes that one ask looks at."""
+MOST_NODES = 8000
+"""Nodes that one ask looks at: of larger trees chains that were begun, and as many others as there is room for."""
 NO_LOOKS = Looks()
 _CHOOSING = threading.Lock()
 """Choosing and marking what was chosen are one act, or two threads of one ``study.optimize`` would choose the same. The
@@ -238,11 +238,11 @@ class TreeSampler(BaseSampler):
         nodes = tree.up(state.open) & ~state.known
         if nodes.sum() > MOST_NODES:
             begun = (tree.parent >= 0) & state.known[tree.parent]
-            fresh = ~np.isin(np.arange(len(tree.candidates)), tree.first[begun])
+            fresh = ~np.isin(np.arange(len(tree.candidates)), tree.longest[begun])
             order = np.lexsort([random.random(len(tree.candidates)), fresh])
             rank = np.empty(len(order), np.int64)
             rank[order] = np.arange(len(order))
-            ranks = np.where(nodes, rank[tree.first], len(order))
+            ranks = np.where(nodes, rank[tree.longest], len(order))
             limit = np.sort(ranks)[MOST_NODES]
             nodes = tree.up(nodes & (ranks < limit)) & ~state.known
         return nodes
