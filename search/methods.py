@@ -68,13 +68,13 @@ def keys() -> Iterator[str]:
     yield ""
     yield "Made by `python -m search methods --keys`. `--set key=value` overrides one. What ran, with every"
     yield "default, is in `results/<study>/study.yaml`."
-    section = None
+    sections: dict[str, list[str]] = {}
     for key, text in describe():
-        if (head := key.partition(".")[0] if "." in key else "The study itself") != section:
-            section = head
-            yield from ("", f"## {head}", "", "| key | meaning |", "|---|---|")
         told = text.replace("|", "\\|").replace("<", "&lt;")
-        yield f"| `{key}` | {told} |"
+        section = key.partition(".")[0] if "." in key else "The study itself"
+        sections.setdefault(section, []).append(f"| `{key}` | {told} |")
+    for section, lines in sections.items():
+        yield from ("", f"## {section}", "", "| key | meaning |", "|---|---|", *lines)
 
 
 def described(study: Study) -> dict[str, dict[str, Any]]:

@@ -80,13 +80,15 @@ class Ledger:
         names = ({n.STEP_ID: step_id, n.FORM: form} for form in forms)
         return all((trial, point_id(name), self._format) in self._seen for name in names)
 
-    def add(self, point: Mapping[str, Any]) -> None:
-        """Append one step of one trial; a step that a resumed trial reports again is not written twice."""
-        row: Row = {name: point.get(name) for name in self._columns}
-        if _key(row) in self._seen:
+    def add(self, *points: Mapping[str, Any]) -> None:
+        """Append one step of one trial, in all its forms; what a resumed trial reports again is not written twice."""
+        rows: list[Row] = [{name: point.get(name) for name in self._columns} for point in points]
+        rows = [row for row in rows if _key(row) not in self._seen]
+        if not rows:
             return
-        append(self._folder / n.POINTS_FILE, row)
-        self._count(row)
+        append(self._folder / n.POINTS_FILE, *rows)
+        for row in rows:
+            self._count(row)
 
     def add_trial(self, trial: int, state: str, schedule: Mapping[str, Any], reason: str | None = None) -> None:
         """Append how a trial ended; what is on record already is not written twice."""

@@ -88,8 +88,8 @@ def heal(asks: Asks, session: Session, ledger: Ledger) -> None:
         done = len(nodes) if end is None or end[n.STATE] == n.COMPLETE else end.get(n.STEP) or 0
         for step, node in enumerate(nodes[:done], start=1):
             if not ledger.has(trial, node.id, tree.forms) and tree.known(node.id) is not None:
-                for point in tree.points(node, schedule, step, trial):
-                    ledger.add({**timed(point, session), n.TRIAL: trial})
+                points = tree.points(node, schedule, step, trial)
+                ledger.add(*({**timed(point, session), n.TRIAL: trial} for point in points))
         if end is None and all(ledger.has(trial, node.id, tree.forms) for node in nodes):
             ledger.add_trial(trial, n.COMPLETE, schedule.model_dump(mode="json", exclude_none=True))
 

@@ -88,8 +88,7 @@ class Progress(tune.Callback):
         if UNFIT in result:  # what it computed could not stand beside the others' points, so the study stops
             raise InputError(f"--address: {result[UNFIT]}")
         if n.STEP in result:
-            for point in points_of(result):
-                self._ledger.add(point)
+            self._ledger.add(*points_of(result))
             self._ahead.pop(result[n.STEP_ID], None)
             if not result[n.REUSED]:
                 trial.run_metadata.num_failures = 0  # only workers lost in a row count

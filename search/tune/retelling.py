@@ -38,7 +38,7 @@ class Retelling:
         self._ends = {row[n.TRIAL]: row for row in ledger.trials}
         self._reopened, self._asked = asks.reopened, dict[int, Asked]()
         self._steps: dict[int, dict[int, list[Row]]] = defaultdict(dict)
-        """Trial -> step -> its points."""
+        """Trial -> step -> its points. A step whose forms are not all there is told when its trial comes to it again."""
         self.params: list[Params] = []
         """Of what was asked for, and is of the space."""
         self.as_it_was = True
@@ -52,7 +52,7 @@ class Retelling:
         events, firsts = list[tuple[int, int, Callable[[], None]]](), dict[int | None, int]()
         for index, row in enumerate(self._ledger.points):
             trial, step = row[n.TRIAL], row[n.STEP]
-            if trial is not None:
+            if trial is not None and (trial in self._ends or self._ledger.has(trial, row[n.STEP_ID], self._tree.forms)):
                 firsts.setdefault(trial, index)
                 events += [] if step in self._steps[trial] else [(index, 1, partial(self._step, trial, step))]
                 self._steps[trial].setdefault(step, []).append(row)

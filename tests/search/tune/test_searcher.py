@@ -7,7 +7,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from trainables.records.limits import Limits, excesses
 from trainables.records.objectives import ACCURACY
 from trainables.schedule import FAMILIES, Schedule, UnstructuredSchedule
 from trainables.settings import parse
-from trainables.trainable import gain_metric
+from trainables.trainable import gain_metric, points_of
 from trainables.tree import Tree
 
 OBJECTIVES = ("accuracy", "compression")
@@ -76,7 +76,7 @@ class Study:
     limits: Limits = field(default_factory=Limits)
 
     def search(self) -> FrontSearch:
-        ledger = Ledger(self.folder, OBJECTIVES, 0.1)
+        ledger = Ledger(self.folder, OBJECTIVES, 0.1, self.tree.forms)
         ledger.add_dense({**dict.fromkeys(n.POINT_COLUMNS), **DENSE})
         self.ledger, asks = ledger, Asks(self.folder)
         self.last = FrontSearch(self.space, self.settings, self.tree, ledger, asks, self.clock, limits=self.limits)
@@ -102,7 +102,11 @@ class Study:
                 n.EPOCHS: 0 if known else schedule.fine_tune_epochs, n.REUSED: known, n.TRIAL: config[n.TRIAL],
                 n.TOTAL_EPOCHS: number * schedule.fine_tune_epochs, n.FAMILY: schedule.family, n.SPARSITY: 1 - left,
             }  # fmt: skip
-            yield {**dict.fromkeys(n.POINT_COLUMNS), **point, **values, "done": number == len(nodes)}
+            result = {**dict.fromkeys(n.POINT_COLUMNS), **point, **values, "done": number == len(nodes)}
+            if len(self.tree.forms) > 1:
+                forms = [in_form(result, form, 2**i) for i, form in enumerate(self.tree.forms)]
+                result |= {**forms[0], n.FORMS: forms[1:]}
+            yield result
 
     def run(
         self, search: FrontSearch, at_once: int = 1, fails: Callable[[int, int], bool] = lambda _trial, _step: False
@@ -136,13 +140,13 @@ class Study:
         """In Tune's order: the searcher hears of a step first, but the ledger of a trial's last one."""
         self.reported[result[n.STEP_ID]] = [result[gain_metric(name)] for name in OBJECTIVES]
         if result["done"]:
-            self.ledger.add(result)
+            self.ledger.add(*points_of(result))
             schedule = search._under_way[key].schedule
             search.on_trial_complete(key, result)
             self.end(result[n.TRIAL], schedule, n.COMPLETE if result[n.STEP] == schedule.steps else n.STOPPED)
         else:
             search.on_trial_result(key, result)
-            self.ledger.add(result)
+            self.ledger.add(*points_of(result))
 
     def end(self, trial: int, schedule: Schedule, state: str, reason: str | None = None) -> None:
         self.ledger.add_trial(trial, state, schedule.model_dump(mode="json", exclude_none=True), reason)
@@ -151,6 +155,13 @@ class Study:
 def schedule_of(config: dict[str, Any]) -> Schedule:
     fields = {key: value for key, value in config.items() if key != n.TRIAL}
     return parse(FAMILIES[fields["family"]], fields, "config")
+
+
+def in_form(point: dict[str, Any], form: str, factor: float) -> dict[str, Any]:
+    """The same network in a file that is so many times smaller."""
+    smaller = {n.COMPRESSION: point[n.COMPRESSION] * factor}
+    smaller |= {gain_metric("compression"): point[gain_metric("compression")] + math.log2(factor)}
+    return {**point, **smaller, n.FORM: form, n.STORED_FORMAT: n.COMPACT}
 
 
 def last_level(config: dict[str, Any]) -> float:
@@ -170,11 +181,14 @@ def comparable(rows: Sequence[FrozenTrial]) -> list[tuple[Any, ...]]:
 def make(tree: Tree, tmp_path: Path) -> Callable[..., Study]:
     numbers = itertools.count()
 
-    def study(space: Space | None = None, folder: Path | None = None, clock: Any = None, **settings: Any) -> Study:
+    def study(
+        space: Space | None = None, folder: Path | None = None, clock: Any = None, forms: Sequence[str] = (n.FP32,),
+        **settings: Any,
+    ) -> Study:  # fmt: skip
         folder = folder or tmp_path / f"study {next(numbers)}"
         folder.mkdir(exist_ok=True)
         given = SearchSettings(**{"trials": TRIALS, **settings})
-        return Study(tree, folder, space or search_space(), given, clock or (lambda: 0.0))
+        return Study(replace(tree, forms=forms), folder, space or search_space(), given, clock or (lambda: 0.0))
 
     return study
 
@@ -706,23 +720,23 @@ def small_space() -> SearchSpace:
     return search_space(importance=["magnitude", "random"], step_ratio=[0.5, 0.8], max_steps=3, fine_tune_epochs=[1, 2])
 
 
+@pytest.mark.parametrize("forms", [(n.FP32,), (n.FP32, "fp16", "int8")])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_driver_killed_at_any_write_goes_on_as_if_it_had_not_been(
-    sampler: str, make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+    sampler: str, forms: Sequence[str], make: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a small space most proposals are known, and after some in a row they are drawn at random."""
-    undisturbed = make(small_space(), sampler=sampler, trials=12)
+    undisturbed = make(small_space(), sampler=sampler, trials=12, forms=forms)
     undisturbed.run(undisturbed.search())
     assert sampler == "tree" or longest_known(undisturbed.rows()) > module.KNOWN_BEFORE_RANDOM
 
-    study, draw = make(small_space(), sampler=sampler, trials=12), random.Random(0)
+    study, draw = make(small_space(), sampler=sampler, trials=12, forms=forms), random.Random(0)
     left, deaths, write = 2, 0, ledger.append
 
     def mortal(path: Path, *lines: dict[str, Any]) -> None:
         nonlocal left
         left -= 1
-        if left > 0 or draw.random() < 0.5:
-            write(path, *lines)
+        write(path, *(lines if left > 0 else lines[: draw.randint(0, len(lines))]))
         if left == 0:
             raise Killed
 
