@@ -215,8 +215,8 @@ def ours(
 def _replace_sampler(searcher: FrontSearch, kind: type[TreeSampler]) -> None:
     usual = searcher._sampler_of
 
-    def other(name: str, ask: int) -> BaseSampler:
-        sampler = usual(name, ask)
+    def other(ask: int, known: int) -> BaseSampler:
+        sampler = usual(ask, known)
         if isinstance(sampler, TreeSampler):
             sampler.__class__ = kind
         return sampler

@@ -30,7 +30,7 @@ from trainables.records.words import counted
 
 HOME = Path(__file__).parent
 DECLARED = HOME / "front.yaml"
-FACTORS, DROP = (8, 16, 24), 0.01
+FACTORS, DROP, ROUNDING = (8, 16, 24), 0.01, 1e-9
 """At how many times fewer bytes accuracies are compared, and what a file may cost whose bytes are."""
 ACCURACIES = tuple(f"{factor}x" for factor in FACTORS)
 SMALLEST, HYPERVOLUME = "smallest", "hypervolume"
@@ -84,10 +84,11 @@ def undominated(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def keep(file: Path, front: pd.DataFrame) -> None:
-    """Write the front of one search, beside those of other spaces and seeds."""
+    """Write the front of one search, beside those of other spaces and seeds that had as many epochs."""
     before = pd.read_csv(file) if file.exists() else front.iloc[:0]
     of = front.iloc[0]
-    others = before[(before["space"] != of["space"]) | (before["seed"] != of["seed"])]
+    other = (before["space"] != of["space"]) | (before["seed"] != of["seed"])
+    others = before[other & (before["epochs"] == of["epochs"])]
     whole = pd.concat([one for one in (others, front) if len(one)])[[*OF_SEARCH, n.COMPRESSION, n.ACCURACY]]
     whole.to_csv(file, index=False, float_format="%.5g")
 
@@ -102,7 +103,7 @@ def judged(fronts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for of, points in fronts.groupby(OF_SEARCH, sort=False):
         common = dict(zip(OF_SEARCH, of, strict=True))
-        near = points[points[n.ACCURACY] >= common["dense"] - DROP]
+        near = points[points[n.ACCURACY] >= common["dense"] - DROP - ROUNDING]
         accuracies = {f"{factor}x": best(points, factor) for factor in FACTORS}
         rows.append({**common, **accuracies, SMALLEST: near[n.COMPRESSION].max()})
     found = pd.DataFrame(rows)
@@ -157,6 +158,8 @@ def drawn(fronts: pd.DataFrame) -> Figure:
         for (space, _), points in whole.groupby(["space", "seed"], sort=False)
         for factor in SHOWN
     )
+    reached = rows.groupby(["space", n.COMPRESSION])[n.ACCURACY].transform(lambda some: some.notna().all())
+    rows = rows[reached]  # a mean of fewer seeds would be of others than the point before it
     sns.lineplot(rows, x=n.COMPRESSION, y=n.ACCURACY, hue="space", errorbar=("pi", 100), palette="colorblind", ax=axes)
     axes.axhline(100 * dense, color="#888888", linestyle=":", label="dense, fp32")
     axes.set(xscale="log", xlabel="times fewer bytes", ylabel="validation accuracy (%)", ylim=(100 * dense - 15, None))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ray.tune.search import Searcher
 
 from benchmarks.step_table import StepTable
+from search.tune.searcher import FrontSearch
 from trainables.node import Node
 from trainables.problem import Problem
 from trainables.records import names as n
@@ -301,7 +302,8 @@ class Run:
     def _tell(self, trial: _Trial, row: int, last: bool, failed: bool) -> None:
         searcher, gains = self._contestant.searcher, self._table.gains[self._seen, row]
         if failed:
-            searcher.on_trial_complete(trial.key, None, error=True)
+            ours = isinstance(searcher, FrontSearch)  # which hears why, as of a step that failed in a study
+            searcher.on_trial_complete(trial.key, {n.REASON: "it failed in the table"} if ours else None, error=not ours)
             return
         step = {n.SEED: 0, n.STEP: trial.step, n.STEP_ID: trial.nodes[trial.step - 1].id}
         first, *further = ({**step, **dict(zip(METRICS, form, strict=True))} for form in gains.tolist())

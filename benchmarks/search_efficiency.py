@@ -60,6 +60,7 @@ def one(most_epochs: float, job: Job) -> Result:
     found = replay(table, number % len(table.dense), make, at_once, most_epochs, LIMITS.get(contestant))
     return {
         "job": list(job),
+        "most_epochs": most_epochs,
         "reached": {str(mark): found.reached(mark) if np.isfinite(found.reached(mark)) else None for mark in MARKS},
         "end": found.epochs[-1],
         "curve": [round(value, 4) for value in found.at(GRID)],
@@ -85,9 +86,9 @@ def _has_looks(table: str, number: int) -> bool:
 
 
 def run(wanted: Sequence[Job], processes: int, kept: Path | None, most_epochs: int = MOST_EPOCHS) -> list[Result]:
-    """Results of all jobs; those in the file ``kept`` are not replayed again, and new ones are added to it."""
+    """Results of all jobs; those of as many epochs in the file ``kept`` are not replayed again, and new ones are added."""
     lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
-    done = {tuple(result["job"]): result for result in map(json.loads, lines)}
+    done = {tuple(result["job"]): result for result in map(json.loads, lines) if result["most_epochs"] == most_epochs}
     left = [job for job in wanted if job not in done]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for result in pool.imap_unordered(partial(one, most_epochs), left):

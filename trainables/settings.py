@@ -73,6 +73,8 @@ def _sentence(kind: type[BaseModel], detail: ErrorDetails) -> str:
         return f"{field}: {told}" if field.startswith(named) else str(refusal)
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message[:1].lower() + message[1:]
+    if detail["type"] in ("tuple_type", "list_type"):
+        message = "give a list, with its values in brackets"
     shown = repr(detail["input"])
     return f"{field}: {shown if len(shown) < 80 else shown[:77] + '...'} cannot be used: {message}"
 

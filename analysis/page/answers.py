@@ -23,7 +23,7 @@ from analysis.effects.sentences import validation_images
 from analysis.figures import X, on_axis
 from analysis.load import Study
 from analysis.page.widths import FASTER, slower
-from analysis.pareto import HYPERVOLUME, ROUNDING, sign
+from analysis.pareto import HYPERVOLUME, ROUNDING, front, sign
 from analysis.summary import POINTS, by_importance
 from analysis.tables import drops_of
 from trainables.records.confirmation import Member, lost_beside_dense, lost_or_gained
@@ -189,7 +189,7 @@ def _one_cut(study: Study, rows: pd.DataFrame, compression: float) -> Iterator[s
 
 
 def _trust(study: Study, rows: pd.DataFrame, confirmed: Mapping[str, Confirmed], again: Again) -> Iterator[str]:
-    opened = rows[rows[TESTED].notna()]
+    best = front(study.pruned, study.objectives, study.dense, study.dense_forms, study.accuracy_drop)
     by_luck, images = optimism.of_front(study), validation_images(study.provenance)
     if by_luck and images:
         yield (
@@ -198,14 +198,14 @@ def _trust(study: Study, rows: pd.DataFrame, confirmed: Mapping[str, Confirmed],
         )
     else:
         yield f"The front was chosen among {len(rows):,} networks on validation data, where it looks better than it is."
-    found = optimism_of(study, opened, confirmed)
+    found = optimism_of(study, best, confirmed)
     if found is None:
         yield "None of it is confirmed: python -m search confirm measures the front on the test data, once."
         return
     yield f"Confirmed on the test data. {found.told(study.measure)}"
     if again:
         yield f"{len(again)} of them ran again on fresh seeds: see “What the test data said”."
-    if others := sum(confirmed[one].other for one in point_ids(opened)):
+    if others := sum(confirmed[one].other for one in point_ids(best) if one in confirmed):
         yield f"{others} of them had to be trained again, and came out different from the networks of this page."
 
 

@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from search.sampling.space import Params, Space
 from search.sampling.step_tree import Candidate, StepTree
+from trainables.records import names as n
 from trainables.records.names import InputError
 from trainables.schedule import Schedule
 from trainables.tree import Tree
 
 MOST_RECIPES = 8000
-"""Of a space with more recipes so many are drawn, always the same ones."""
+"""Of a space with more recipes so many are taken, always the same: those of its starting points, and others at random."""
 
 
 def step_tree(space: Space, tree: Tree, *, looks: bool = False) -> StepTree:
@@ -25,10 +26,18 @@ def step_tree(space: Space, tree: Tree, *, looks: bool = False) -> StepTree:
     """
     recipes = list(space.longest())
     if len(recipes) > MOST_RECIPES:
-        recipes = random.Random(0).sample(recipes, MOST_RECIPES)
+        begun = [_recipe(params) for params in space.starting_points()]
+        first = [params for params in recipes if _recipe(params) in begun]
+        rest = [params for params in recipes if _recipe(params) not in begun]
+        recipes = first + random.Random(0).sample(rest, MOST_RECIPES - len(first))
     costs: dict[Hashable, float] = {}
     found = (candidate for params in recipes for candidate in _prefixes(params, space, tree, costs, looks=looks))
     return StepTree(found, costs)
+
+
+def _recipe(params: Params) -> Params:
+    """All but how many steps it has."""
+    return {name: value for name, value in params.items() if name.rpartition(".")[2] != n.STEPS}
 
 
 def _prefixes(

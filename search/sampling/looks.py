@@ -23,7 +23,11 @@ class Looks:
     """The measure by the address of a look, and by that of a step that was computed."""
 
     def seen(self, tree: StepTree, told: Integers) -> Floats:
-        """What is known of the cut of each candidate; NaN where nothing is. Of those ``told`` it is their own cut's."""
+        """What is known of the cut of each candidate; NaN where nothing is. Of those ``told`` it is their own cut's.
+
+        What lies far out is brought to Tukey's outer fences: a measure may have no bounds, and how bad a bad cut is must
+        not hide what tells the others apart.
+        """
         by_look = np.array([self.found.get(address, np.nan) for address in tree.looks] + [np.nan])
         own = np.array([self.found.get(tree.candidates[number].chain[-1], np.nan) for number in told])
         for number in np.flatnonzero(np.isfinite(own)):  # a sibling's cut is a look at one's own
@@ -32,6 +36,9 @@ class Looks:
         by_look[-1] = np.nan
         found = by_look[tree.look]
         found[told] = np.where(np.isnan(own), found[told], own)
+        if (finite := found[np.isfinite(found)]).size:
+            low, high = np.quantile(finite, [0.25, 0.75])
+            found = found.clip(low - 3 * (high - low), high + 3 * (high - low))
         return found
 
     def wanted(self, tree: StepTree, rates: Floats, seen: Floats, told: Integers, busy: Integers) -> list[int]:

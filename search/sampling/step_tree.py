@@ -43,20 +43,17 @@ class StepTree:
                 self.candidates.append(candidate)
             self._number[key_of(candidate.params)] = number
         nodes: dict[Hashable, int] = {}
-        parent, depth, chain = [], [], []
-        for number, candidate in sorted(enumerate(self.candidates), key=lambda one: -len(one[1].chain)):
+        parent, depth = [], []
+        for candidate in self.candidates:
             before = -1
             for level, address in enumerate(candidate.chain):
                 if address not in nodes:
                     nodes[address] = len(nodes)
                     parent.append(before)
                     depth.append(level)
-                    chain.append(number)
                 before = nodes[address]
         self.parent: Integers = np.array(parent, np.int64)
         self.depth: Integers = np.array(depth, np.int64)
-        self.longest: Integers = np.array(chain, np.int64)
-        """The candidate with the longest chain through a node: nodes that have it in common are one chain."""
         self.cost: Floats = np.array([costs[address] for address in nodes], np.float64)
         self.node: Integers = np.array([nodes[candidate.chain[-1]] for candidate in self.candidates], np.int64)
         """The node of each candidate's point."""

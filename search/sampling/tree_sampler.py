@@ -1,6 +1,7 @@
 """A sampler for candidates that form a tree of steps: the most expected hypervolume for each new unit of cost.
 
-It works in any Optuna study whose candidates are finite and known; threads of one process never pick the same::
+It works in any Optuna study whose candidates are known and whose values are finite, if it is told of every step; threads
+of one process never pick the same::
 
     tree = StepTree([Candidate(params, chain) ...], costs)
     study = optuna.create_study(directions=["maximize", "maximize"], sampler=TreeSampler(tree, seed=0))
@@ -48,8 +49,8 @@ WORST = -0.5
 point is must not shape the surrogate."""
 MOST_TOLD = 350
 """Points that a surrogate is fitted to: half the farthest out, half any."""
-MOST_NODES = 8000
-"""Nodes that one ask looks at: of larger trees chains that were begun, and as many others as there is room for."""
+MOST_NODES = 2500
+"""Nodes that one ask draws of a larger tree, beside which it looks at what comes before them."""
 NO_LOOKS = Looks()
 _CHOOSING = threading.Lock()
 """Choosing and marking what was chosen are one act, or two threads of one ``study.optimize`` would choose the same. The
@@ -182,7 +183,8 @@ class TreeSampler(BaseSampler):
         if rates.max() > 0:
             pick = int(tree.point[rates.argmax()])
             if self._seen is not None:
-                busy = np.array([*state.pending, *state.looked_at, pick], np.int64)
+                own = tree.point[tree.path(pick)]
+                busy = np.array([*state.pending, *state.looked_at, *own[own >= 0]], np.int64)
                 self._to_look_at = self._looks.wanted(tree, rates, self._seen, state.told, busy)
             return pick
         if excess.size and (among := self._open(state)[tree.node[at]]).any():  # the nearest to what is within them
@@ -233,18 +235,16 @@ class TreeSampler(BaseSampler):
         return np.asarray((values - origin) / np.where(size > 0, size, 1.0))
 
     def _considered(self, state: State, random: np.random.Generator) -> Flags:
-        """The nodes that may be picked, or of a large tree those of some chains, with the unknown ones above them."""
+        """The nodes that may be picked, with the unknown ones above them.
+
+        Of a large tree they are the next steps of all chains that were begun, and others drawn at random.
+        """
         tree = self._tree
         nodes = tree.up(state.open) & ~state.known
         if nodes.sum() > MOST_NODES:
             begun = (tree.parent >= 0) & state.known[tree.parent]
-            fresh = ~np.isin(np.arange(len(tree.candidates)), tree.longest[begun])
-            order = np.lexsort([random.random(len(tree.candidates)), fresh])
-            rank = np.empty(len(order), np.int64)
-            rank[order] = np.arange(len(order))
-            ranks = np.where(nodes, rank[tree.longest], len(order))
-            limit = np.sort(ranks)[MOST_NODES]
-            nodes = tree.up(nodes & (ranks < limit)) & ~state.known
+            ranks = np.where(nodes, random.random(len(nodes)) - begun, np.inf)
+            nodes = tree.up(ranks < np.sort(ranks)[MOST_NODES]) & ~state.known
         return nodes
 
 

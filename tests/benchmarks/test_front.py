@@ -47,6 +47,16 @@ def test_seeds_may_be_searched_apart(tmp_path: Path) -> None:
     table = judged(whole)
     assert table["seed"].tolist() == [0, 0]
     assert dict(zip(table["space"], table["8x"], strict=True)) == {"old": 0.895, "new": 0.899}
+    keep(file, found("old", 0).assign(epochs=8))  # of another budget, beside which the others say nothing
+    assert pd.read_csv(file)["epochs"].unique().tolist() == [8]
+
+
+def test_a_point_below_dense_is_within_a_point_whatever_the_last_bit() -> None:
+    for images in range(4_500, 5_000):
+        dense = images / 5_000
+        front = found("old", 0).assign(dense=dense)
+        front[n.ACCURACY] = [dense, (images - 50) / 5_000, 0.1, 0.1]
+        assert judged(front)["smallest"].item() == 9.0
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -71,6 +81,9 @@ def test_a_figure_has_a_line_a_space_and_the_dense_network() -> None:
     (axes,) = drawn(pd.concat([fronts, other])).axes
     assert [float(line.get_ydata()[0]) for line in axes.lines if line.get_linestyle() == ":"] == [pytest.approx(90)]
     assert axes.get_ylim()[1] <= 100
+    shorter = fronts[(fronts["seed"] > 0) | (fronts[n.COMPRESSION] < 24)]  # one of the two seeds has nothing so small
+    farthest = [drawn(some).axes[0].lines[0].get_xdata()[-1] for some in (fronts, shorter)]
+    assert [float(one) for one in farthest] == pytest.approx([29.6, 16.8], abs=0.5)
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"old", "new", "dense, fp32"}
 
 

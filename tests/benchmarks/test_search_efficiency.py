@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from optuna.trial import FixedTrial
+from optuna.trial import FixedTrial, TrialState
 
 from analysis.load import load_study
 from benchmarks import growth, search_efficiency, step_table, stopping
@@ -22,8 +22,10 @@ from benchmarks.growth import made_up_points, made_up_tree
 from benchmarks.replay import METRICS, Replay, ReplayLedger, ReplayTree, Run, Score, Work, replay
 from benchmarks.step_table import StepTable
 from benchmarks.stopping import RULES
+from search.records.journal import REASON
 from search.sampling.tree_sampler import FORMS
 from search.study import load_study as load_study_file
+from search.tune.searcher import FrontSearch
 from tests.made_up import write_study
 from trainables.schedule import UnstructuredSchedule
 
@@ -252,6 +254,17 @@ def test_a_table_of_forms_is_found(name: str, seen: int, table_of_forms: StepTab
     """On the third seed the last row fails, and what that seed takes for the best is less than the others say it may be."""
     found = replay(table_of_forms, seen, CONTESTANTS[name](table_of_forms.space, 0), 1, 400, most_trials=40)
     assert max(found.scores) >= 1 - 1e-9
+
+
+def test_a_step_that_fails_is_not_waited_for(table_of_forms: StepTable) -> None:
+    """On the third seed the last row fails: the searcher hears of it, and asks for nothing that goes through it again."""
+    tree, ledger = ReplayTree(table_of_forms, 2), ReplayLedger(table_of_forms.reference(2).tolist())
+    contestant = CONTESTANTS[TREE_SEARCH](table_of_forms.space, 0)(tree, ledger)
+    assert isinstance(contestant.searcher, FrontSearch)
+    list(Run(table_of_forms, 2, tree, contestant, ledger).points(1, 40))
+    rows = contestant.searcher.study.trials
+    assert sum("failed" in str(row.user_attrs.get(REASON)) for row in rows) == 1
+    assert not any(row.state == TrialState.RUNNING for row in rows)
 
 
 def test_a_search_that_knows_every_form_believes_what_they_measure(table_of_forms: StepTable) -> None:

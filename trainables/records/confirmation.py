@@ -85,7 +85,7 @@ class Optimism(NamedTuple):
         """In a sentence or two."""
         opened = "was" if self.networks == 1 else "were"
         text = (
-            f"From validation to test data the {counted(self.networks, 'pruned network')} that {opened} opened "
+            f"From validation to test data the {counted(self.networks, 'network')} of the front that {opened} opened "
             f"{lost_or_gained(self.pruned, measure)}{' on average' if self.networks > 1 else ''}"
         )
         if self.dense is None or self.before is None or self.after is None:

@@ -85,6 +85,35 @@ def test_what_is_looked_at_are_next_steps_that_nobody_has_looked_at() -> None:
     assert wanted(9) == []
 
 
+def test_a_trial_looks_at_no_cut_that_it_makes_itself() -> None:
+    """The best chain has three steps left: whatever of them is picked, and what comes before it, is not looked at."""
+    tree = looking()
+    told = {address: values for address, values in TOLD.items() if address not in ("a2", "a3")}
+    for seed in range(4):
+        study = optuna.create_study(
+            directions=["maximize"] * 2, sampler=TreeSampler(tree, seed, (0, 0), looks=Looks(3, OWN))
+        )
+        for address, values in told.items():
+            params = {"name": address[0], "steps": int(address[1])}
+            study.add_trial(create_trial(params=params, distributions=kinds(tree), values=list(values)))
+        trial, address = ask(study, tree)
+        assert address[0] == "a" and address != "a2"
+        looked = study.get_trials()[trial.number].system_attrs.get(LOOKS, [])
+        assert not any(one["name"] == "a" and one["steps"] <= int(address[1]) for one in looked)
+
+
+def test_a_network_that_collapsed_does_not_hide_how_the_others_differ() -> None:
+    tree = looking()
+    at = {f"{one.params['name']}{one.params['steps']}": number for number, one in enumerate(tree.candidates)}
+    usual = {address: 0.3 + 0.01 * place for place, address in enumerate(sorted(OWN))}
+    told = np.array(sorted(at[address] for address in usual))
+    plain = Looks(1, usual).seen(tree, told)
+    collapsed = Looks(1, {**usual, "b1": -1e6}).seen(tree, told)
+    others = [at[address] for address in usual if address != "b1"]
+    assert np.array_equal(plain[others], collapsed[others])
+    assert collapsed[at["b1"]] == np.nanmin(collapsed) > -1
+
+
 def test_a_cut_that_a_sibling_made_needs_no_look() -> None:
     tree = looking("abcdxy")
     looks = Looks(9, OWN | {"x1": 0.7})

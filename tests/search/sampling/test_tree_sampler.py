@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 
-from search.sampling import tree_sampler
+from search.sampling import candidates, tree_sampler
 from search.sampling.candidates import step_tree
 from search.sampling.expected_gain import directions, reach
 from search.sampling.samplers import sampler_for_ask
@@ -225,6 +225,22 @@ def test_three_objectives_and_a_tree_too_large_to_look_at_whole(monkeypatch: pyt
         study.tell(trial, [ord(address[0]) / 100, float(address[1]), 1.0])
 
 
+def test_of_a_large_tree_begun_chains_can_always_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six chains of four: two next steps of begun ones, three nodes drawn at random, and what comes before these."""
+    monkeypatch.setattr(tree_sampler, "MOST_NODES", 5)
+    tree = chains()
+    study = study_of(tree, {"a1": (0.9, 1.0), "d1": (0.8, 1.0), "d2": (0.7, 2.0)})
+    state, seen = state_of(study, tree), set()
+    for seed in range(40):
+        nodes = study.sampler._considered(state, np.random.default_rng(seed))  # type: ignore[attr-defined]
+        addresses = {str(tree.candidates[point].chain[-1]) for point in tree.point[nodes]}
+        assert {"a2", "d3"} <= addresses and 5 <= len(addresses) <= 2 + 3 * LENGTH
+        assert not addresses & {"a1", "d1", "d2"}
+        assert all(step == "1" or f"{name}{int(step) - 1}" in {"a1", "d2", *addresses} for name, step in addresses)
+        seen |= addresses
+    assert len(seen) == 6 * LENGTH - 3
+
+
 def test_directions_measure_the_hypervolume() -> None:
     stairs = np.array([[0.2, 0.9], [0.5, 0.6], [0.8, 0.3], [0.4, 0.5]])
     radius = reach(stairs, directions(2)).max(axis=0)
@@ -294,6 +310,17 @@ def test_every_schedule_of_a_space_is_a_candidate(tree: Tree, tmp_path: Any) -> 
     assert drawn == set(range(len(found.candidates)))
 
 
+def test_of_a_space_with_too_many_recipes_the_starting_points_are_kept(
+    tree: Tree, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = SearchSpace(parse(SpaceSettings, SPACE, "space"))
+    monkeypatch.setattr(candidates, "MOST_RECIPES", len(begin := space.starting_points()) + 1)
+    assert len(list(space.longest())) > candidates.MOST_RECIPES
+    found = step_tree(space, Tree(tree.problem, Store(tmp_path)))
+    assert len(found.levels[0]) <= candidates.MOST_RECIPES
+    assert all(found.number(params) is not None for params in begin)
+
+
 def test_without_candidates_it_draws_at_random() -> None:
     study = optuna.create_study(sampler=sampler_for_ask("tree", 0, 0), directions=["maximize"] * 2)
     assert 0 <= study.ask().suggest_int("x", 0, 9) <= 9
@@ -335,12 +362,15 @@ def test_exact_values_are_reproduced() -> None:
     np.testing.assert_allclose(believed(features, surface(features), features, random), surface(features), atol=0.01)
 
 
-def test_forms_that_are_alike_are_believed_to_be_alike() -> None:
+def test_the_forms_of_a_step_share_their_length_scales() -> None:
+    """One says which setting matters, and another, which is noise alone, is believed by that, and not by itself."""
     random = np.random.default_rng(0)
-    features, wanted = random.normal(size=(30, 4)), random.normal(size=(20, 4))
-    one = random.random((30, 1, 2))
-    found = believed(features, one + np.arange(3)[:, None], wanted, random)
-    np.testing.assert_allclose(found - found[:, :1], np.broadcast_to(np.arange(3)[:, None], found.shape), atol=1e-6)
+    features, wanted = random.normal(size=(60, 3)), random.normal(size=(20, 3))
+    clear, noise = np.sin(2 * features[:, 0]), 0.01 * random.normal(size=60)
+    both = np.stack([clear, noise], axis=1)[:, :, None]
+    together = believed(features, both, wanted, random)
+    apart = np.concatenate([believed(features, both[:, [form]], wanted, random) for form in range(2)], axis=1)
+    assert np.ptp(together[:, 1]) > 2 * np.ptp(apart[:, 1])
 
 
 def test_values_that_are_all_the_same_are_believed_everywhere() -> None:
