@@ -88,7 +88,7 @@ def _has_looks(table: str, number: int) -> bool:
 def run(wanted: Sequence[Job], processes: int, kept: Path | None, most_epochs: int = MOST_EPOCHS) -> list[Result]:
     """Results of all jobs; those of as many epochs in the file ``kept`` are not replayed again, and new ones are added."""
     lines = kept.read_text().splitlines() if kept is not None and kept.exists() else []
-    done = {tuple(result["job"]): result for result in map(json.loads, lines) if result["most_epochs"] == most_epochs}
+    done = {tuple(result["job"]): result for result in map(json.loads, lines) if result.get("most_epochs") == most_epochs}
     left = [job for job in wanted if job not in done]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for result in pool.imap_unordered(partial(one, most_epochs), left):
