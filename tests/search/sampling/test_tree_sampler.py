@@ -362,6 +362,14 @@ def test_exact_values_are_reproduced() -> None:
     np.testing.assert_allclose(believed(features, surface(features), features, random), surface(features), atol=0.01)
 
 
+def test_forms_that_are_alike_are_believed_to_be_alike() -> None:
+    random = np.random.default_rng(0)
+    features, wanted = random.normal(size=(30, 4)), random.normal(size=(20, 4))
+    one = random.random((30, 1, 2))
+    found = believed(features, one + np.arange(3)[:, None], wanted, random)
+    np.testing.assert_allclose(found - found[:, :1], np.broadcast_to(np.arange(3)[:, None], found.shape), atol=1e-6)
+
+
 def test_the_forms_of_a_step_share_their_length_scales() -> None:
     """One says which setting matters, and another, which is noise alone, is believed by that, and not by itself."""
     random = np.random.default_rng(0)
